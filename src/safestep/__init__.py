@@ -1,0 +1,39 @@
+"""safestep measures how far a training step may go, in units that do not depend on the model, and keeps it inside."""
+
+from safestep._version import __version__
+from safestep.errors import (
+    AttachError,
+    LogitsNotFoundError,
+    MeasurementError,
+    PoisonedOptimizerError,
+    SafestepError,
+    SafestepWarning,
+)
+from safestep.guard import Guard, attach
+from safestep.policy import Cap, Pin, Policy, Watch
+from safestep.radius import Radius, SoftmaxRadius
+from safestep.reading import Reading, Status
+from safestep.record import History, JsonLines, StepReport
+
+__all__ = [
+    "AttachError",
+    "Cap",
+    "Guard",
+    "History",
+    "JsonLines",
+    "LogitsNotFoundError",
+    "MeasurementError",
+    "Pin",
+    "PoisonedOptimizerError",
+    "Policy",
+    "Radius",
+    "Reading",
+    "SafestepError",
+    "SafestepWarning",
+    "SoftmaxRadius",
+    "Status",
+    "StepReport",
+    "Watch",
+    "__version__",
+    "attach",
+]

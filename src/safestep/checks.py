@@ -1,0 +1,79 @@
+"""What attach() checks before it touches anything, and what it says once about an optimizer."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from safestep.errors import AttachError, SafestepWarning
+from safestep.nonfinite import parameters_of
+from safestep.replay import bare
+
+SECOND_COPIES = {
+    "ScheduleFree": "the fast iterate z",
+    "Lookahead": "the slow weights",
+    "Prodigy": "the starting point x0",
+    "DAdapt": "the starting point x0",
+    "MixedPrecisionOptimizer": "float32 masters",
+    "FP16_Optimizer": "float32 masters",
+}
+"""Optimizers (by a part of the class name) that keep a second copy of the weights, and which one."""
+
+
+def check_attachment(
+    model: object, optimizers: Sequence[Optimizer], radius: object, policy: object, on_nonfinite: str
+) -> None:
+    """Raise AttachError for what cannot be guarded; warn of what can only be guarded in part."""
+    if not isinstance(model, nn.Module):
+        raise AttachError(f"expected a torch.nn.Module as model, saw {type(model).__name__}")
+    if not optimizers:
+        raise AttachError("expected at least one optimizer, saw an empty list")
+    if len({id(optimizer) for optimizer in optimizers}) < len(optimizers):
+        raise AttachError("the same optimizer was given twice")
+    for value, name, method in ((radius, "radius", "measure"), (policy, "policy", "scale")):
+        if isinstance(value, type) or not hasattr(value, method):
+            raise AttachError(f"{name}={value!r}: expected an object with a {method}() method, such as Cap(1.0)")
+    if on_nonfinite not in ("undo", "skip"):
+        raise AttachError(f"on_nonfinite={on_nonfinite!r}: expected 'undo' or 'skip'")
+    _check_parameters(model, optimizers)
+    for optimizer in optimizers:
+        for part, copy in SECOND_COPIES.items():
+            if part in type(optimizer).__name__:
+                _warn(
+                    f"{type(optimizer).__name__} keeps a second copy of the weights ({copy}), which does not follow "
+                    "the rescaled parameters: use policy=Watch() with it, or another optimizer"
+                )
+
+
+def _check_parameters(model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
+    own = set(bare(model).parameters())
+    stepped = [parameter for optimizer in optimizers for parameter in parameters_of(optimizer)]
+    outside = sum(parameter not in own for parameter in stepped)
+    if outside == len(stepped):
+        raise AttachError(
+            f"none of the optimizer's {len(stepped)} parameters belongs to the model ({type(model).__name__} with "
+            f"{len(own)} parameters): attach the model that this optimizer trains"
+        )
+    if outside:
+        _warn(
+            f"{outside} of the optimizer's {len(stepped)} parameters are not the model's: they are scaled with the "
+            "step, but r does not see them"
+        )
+    if low := sorted({str(p.dtype) for p in stepped if p.dtype in (torch.bfloat16, torch.float16)}):
+        _warn(
+            f"parameters in {', '.join(low)} round away most of a small step, so neither r nor the scale is exact: "
+            "keep the parameters in float32 and use autocast"
+        )
+
+
+def is_scaler_step(optimizer: Optimizer) -> bool:
+    """Return whether a gradient scaler drives this (fused) step: it unscales and skips by itself."""
+    return getattr(optimizer, "found_inf", None) is not None
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, SafestepWarning, stacklevel=4)

@@ -1,0 +1,43 @@
+"""The errors and the warning that safestep raises itself."""
+
+from __future__ import annotations
+
+
+class SafestepError(RuntimeError):
+    """Base of every error that safestep raises."""
+
+
+class AttachError(SafestepError, ValueError):
+    """The guard cannot be attached: wrong model, optimizer or option."""
+
+
+class LogitsNotFoundError(SafestepError):
+    """The output of the model holds no logits that safestep can find by itself."""
+
+
+class MeasurementError(SafestepError):
+    """The step ratio of this step cannot be measured."""
+
+
+class PoisonedOptimizerError(SafestepError):
+    """The optimizer's own state is not finite, so that no later step can be."""
+
+
+class MissingExtraError(SafestepError, ImportError):
+    """A part was used whose optional dependency is not installed."""
+
+
+class RunDirectoryError(SafestepError, OSError):
+    """A run directory cannot be used: unwritable, full, in use, or of other settings."""
+
+
+class UnknownNameError(SafestepError, KeyError):
+    """A name (experiment, setting, column) that does not exist; the nearest that does is in the message."""
+
+    def __str__(self) -> str:
+        """Return the message itself; KeyError would quote it."""
+        return str(self.args[0]) if self.args else ""
+
+
+class SafestepWarning(UserWarning):
+    """Something a user should know once: a fallback was taken, or a claim does not hold here."""

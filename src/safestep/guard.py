@@ -1,0 +1,369 @@
+"""attach(): one line that wires step, radius and policy to an optimizer. Guard: what it returns."""
+
+from __future__ import annotations
+
+import math
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from torch import Tensor, nn
+from torch.optim import LBFGS, Optimizer
+
+from safestep.checks import check_attachment, is_scaler_step
+from safestep.errors import AttachError, PoisonedOptimizerError, SafestepWarning
+from safestep.forward import ForwardRecorder, Seen
+from safestep.hooks import StepHooks, innermost
+from safestep.logits import LogitsFinder
+from safestep.nonfinite import WithheldGradients, all_finite, parameters_of, poisoned_buffers
+from safestep.policy import Cap, Policy
+from safestep.radius import Radius, SoftmaxRadius
+from safestep.radius.base import State
+from safestep.reading import Reading, Status
+from safestep.record import History, JsonLines, Sink, StepReport
+from safestep.replay import bare
+from safestep.step import Step
+
+Probe = Callable[[Step, Seen, StepReport], Mapping[str, float]]
+"""Adds columns to a record: called after each measured step with the step, what was seen, and the report so far."""
+
+_PATIENCE = 3
+"""Undone steps in a row after which a poisoned optimizer is an error."""
+
+_guarded: weakref.WeakKeyDictionary[Optimizer, weakref.ref[Guard]] = weakref.WeakKeyDictionary()
+
+
+def attach(
+    model: nn.Module,
+    optimizer: Optimizer | Sequence[Optimizer],
+    *,
+    radius: Radius | None = None,
+    policy: Policy | None = None,
+    logits: LogitsFinder | None = None,
+    probes: Iterable[Probe] = (),
+    log: str | Path | Sink | None = None,
+    history: int = 10_000,
+    on_nonfinite: Literal["undo", "skip"] = "undo",
+) -> Guard:
+    r"""Guard the steps of an optimizer; the training loop stays as it is.
+
+    Before each step the parameters are copied, after it the displacement ``p`` is measured along the forwards that
+    backward reached, and the parameters are put at ``theta_before + s p`` with the scale ``s`` that the policy says.
+    A step whose scale is 1 is not written to: training inside the radius is bit for bit training without a guard.
+
+    Args:
+        model: the module that the loop calls; its output holds the logits.
+        optimizer: a torch optimizer, a wrapper with one in ``.optimizer``, or several optimizers of one model. With
+            several the guard acts after the last of them stepped.
+        radius: how far a step may go; the softmax radius by default.
+        policy: what to do about it; ``Cap(1.0)`` by default.
+        logits: from the model's output to its logits of shape ``(*samples, classes)``, where they are neither the
+            output itself nor its ``.logits``.
+        probes: functions that add columns to the records.
+        log: a path to append one JSON line per step to, or a function that takes each report.
+        history: how many of the latest reports ``guard.history`` keeps. The log is complete.
+        on_nonfinite: ``"undo"`` puts the parameters back after a step that is not finite; ``"skip"`` looks at the
+            gradients before the step and, where they are bad, keeps the optimizer from stepping, state included (with
+            a closure the gradients come too late for that: such steps are undone).
+
+    Returns:
+        The guard. It lives as long as the optimizer does and may be dropped.
+
+    Raises:
+        AttachError: if the model or optimizer is not one, has a guard already, or they share no parameter.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Linear(4, 3)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=1000.0)
+        >>> guard = attach(model, optimizer)
+        >>> x, y = torch.randn(8, 4), torch.randint(0, 3, (8,))
+        >>> torch.nn.functional.cross_entropy(model(x), y).backward()
+        >>> optimizer.step()
+        >>> guard.last.status, round(guard.last.applied_ratio, 6)
+        (<Status.CAPPED: 'capped'>, 1.0)
+
+    Note:
+        Nothing is promised for optimizers that keep a second copy of the weights in their state (Schedule-Free,
+        Lookahead, Prodigy, float32 masters): the copy does not follow the rescaled parameters. attach() warns.
+    """
+    optimizers = [innermost(o) for o in (optimizer if isinstance(optimizer, (list, tuple)) else [optimizer])]
+    for one in optimizers:
+        if (known := _guarded.get(one)) is not None and known() is not None:
+            raise AttachError(f"this {type(one).__name__} has a guard already; call its detach() first")
+    radius, policy = radius or SoftmaxRadius(), policy or Cap(1.0)
+    check_attachment(model, optimizers, radius, policy, on_nonfinite)
+    guard = Guard(model, optimizers, radius, policy, logits, tuple(probes), log, history, on_nonfinite == "skip")
+    for one in optimizers:
+        _guarded[one] = weakref.ref(guard)
+    return guard
+
+
+class Guard:
+    """Watches the steps of an optimizer and keeps them inside. Made by `attach`.
+
+    Attributes:
+        radius: how far a step may go.
+        policy: what to do about it.
+        history: the latest reports.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizers: Sequence[Optimizer],
+        radius: Radius,
+        policy: Policy,
+        logits: LogitsFinder | None,
+        probes: tuple[Probe, ...],
+        log: str | Path | Sink | None,
+        history: int,
+        skip_nonfinite: bool,
+    ) -> None:
+        self.radius, self.policy, self.history = radius, policy, History(history)
+        self._model, self._probes, self._skip_nonfinite = model, probes, skip_nonfinite
+        self._optimizers = [weakref.ref(optimizer) for optimizer in optimizers]
+        self._sink: Sink | None = JsonLines(log) if isinstance(log, (str, Path)) else log
+        self._last: StepReport | None = None
+        self._radius_state: State = None
+        self._policy_state: State = None
+        self._index = self._undone_in_a_row = 0
+        self._said: set[str] = set()
+        self._step, self._counted = Step(0), 0
+        self._withheld: dict[int, WithheldGradients] = {}
+        self._recorder = ForwardRecorder(model, logits, self._no_gradients)
+        self._hooks = StepHooks(optimizers, self._before, self._between, self._after, self._abandoned)
+        self._finalizer = weakref.finalize(self, _close, self._recorder, self._sink)
+
+    @property
+    def last(self) -> StepReport | None:
+        """The report of the last step; None before the first."""
+        return self._last
+
+    def detach(self) -> None:
+        """Remove every hook and close the log; the history stays. Safe to call twice."""
+        self._hooks.close()
+        self._finalizer()
+        for optimizer in self._alive():
+            _guarded.pop(optimizer, None)
+
+    def __enter__(self) -> Self:
+        """Return the guard itself; leaving the block detaches it."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Detach."""
+        self.detach()
+
+    def __repr__(self) -> str:
+        state = "attached" if self._finalizer.alive else "detached"
+        return f"<Guard {self.policy} of {self.radius}, {self._index} steps, {state}>"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what must survive a restart: plain numbers and texts, for ``torch.load(weights_only=True)``.
+
+        The history is not part of it; the log is the complete record.
+        """
+        return {
+            "version": 1,
+            "step": self._index,
+            "undone_in_a_row": self._undone_in_a_row,
+            "radius": {"name": type(self.radius).__name__, "state": self._radius_state},
+            "policy": {"name": type(self.policy).__name__, "state": self._policy_state},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`; a run stopped and resumed equals one that was not.
+
+        Raises:
+            ValueError: if the state is of another version, or of a guard with another radius or policy.
+        """
+        mine, keys = self.state_dict(), ("version", "step", "undone_in_a_row", "radius", "policy")
+        if missing := [key for key in keys if key not in state]:
+            raise ValueError(f"not the state of a guard: {', '.join(missing)} missing from keys {sorted(state)}")
+        if state["version"] != mine["version"]:
+            raise ValueError(f"state of version {state['version']}: this safestep reads version {mine['version']}")
+        for part in ("radius", "policy"):
+            if state[part]["name"] != mine[part]["name"]:
+                raise ValueError(
+                    f"the state was saved with {part} {state[part]['name']}, this guard has {mine[part]['name']}: "
+                    "attach with the same one before loading"
+                )
+        self._index, self._undone_in_a_row = int(state["step"]), int(state["undone_in_a_row"])
+        self._radius_state, self._policy_state = state["radius"]["state"], state["policy"]["state"]
+        self._step = Step(self._index)
+
+    # -- before a step --------------------------------------------------------------------------------------------
+
+    def _alive(self) -> list[Optimizer]:
+        return [optimizer for ref in self._optimizers if (optimizer := ref()) is not None]
+
+    def _no_gradients(self) -> bool:
+        return all(p.grad is None for optimizer in self._alive() for p in parameters_of(optimizer))
+
+    def _before(self, optimizer: Optimizer, closure: object) -> None:
+        self._step.remember(parameters_of(optimizer))
+        if self._skip_nonfinite and closure is None and not is_scaler_step(optimizer):
+            gradients = [p.grad for one in self._alive() for p in parameters_of(one) if p.grad is not None]
+            if not all_finite(gradients):
+                self._withheld[id(optimizer)] = WithheldGradients(parameters_of(optimizer))
+
+    def _between(self, optimizer: Optimizer) -> None:
+        self._counted = self._recorder.count
+        if id(optimizer) in self._withheld:
+            self._withheld[id(optimizer)].give_back()
+
+    def _abandoned(self, optimizer: Optimizer) -> None:
+        self._step.forget(parameters_of(optimizer))
+        if (withheld := self._withheld.pop(id(optimizer), None)) is not None:
+            withheld.give_back()
+
+    # -- after a step ---------------------------------------------------------------------------------------------
+
+    def _after(self, stepped: list[Optimizer]) -> None:
+        step, seen = self._step, self._recorder.take(self._counted)
+        skipped, self._withheld = bool(self._withheld), {}
+        self._step = Step(self._index)
+        length = step.length
+        if length == 0.0:  # nothing moved: not a step, unless it was kept from being one
+            if skipped:
+                self._finish(self._report(step, 0.0, _still(step, "the gradients are not finite"), Status.SKIPPED, 0.0))
+            return
+        try:
+            report = self._decide(step, seen, length, stepped)
+        except BaseException:
+            if self.policy.writes:
+                step.undo()  # never leave an unmeasured step in place
+            raise
+        self._finish(self._probe(step, seen, report))
+        if report.status is Status.UNDONE:
+            self._mourn(stepped)
+        else:
+            self._undone_in_a_row = 0
+
+    def _decide(self, step: Step, seen: Seen, length: float, stepped: list[Optimizer]) -> StepReport:
+        if not math.isfinite(length):
+            return self._refuse(step, length, _still(step, "the step is not finite"))
+        try:
+            reading, radius_state = self.radius.measure(step, seen, self._radius_state)
+            if not reading.finite:
+                return self._refuse(step, length, replace(reading, message="r is not finite"))
+            would = self.policy.would(reading, self._policy_state)
+            scale, policy_state = self.policy.scale(reading, self._policy_state)
+            target = self.policy.target_at(step.index)
+        except Exception as error:
+            if self.policy.writes:
+                raise
+            self._say("unmeasured", f"step {step.index} could not be measured: {error}")
+            return self._report(step, length, _still(step, str(error)), Status.UNMEASURED, 1.0)
+        self._radius_state, self._policy_state = radius_state, policy_state
+        if any(isinstance(optimizer, LBFGS) for optimizer in stepped):
+            reading = replace(reading, message=reading.message or "LBFGS searches its own step: watched, not scaled")
+            return self._report(step, length, reading, Status.WATCHED, 1.0, would, target)
+        step.rescale(scale)
+        return self._report(step, length, reading, self._status(reading, scale), scale, would, target)
+
+    def _status(self, reading: Reading, scale: float) -> Status:
+        if not self.policy.writes:
+            return Status.WATCHED
+        if reading.unbounded:
+            return Status.UNBOUNDED
+        return Status.INSIDE if scale == 1.0 else self.policy.scaled
+
+    def _refuse(self, step: Step, length: float, reading: Reading) -> StepReport:
+        if not self.policy.writes:
+            return self._report(step, length, reading, Status.NONFINITE, 1.0, 0.0)
+        step.undo()
+        return self._report(step, length, reading, Status.UNDONE, 0.0)
+
+    def _mourn(self, stepped: list[Optimizer]) -> None:
+        """After an undone step: say where it came from, and stop a run that could only stand still."""
+        self._undone_in_a_row += 1
+        names: dict[Tensor, str] = {parameter: name for name, parameter in bare(self._model).named_parameters()}
+        poisoned = poisoned_buffers(stepped, names)
+        if poisoned:
+            text = (
+                f"the optimizer's state is not finite and will keep every later step so: {', '.join(poisoned[:5])}"
+                f"{f' and {len(poisoned) - 5} more' if len(poisoned) > 5 else ''}. Load a checkpoint of the optimizer, "
+                "or clear its state; attach(..., on_nonfinite='skip') keeps bad gradients out of it"
+            )
+            if self._undone_in_a_row >= _PATIENCE:
+                raise PoisonedOptimizerError(f"{self._undone_in_a_row} steps in a row were undone: {text}")
+            self._say("poisoned", text)
+        elif self._undone_in_a_row == _PATIENCE:
+            self._say(
+                "frozen",
+                f"{_PATIENCE} steps in a row were undone though the optimizer's state is finite: look for nan in the "
+                "data, the loss or the parameters",
+            )
+
+    def _report(
+        self,
+        step: Step,
+        length: float,
+        reading: Reading,
+        status: Status,
+        scale: float,
+        would: float | None = None,
+        target: float = math.nan,
+    ) -> StepReport:
+        lrs = tuple(float(g.get("lr", math.nan)) for optimizer in self._alive() for g in optimizer.param_groups)
+        moved = scale > 0.0
+        return StepReport(
+            step=step.index,
+            status=status,
+            ratio=reading.ratio,
+            scale=scale,
+            would_scale=scale if would is None else would,
+            applied_ratio=scale * reading.ratio if moved else 0.0,
+            target=target,
+            radius=math.inf if reading.unbounded else length / reading.ratio,
+            step_length=length,
+            applied_length=scale * length if moved else 0.0,
+            lrs=lrs,
+            effective_lrs=tuple(scale * lr for lr in lrs),
+            method=reading.method,
+            exact=reading.exact,
+            message=reading.message,
+        )
+
+    def _probe(self, step: Step, seen: Seen, report: StepReport) -> StepReport:
+        extras: dict[str, float] = {}
+        for probe in self._probes:
+            try:
+                extras.update(probe(step, seen, report))
+            except Exception as error:
+                self._say(f"probe {probe}", f"probe {probe!r} failed and is left out: {error!r}")
+        return replace(report, extras=extras) if extras else report
+
+    def _finish(self, report: StepReport) -> None:
+        self._index += 1
+        self._step = Step(self._index)
+        self._last = report
+        self.history.append(report)
+        if self._sink is not None:
+            try:
+                self._sink(report)
+            except Exception as error:
+                # A full disk must not end a training run; the history still holds the latest steps.
+                self._sink = None
+                self._say("log", f"the log failed and stops at step {report.step}: {error!r}")
+
+    def _say(self, about: str, text: str) -> None:
+        if about not in self._said:
+            self._said.add(about)
+            warnings.warn(text, SafestepWarning, stacklevel=2)
+
+
+def _still(step: Step, message: str) -> Reading:
+    return Reading(step.index, math.nan, "", exact=False, message=message)
+
+
+def _close(recorder: ForwardRecorder, sink: Sink | None) -> None:
+    recorder.close()
+    if isinstance(sink, JsonLines):
+        sink.close()

@@ -1,0 +1,50 @@
+"""Steps that are not finite: telling bad gradients, keeping an optimizer from using them, finding poisoned state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+def parameters_of(optimizer: Optimizer) -> list[Tensor]:
+    """Return the parameters of an optimizer as its groups list them now."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+@torch.no_grad()
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Return whether every element is finite; one read-back of the device."""
+    checks = [torch.isfinite(t.coalesce().values() if t.is_sparse else t).all() for t in tensors]
+    return not checks or bool(torch.stack([check.to(checks[0].device) for check in checks]).all())
+
+
+class WithheldGradients:
+    """Takes the gradients away from an optimizer for one step, so that it skips it, state included.
+
+    Every torch optimizer passes over a parameter whose ``.grad`` is None: neither it nor its state moves.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor]) -> None:
+        self._gradients = [(parameter, parameter.grad) for parameter in parameters]
+        for parameter, _ in self._gradients:
+            parameter.grad = None
+
+    def give_back(self) -> None:
+        """Restore the very same gradient tensors."""
+        for parameter, gradient in self._gradients:
+            parameter.grad = gradient
+
+
+def poisoned_buffers(optimizers: Iterable[Optimizer], names: Mapping[Tensor, str]) -> list[str]:
+    """Return which buffers of the optimizers' state are not finite, as ``Adam.state['head.weight']['exp_avg']``."""
+    return [
+        f"{type(optimizer).__name__}.state[{names.get(parameter, 'a parameter')!r}][{key!r}]"
+        for optimizer in optimizers
+        for parameter, state in optimizer.state.items()
+        if isinstance(state, dict)
+        for key, value in state.items()
+        if isinstance(value, Tensor) and value.is_floating_point() and not all_finite([value])
+    ]

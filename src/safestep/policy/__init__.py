@@ -1,0 +1,8 @@
+"""What to do about the ratio of a step? One policy per file, one method each: `scale`."""
+
+from safestep.policy.base import Policy, Target
+from safestep.policy.cap import Cap
+from safestep.policy.pin import Pin
+from safestep.policy.watch import Watch
+
+__all__ = ["Cap", "Pin", "Policy", "Target", "Watch"]

@@ -1,0 +1,64 @@
+"""The protocol of a policy, and targets that may follow a schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from numbers import Real
+from typing import ClassVar, Protocol
+
+from safestep.radius.base import State
+from safestep.reading import Reading, Status
+
+Target = float | Callable[[int], float]
+"""The largest r a policy lets through: a positive number (inf allowed), or a function of the step, counted from 0."""
+
+
+class Policy(Protocol):
+    """Says by which factor to scale a step, given how far it goes.
+
+    A policy is a frozen dataclass without state: one instance may serve many guards.
+
+    Attributes:
+        writes: whether the guard may change parameters on the policy's behalf. A policy that only watches never
+            causes a write and never an error.
+        scaled: the status of a step whose scale is not 1.
+    """
+
+    writes: ClassVar[bool]
+    scaled: ClassVar[Status]
+
+    def scale(self, reading: Reading, state: State) -> tuple[float, State]:
+        """Return the scale ``s`` of the step (finite, at least 0), and what to pass in at the next step."""
+        ...
+
+    def would(self, reading: Reading, state: State) -> float:
+        """Return the scale this policy stands for, whether or not the guard may apply it."""
+        ...
+
+    def target_at(self, step: int) -> float:
+        """Return the r that the policy aims at in this step; nan for a policy that aims at none."""
+        ...
+
+
+def check_target(target: Target) -> None:
+    """Raise ValueError unless the target is a function or a positive number."""
+    if not callable(target):
+        _positive(target, "target")
+
+
+def evaluate_target(target: Target, step: int) -> float:
+    """Return the target at a step, counted from 0.
+
+    Raises:
+        ValueError: if it is not a positive number.
+    """
+    return _positive(target(step), f"target({step})") if callable(target) else float(target)
+
+
+def _positive(value: object, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not float(value) > 0:
+        raise ValueError(
+            f"{name} = {value!r}: expected a positive number (1 is the radius, inf never caps), "
+            "or a function from the step to one"
+        )
+    return float(value)

@@ -1,0 +1,70 @@
+"""Pin: set the length of every step from its radius, with no learning rate."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from safestep.policy.base import Target, check_target, evaluate_target
+from safestep.radius.base import State
+from safestep.reading import Reading, Status
+
+
+@dataclass(frozen=True)
+class Pin:
+    r"""Make the ratio of every step equal to a target, whatever the learning rate proposes.
+
+    Equation:
+        ``s = target / r``, so that the effective learning rate is ``target * rho / ||u||`` for the proposal ``u`` of
+        the optimizer at rate 1. Where ``r = 0`` nothing limits the step and ``s = 1``.
+
+    Attributes:
+        target: r of every step, dimensionless and finite: 0.5 careful, 1 the radius. A function of the step (from 0)
+            follows a schedule.
+
+    Raises:
+        ValueError: at construction, for a target that is not positive or not finite.
+
+    Example:
+        >>> Pin(1.0).scale(Reading(step=0, ratio=0.01, method=""), None)
+        (100.0, None)
+
+    Note:
+        The learning rate of the optimizer drops out, but not from the rounding: the proposal is read off the
+        parameters, so give it a rate near 1 rather than 1e-8. For optimizers whose step is not proportional to their
+        rate (Rprop, Adafactor) the state still sees the rate.
+
+    Reference:
+        The tutorials of piyush314/ghosts-of-softmax, where this controller is called rho-set.
+    """
+
+    target: Target = 1.0
+
+    writes: ClassVar[bool] = True
+    scaled: ClassVar[Status] = Status.PINNED
+
+    def __post_init__(self) -> None:
+        """Check the target."""
+        check_target(self.target)
+        if not callable(self.target):
+            _finite(self.target)
+
+    def target_at(self, step: int) -> float:
+        """Return the r that this step is set to."""
+        return _finite(evaluate_target(self.target, step))
+
+    def scale(self, reading: Reading, state: State) -> tuple[float, State]:
+        """Return ``target / r``; 1 where r = 0."""
+        target = self.target_at(reading.step)
+        return (1.0 if reading.unbounded else target / reading.ratio), state
+
+    def would(self, reading: Reading, state: State) -> float:
+        """Return the same scale: a pin is always applied."""
+        return self.scale(reading, state)[0]
+
+
+def _finite(target: float) -> float:
+    if math.isinf(target):
+        raise ValueError("Pin needs a finite target: every step is set to it. To leave steps alone use Watch()")
+    return target

@@ -1,0 +1,61 @@
+"""What a radius says of a step (`Reading`) and what became of the step (`Status`)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """What a guard did with a step, and why."""
+
+    INSIDE = "inside"
+    """The step was inside and stands as the optimizer made it (s = 1)."""
+    CAPPED = "capped"
+    """The step was too long and was shortened to the target."""
+    PINNED = "pinned"
+    """The step was set to the target, whatever its length was."""
+    WATCHED = "watched"
+    """The step was measured and left alone."""
+    UNBOUNDED = "unbounded"
+    """The step moves no logit against another: r = 0, the radius is infinite, and the step stands (s = 1)."""
+    UNMEASURED = "unmeasured"
+    """The step could not be measured and, under a policy that only watches, was left alone. r is nan."""
+    NONFINITE = "nonfinite"
+    """The step, or its r, is not finite and, under a policy that only watches, was left alone."""
+    UNDONE = "undone"
+    """The step, or its r, was not finite: the parameters are back where they were."""
+    SKIPPED = "skipped"
+    """The gradients were not finite and the optimizer was kept from stepping (``on_nonfinite="skip"``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How far a proposed step goes, in units of its radius.
+
+    Attributes:
+        step: index of the step, counted by the guard from 0.
+        ratio: r of the proposal, dimensionless and at least 0; 1 is the boundary; nan or inf where it could not be
+            evaluated in floating point.
+        method: how it was measured, for the record.
+        exact: whether ``ratio`` is what its definition says, and not an estimate, a quantile or a reduced-precision
+            value.
+        message: what the user should know of this reading, or an empty text.
+    """
+
+    step: int
+    ratio: float
+    method: str
+    exact: bool = True
+    message: str = ""
+
+    @property
+    def unbounded(self) -> bool:
+        """Whether the step moves nothing that this radius looks at, so that no length is too long."""
+        return self.ratio == 0.0
+
+    @property
+    def finite(self) -> bool:
+        """Whether the ratio is a number one can act on."""
+        return math.isfinite(self.ratio)

@@ -1,0 +1,251 @@
+"""The record of a step (`StepReport`), of many (`History`), and their file formats.
+
+Files hold one JSON object or CSV row per step. Non-finite numbers are the texts "inf", "-inf" and "nan", flags are
+JSON booleans, and every number is dimensionless or in the units of the parameters.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from safestep.errors import UnknownNameError
+from safestep.extras import need
+from safestep.reading import Status
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What one step proposed, how far that was, and what became of it.
+
+    Attributes:
+        step: index of the step, from 0. Steps that moved nothing (a gradient scaler's overflow) are not counted.
+        status: what the guard did, see `Status`.
+        ratio: r of the proposed step; nan where it was not measured.
+        scale: the factor s that the step was multiplied by.
+        would_scale: the factor the policy stands for; differs from ``scale`` under `Watch`.
+        applied_ratio: r of the step as applied, ``s r``.
+        target: the r that the policy aims at; nan where it aims at none.
+        radius: rho, the length at which r = 1 along this step, in units of the parameters; inf where unbounded.
+        step_length: ``||p||_2`` of the proposal over all parameters.
+        applied_length: ``||s p||_2``.
+        lrs: the learning rate of every parameter group, of all optimizers in order; nan where a group has none.
+        effective_lrs: the same times ``s``.
+        method: how r was measured.
+        exact: whether r is what its definition says, not an estimate or a quantile.
+        message: what the user should know of this step.
+        extras: what the probes added, by name.
+    """
+
+    step: int
+    status: Status
+    ratio: float
+    scale: float
+    would_scale: float
+    applied_ratio: float
+    target: float
+    radius: float
+    step_length: float
+    applied_length: float
+    lrs: tuple[float, ...]
+    effective_lrs: tuple[float, ...]
+    method: str
+    exact: bool
+    message: str = ""
+    extras: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def effective_lr(self) -> float:
+        """The effective learning rate of the first parameter group."""
+        return self.effective_lrs[0] if self.effective_lrs else math.nan
+
+    def row(self) -> dict[str, Any]:
+        """Return the report as one flat row of plain numbers, texts and flags; probes' extras are columns."""
+        row = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "extras"}
+        row["status"], row["effective_lr"] = str(self.status), self.effective_lr
+        return {**row, "lrs": list(self.lrs), "effective_lrs": list(self.effective_lrs), **self.extras}
+
+    def __str__(self) -> str:
+        """Return one readable line."""
+        text = (
+            f"step {self.step}: {self.status}  r {self.ratio:.4g} -> {self.applied_ratio:.4g}  "
+            f"(scale {self.scale:.4g})  ρ {self.radius:.4g}  ‖p‖ {self.step_length:.4g}  "
+            f"effective lr {self.effective_lr:.4g}  [{self.method or 'not measured'}]"
+        )
+        return f"{text}  {self.message}" if self.message else text
+
+
+class History:
+    """The last reports of a guard, as columns, text or files.
+
+    Args:
+        limit: how many reports are kept; the oldest go first.
+
+    Example:
+        >>> history = History(limit=2)
+        >>> len(history), history.columns()["ratio"]
+        (0, [])
+    """
+
+    def __init__(self, limit: int = 10_000) -> None:
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
+            raise ValueError(f"history={limit!r}: expected how many reports to keep, a whole number of at least 0")
+        self._reports: deque[StepReport] = deque(maxlen=limit)
+
+    def append(self, report: StepReport) -> None:
+        """Add a report."""
+        self._reports.append(report)
+
+    def __len__(self) -> int:
+        return len(self._reports)
+
+    def __iter__(self) -> Iterator[StepReport]:
+        return iter(self._reports)
+
+    @overload
+    def __getitem__(self, key: int) -> StepReport: ...
+    @overload
+    def __getitem__(self, key: slice) -> list[StepReport]: ...
+    @overload
+    def __getitem__(self, key: str) -> list[Any]: ...
+    def __getitem__(self, key: int | slice | str) -> StepReport | list[StepReport] | list[Any]:
+        """Return a report by position, several by slice, or a column by name."""
+        if isinstance(key, str):
+            columns = self.columns()
+            if key not in columns:
+                raise UnknownNameError(f"no column {key!r}; there are: {', '.join(columns)}")
+            return columns[key]
+        return list(self._reports)[key] if isinstance(key, slice) else self._reports[key]
+
+    def columns(self) -> dict[str, list[Any]]:
+        """Return every column by name, oldest step first; a probe that was silent at a step has nan there."""
+        rows = [report.row() for report in self._reports]
+        names = list(dict.fromkeys(name for row in rows for name in row)) or list(_EMPTY_ROW)
+        return {name: [row.get(name, math.nan) for row in rows] for name in names}
+
+    def to_jsonl(self, path: str | Path) -> Path:
+        """Write one JSON object per step and return the path."""
+        return _write(Path(path), (json_line(report.row()) + "\n" for report in self._reports))
+
+    def to_csv(self, path: str | Path) -> Path:
+        """Write a CSV file with a header and return the path; lists are joined by spaces."""
+        columns = self.columns()
+        rows = zip(*columns.values(), strict=True)
+        lines = _Lines()
+        writer = csv.writer(lines, lineterminator="\n")
+        return _write(Path(path), (lines.take(writer.writerow(map(_cell, row))) for row in [tuple(columns), *rows]))
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a pandas frame, one row a step.
+
+        Raises:
+            MissingExtraError: if pandas is not installed.
+        """
+        pandas: Any = need("pandas", "pandas")
+        frame: pd.DataFrame = pandas.DataFrame(self.columns())
+        return frame
+
+    def __str__(self) -> str:
+        """Return a table of the last reports."""
+        if not self._reports:
+            return "History: no steps yet"
+        shown = list(self._reports)[-_SHOWN:]
+        head = f"{'step':>7} {'status':<11} {'r':>10} {'applied r':>10} {'scale':>10} {'radius':>10} {'eff. lr':>10}"
+        lines = [
+            f"{r.step:>7} {r.status:<11} {r.ratio:>10.4g} {r.applied_ratio:>10.4g} {r.scale:>10.4g} "
+            f"{r.radius:>10.4g} {r.effective_lr:>10.4g}"
+            for r in shown
+        ]
+        more = [f"({len(self) - len(shown)} earlier steps not shown)"] if len(self) > len(shown) else []
+        return "\n".join([head, *lines, *more])
+
+    def __repr__(self) -> str:
+        return f"<History of {len(self)} steps>"
+
+
+_SHOWN = 20
+_EMPTY_ROW = [f.name for f in fields(StepReport) if f.name != "extras"] + ["effective_lr"]
+
+
+class _Lines:
+    """The file that csv writes to: hands each line on."""
+
+    def __init__(self) -> None:
+        self._line = ""
+
+    def write(self, text: str) -> int:
+        self._line += text
+        return len(text)
+
+    def take(self, _: object) -> str:
+        line, self._line = self._line, ""
+        return line
+
+
+def plain(value: Any) -> Any:
+    """Return a value with non-finite numbers as the texts "inf", "-inf", "nan", ready for strict JSON.
+
+    Example:
+        >>> plain({"radius": math.inf, "exact": True})
+        {'radius': 'inf', 'exact': True}
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+def number(value: Any) -> float:
+    """Return a number from a record, where it may be one of the texts "inf", "-inf", "nan", or null."""
+    return math.nan if value is None else float(value)
+
+
+def json_line(row: Mapping[str, Any]) -> str:
+    """Return a row as one line of strict JSON."""
+    return json.dumps(plain(row), allow_nan=False)
+
+
+def _cell(value: Any) -> Any:
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _write(path: Path, lines: Iterable[str]) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.writelines(lines)
+    return path
+
+
+Sink = Callable[[StepReport], object]
+"""Takes every report of a guard, in order."""
+
+
+class JsonLines:
+    """A sink that appends each report to a file as one JSON line, complete up to the last whole line.
+
+    Args:
+        path: the file; made if missing, appended to otherwise.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._file = self.path.open("a", encoding="utf-8", buffering=1)
+
+    def __call__(self, report: StepReport) -> None:
+        """Append a report."""
+        self._file.write(json_line(report.row()) + "\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

@@ -1,0 +1,113 @@
+"""Run a recorded forward again at other parameters, without leaving a trace."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from safestep.forward import Forward, Seen
+from safestep.rng import preserved_generators
+
+Mode = Literal["train", "eval"]
+"""Replay in the train/eval flags the forward had, or with every module in eval mode."""
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """Return the module inside a `torch.compile`, DataParallel or DistributedDataParallel wrapper."""
+    while True:
+        if isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        else:
+            return model
+
+
+def run(seen: Seen, forward: Forward, mode: Mode, tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> Tensor:
+    """Return the logits of a recorded forward at other parameters.
+
+    Call it inside `no_trace`. Buffers are cloned here, inside the call, so that BatchNorm's statistics stay untouched
+    and forward-mode differentiation may write tangents into the clones.
+
+    Args:
+        seen: the recorded forwards' model and logits finder.
+        forward: the forward to run again.
+        mode: ``"train"`` for the flags of the recorded forward, ``"eval"`` for eval mode throughout.
+        tensors: parameters by name; those missing keep their present value.
+        dtype: cast floating-point parameters, buffers and inputs to this dtype; None keeps each as it is.
+
+    Returns:
+        Logits of shape ``(*samples, classes)``.
+    """
+    model = bare(seen.model)
+    flags = forward.training[-sum(1 for _ in model.modules()) :]  # a wrapper's own flag comes first
+    for module, flag in zip(model.modules(), flags, strict=True):
+        module.training = flag and mode == "train"
+    forward.generators.restore()
+    state: dict[str, Tensor] = {name: _cast(p.detach(), dtype) for name, p in model.named_parameters()}
+    state |= {name: _cast(b.clone(), dtype) for name, b in model.named_buffers()}
+    state |= {name: _cast(t, dtype) for name, t in tensors.items()}
+    args, kwargs = _cast((forward.args, forward.kwargs), dtype)
+    with contextlib.ExitStack() as stack:
+        for kind in {"cpu", *forward.autocast}:
+            wanted = forward.autocast.get(kind) if dtype is None else None
+            if wanted is not None or torch.is_autocast_enabled(kind):
+                # The autocast cache would hold casts of dual tensors: off.
+                stack.enter_context(torch.autocast(kind, dtype=wanted, enabled=wanted is not None, cache_enabled=False))
+        return seen.logits(functional_call(model, state, args, kwargs))
+
+
+@contextlib.contextmanager
+def no_trace(model: nn.Module) -> Iterator[None]:
+    """Leave the model, the generators and torch's global switches as they were, whatever a forward does inside.
+
+    Attributes of modules (flags, counters, tensors a layer caches on itself) come back by reference; a list or
+    dict that a forward mutates in place is beyond it.
+    """
+    attributes = [(module, dict(vars(module))) for module in model.modules()]
+    try:
+        with torch.no_grad(), preserved_generators(), _differentiable_kernels(model):
+            yield
+    finally:
+        for module, before in attributes:
+            now = vars(module)
+            for name in now.keys() - before.keys():
+                del now[name]
+            for name, value in before.items():
+                if now.get(name, attributes) is not value:
+                    now[name] = value
+
+
+@contextlib.contextmanager
+def _differentiable_kernels(model: nn.Module) -> Iterator[None]:
+    """Choose kernels that have a forward derivative: eager, plain attention, no fused encoder, no oneDNN LSTM."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        if (fastpath := torch.backends.mha.get_fastpath_enabled()) is True:
+            torch.backends.mha.set_fastpath_enabled(False)
+            stack.callback(torch.backends.mha.set_fastpath_enabled, fastpath)
+        if torch.backends.mkldnn.enabled and any(isinstance(m, nn.LSTM) for m in model.modules()):
+            torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
+            stack.callback(setattr, torch.backends.mkldnn, "enabled", True)
+        if "torch._dynamo" in sys.modules:  # nothing can be compiled without it, and importing it takes seconds
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        yield
+
+
+def _cast(value: Any, dtype: torch.dtype | None) -> Any:
+    if dtype is None:
+        return value
+    if isinstance(value, Tensor):
+        return value.to(dtype) if value.is_floating_point() else value
+    if isinstance(value, (tuple, list)) and type(value) in (tuple, list):
+        return type(value)(_cast(item, dtype) for item in value)
+    if isinstance(value, dict):
+        return {key: _cast(item, dtype) for key, item in value.items()}
+    return value
