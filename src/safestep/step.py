@@ -54,7 +54,7 @@ class Step:
 
     @cached_property
     def length(self) -> float:
-        """``tau = ||p||_2`` over all parameters, in units of the parameters; nan or inf where ``p`` is; evaluated once."""
+        """``tau = ||p||_2`` over all parameters, in units of the parameters; nan or inf where ``p`` is."""
         pieces = [p for p in self.displacement.values() if p.numel()]
         if not pieces:
             return 0.0
