@@ -1,0 +1,55 @@
+# Two commands: `make demo` runs the main job, `make test` runs every check. Both make .venv where it is missing.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+WORKERS ?= 2
+
+.PHONY: demo test lint types layers pytest format notebooks constraints clean
+
+demo: $(VENV)/.demo
+	$(BIN)/safestep run digits-sgd --out runs/digits-sgd
+
+test: lint types layers pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test
+	$(BIN)/mypy
+
+layers: $(VENV)/.test
+	$(BIN)/lint-imports
+
+pytest: $(VENV)/.test
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal --durations 10
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+notebooks: $(VENV)/.test
+	$(BIN)/jupytext --to ipynb docs/tutorials/*.py
+
+constraints: $(VENV)/.test
+	(echo "# Exact versions that both commands install (make demo, make test); honest ranges are in pyproject.toml."; \
+	 echo "# Renew: make constraints"; \
+	 $(PIP) freeze --exclude-editable | sed 's/+cpu//') > constraints.txt
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "safestep needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+
+# The demo needs less than the tests: torch, scikit-learn, matplotlib and the command line.
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[experiments]'
+	touch $@
+
+$(VENV)/.test: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@ $(VENV)/.demo
