@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-import numpy.random as legacy
+import numpy as np
 import torch
 from torch import nn
 
@@ -25,19 +25,19 @@ class Busy(nn.Module):
         self.cache = x
         self.training = not self.training
         random.random()
-        legacy.random()
+        np.random.random()
         return x + torch.rand_like(x)
 
 
 def test_attributes_flags_and_generators_come_back():
     model = nn.Sequential(Busy(), nn.Dropout())
     before = [dict(vars(module)) for module in model.modules()]
-    draws = (random.getstate(), legacy.get_state()[1].copy(), torch.get_rng_state())
+    draws = (random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state())
     with no_trace(model):
         model(torch.ones(3))
     assert [dict(vars(module)) for module in model.modules()] == before
     assert random.getstate() == draws[0]
-    assert (legacy.get_state()[1] == draws[1]).all()
+    assert (np.random.get_state()[1] == draws[1]).all()
     assert torch.equal(torch.get_rng_state(), draws[2])
 
 
@@ -62,12 +62,12 @@ def test_global_switches_come_back_even_after_an_error():
 
 def test_the_same_numbers_are_drawn_again():
     states = GeneratorStates.capture()
-    first = (random.random(), legacy.random(), torch.rand(1).item())
+    first = (random.random(), np.random.random(), torch.rand(1).item())
     with preserved_generators():
         torch.rand(100)
     second_torch = torch.rand(1).item()
     states.restore()
-    assert (random.random(), legacy.random(), torch.rand(1).item()) == first
+    assert (random.random(), np.random.random(), torch.rand(1).item()) == first
     assert torch.rand(1).item() == second_torch
 
 
