@@ -95,7 +95,8 @@ def attach(
     for one in optimizers:
         if (known := _guarded.get(one)) is not None and known() is not None:
             raise AttachError(f"this {type(one).__name__} has a guard already; call its detach() first")
-    radius, policy = radius or SoftmaxRadius(), policy or Cap(1.0)
+    radius = SoftmaxRadius() if radius is None else radius
+    policy = Cap(1.0) if policy is None else policy
     check_attachment(model, optimizers, radius, policy, on_nonfinite)
     guard = Guard(model, optimizers, radius, policy, logits, tuple(probes), log, history, on_nonfinite == "skip")
     for one in optimizers:
@@ -203,6 +204,10 @@ class Guard:
         return [optimizer for ref in self._optimizers if (optimizer := ref()) is not None]
 
     def _no_gradients(self) -> bool:
+        # Between the steps of one round the earlier forwards are still needed. Inside a step only a closure runs the
+        # model, on the same batch each time: its last evaluation will do.
+        if self._step.start and not self._hooks.running:
+            return False
         return all(p.grad is None for optimizer in self._alive() for p in parameters_of(optimizer))
 
     def _before(self, optimizer: Optimizer, closure: object) -> None:

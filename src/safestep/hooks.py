@@ -49,6 +49,11 @@ class StepHooks:
             )
         ]
 
+    @property
+    def running(self) -> bool:
+        """Whether an optimizer is inside its step."""
+        return self._outer is not None
+
     def close(self) -> None:
         """Remove the hooks."""
         for handle in self._handles:

@@ -63,17 +63,22 @@ def _describe(output: Any) -> str:
     return ""
 
 
-def tensors_in(value: Any) -> Iterable[Tensor]:
-    """Yield the tensors in nested tuples, lists, mappings and dataclass-like outputs, a few levels deep."""
+_DEEPEST = 8
+
+
+def tensors_in(value: Any, depth: int = 0) -> Iterable[Tensor]:
+    """Yield the tensors in nested tuples, lists, mappings and objects with attributes, a few levels deep."""
     if isinstance(value, Tensor):
         yield value
+    elif depth > _DEEPEST:  # an output that holds itself
+        return
     elif isinstance(value, Mapping):
         for item in value.values():
-            yield from tensors_in(item)
+            yield from tensors_in(item, depth + 1)
     elif isinstance(value, (tuple, list)):
         for item in value:
-            yield from tensors_in(item)
+            yield from tensors_in(item, depth + 1)
     elif isinstance(getattr(value, "__dict__", None), dict) and not isinstance(value, (torch.nn.Module, type)):
         for item in vars(value).values():
             if isinstance(item, (Tensor, tuple, list, dict)):
-                yield from tensors_in(item)
+                yield from tensors_in(item, depth + 1)

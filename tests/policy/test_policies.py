@@ -29,11 +29,15 @@ def test_cap_never_lengthens_and_meets_the_target(ratio, target):
 @given(ratios, st.floats(1e-3, 1e3))
 def test_pin_meets_the_target_from_both_sides(ratio, target):
     scale, _ = Pin(target).scale(reading(ratio), None)
-    assert scale * ratio == pytest.approx(target, rel=1e-12) or math.isinf(scale)
+    assert scale * ratio == pytest.approx(target, rel=1e-12)
 
 
 def test_nothing_limits_an_unbounded_step():
     assert Cap(0.1).scale(reading(0.0), None)[0] == Pin(0.1).scale(reading(0.0), None)[0] == 1.0
+
+
+def test_pin_leaves_a_step_too_small_to_be_a_step():
+    assert Pin(1.0).scale(reading(5e-324), None)[0] == 1.0
 
 
 def test_an_infinite_target_never_caps():

@@ -17,7 +17,7 @@ class Pin:
 
     Equation:
         ``s = target / r``, so that the effective learning rate is ``target * rho / ||u||`` for the proposal ``u`` of
-        the optimizer at rate 1. Where ``r = 0`` nothing limits the step and ``s = 1``.
+        the optimizer at rate 1. Where ``r = 0`` (or so small that the quotient overflows) nothing limits the step and ``s = 1``.
 
     Attributes:
         target: r of every step, dimensionless and finite: 0.5 careful, 1 the radius. A function of the step (from 0)
@@ -57,7 +57,8 @@ class Pin:
     def scale(self, reading: Reading, state: State) -> tuple[float, State]:
         """Return ``target / r``; 1 where r = 0."""
         target = self.target_at(reading.step)
-        return (1.0 if reading.unbounded else target / reading.ratio), state
+        scale = 1.0 if reading.unbounded else target / reading.ratio
+        return (scale if math.isfinite(scale) else 1.0), state
 
     def would(self, reading: Reading, state: State) -> float:
         """Return the same scale: a pin is always applied."""
