@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from safestep.replay import bare, no_trace
+from safestep.replay import no_trace
 from safestep.rng import GeneratorStates, preserved_generators
+from safestep.wrappers import bare
 
 
 class Busy(nn.Module):

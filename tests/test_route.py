@@ -1,4 +1,4 @@
-"""Which way J p is measured: fallbacks are right, named, and said once; lost tangents are found out."""
+"""Which way J p is measured: fallbacks are right, named, and said once; wrong derivatives are found out."""
 
 from __future__ import annotations
 
@@ -58,6 +58,30 @@ class Fickle(nn.Module):
         return x
 
 
+class OwnDice(nn.Module):
+    """Drops entries by a generator of its own, which nobody can set back."""
+
+    def __init__(self):
+        super().__init__()
+        self.dice = torch.Generator().manual_seed(0)
+
+    def forward(self, x):
+        return x * torch.bernoulli(torch.full_like(x, 0.5), generator=self.dice)
+
+
+class Decaying(nn.Module):
+    """Divides by a buffer that every training forward changes first."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("heat", torch.ones(()))
+
+    def forward(self, x):
+        if self.training:
+            self.heat.mul_(0.5)
+        return x / self.heat
+
+
 def one_step(layer, *, policy=None):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 4), layer)
@@ -75,21 +99,24 @@ def linear_ratio(model, start, x, factor=1.0):
     return ((a.amax(-1) - a.amin(-1)).max() / torch.pi).item()
 
 
-@pytest.mark.parametrize(("layer", "precision"), [(Opaque(), 1e-5), (Float32Only(), 1e-3)])
-def test_a_layer_without_forward_derivative_is_named_and_measured_by_differences(layer, precision):
+@pytest.mark.parametrize(
+    ("layer", "way", "precision"), [(Opaque(), "difference", 1e-5), (Float32Only(), "difference in float32", 1e-3)]
+)
+def test_a_layer_without_forward_derivative_is_named_and_measured_by_differences(layer, way, precision):
     model, optimizer, guard, start, x = one_step(layer, policy=Watch())
     with pytest.warns(SafestepWarning, match=rf"layer '1' \({type(layer).__name__}\).*central differences"):
         optimizer.step()
-    assert guard.last.method == "difference/train"
+    assert guard.last.method == f"{way}/train"
     assert not guard.last.exact
     assert guard.last.ratio == pytest.approx(linear_ratio(model, start, x, factor=2.0), rel=precision)
     model(x).logsumexp(-1).mean().backward()
     optimizer.step()  # warnings are errors here: said once only
+    assert guard.last.method == f"{way}/train"
 
 
 def test_parameters_hidden_from_differentiation_are_found_out():
     model, optimizer, guard, start, x = one_step(Hidden(), policy=Watch())
-    with pytest.warns(SafestepWarning, match="disagree.*larger"):
+    with pytest.warns(SafestepWarning, match=r"disagrees.*central differences"):
         optimizer.step()
     assert guard.last.ratio == pytest.approx(linear_ratio(model, start, x), rel=1e-5)
     assert guard.last.method == "difference/train"
@@ -103,9 +130,72 @@ def test_a_forward_that_cannot_be_repeated_is_refused_and_the_step_undone():
     assert all(torch.equal(p, start[name]) for name, p in model.named_parameters())
 
 
+def test_a_forward_that_draws_its_own_numbers_is_never_called_exact():
+    _, optimizer, guard, _, _ = one_step(OwnDice(), policy=Watch())
+    with pytest.warns(SafestepWarning, match="no replay repeats the training forward"):
+        optimizer.step()
+    assert not guard.last.exact
+    assert guard.last.ratio > 0
+
+
+def test_a_dropout_mask_that_moves_with_the_memory_layout_is_found_out():
+    """Under forward mode the encoder's activations are laid out otherwise, and dropout draws along the layout."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.3), nn.Linear(8, 4))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    guard = attach(model, optimizer, policy=Watch())
+    x, y = torch.randn(3, 5, 8), torch.randint(0, 4, (15,))
+    cross_entropy(model(x).flatten(0, 1), y).backward()
+    with pytest.warns(SafestepWarning, match="draws other random numbers"):
+        optimizer.step()
+    assert guard.last.method == "difference/train"
+
+
+def test_buffers_are_those_the_forward_started_from():
+    model, optimizer, guard, start, x = one_step(Decaying(), policy=Watch())
+    optimizer.step()
+    assert guard.last.ratio == pytest.approx(linear_ratio(model, start, x, factor=2.0), rel=1e-5)
+    assert guard.last.exact
+    assert model[1].heat == 0.5
+    start = {name: p.detach().clone() for name, p in model.named_parameters()}
+    model(x).logsumexp(-1).mean().backward()
+    optimizer.step()
+    assert guard.last.ratio == pytest.approx(linear_ratio(model, start, x, factor=4.0), rel=1e-5)
+
+
+def test_parameters_changed_between_forward_and_step_are_noticed():
+    model, optimizer, guard, _, _ = one_step(nn.Identity(), policy=Watch())
+    with torch.no_grad():
+        model[0].weight += 1.0
+    with pytest.warns(SafestepWarning, match="did the parameters change"):
+        optimizer.step()
+    assert not guard.last.exact
+
+
+def test_lbfgs_is_measured_where_its_step_started():
+    torch.manual_seed(0)
+    model = nn.Linear(5, 4)
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.5, max_iter=4)
+    guard = attach(model, optimizer)
+    x, y = torch.randn(6, 5), torch.randint(0, 4, (6,))
+    start = model.weight.detach().clone(), model.bias.detach().clone()
+
+    def closure():
+        optimizer.zero_grad()
+        loss = cross_entropy(model(x), y)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    a = x @ (model.weight - start[0]).T + (model.bias - start[1])
+    assert guard.last.ratio == pytest.approx(((a.amax(-1) - a.amin(-1)).max() / torch.pi).item(), rel=1e-5)
+    assert guard.last.exact
+    assert guard.last.status == "watched"
+
+
 def test_a_confirmed_route_is_remembered_in_the_state():
     _, optimizer, guard, _, _ = one_step(nn.Identity(), policy=Watch())
     optimizer.step()
-    assert guard.state_dict()["radius"]["state"] == {"route": "forward-mode", "checked": True}
-    assert from_state(as_state(Route("difference", checked=True))) == Route("difference", checked=True)
+    assert guard.state_dict()["radius"]["state"] == {"way": "forward-mode", "faithful": True}
+    assert from_state(as_state(Route("difference", faithful=False))) == Route("difference", faithful=False)
     assert from_state(None) == Route()

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from safestep.errors import AttachError, SafestepWarning
 from safestep.nonfinite import parameters_of
-from safestep.replay import bare
+from safestep.wrappers import bare
 
 SECOND_COPIES = {
     "ScheduleFree": "the fast iterate z",

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from safestep.forward import Forward, Seen
-from safestep.replay import Mode, bare, run
+from safestep.replay import Mode, run
 from safestep.step import Step
+from safestep.wrappers import bare
 
 _AIM = {torch.float64: 1e-5, torch.float32: 3e-2}
 """Change of the logits (nats) that a difference aims at: truncation grows with its square, rounding falls with it."""

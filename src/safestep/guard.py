@@ -16,7 +16,7 @@ from torch.optim import LBFGS, Optimizer
 
 from safestep.checks import check_attachment, is_scaler_step
 from safestep.errors import AttachError, PoisonedOptimizerError, SafestepWarning
-from safestep.forward import ForwardRecorder, Seen
+from safestep.forward import Seen
 from safestep.hooks import StepHooks, innermost
 from safestep.logits import LogitsFinder
 from safestep.nonfinite import WithheldGradients, all_finite, parameters_of, poisoned_buffers
@@ -25,8 +25,9 @@ from safestep.radius import Radius, SoftmaxRadius
 from safestep.radius.base import State
 from safestep.reading import Reading, Status
 from safestep.record import History, JsonLines, Sink, StepReport
-from safestep.replay import bare
+from safestep.recorder import ForwardRecorder
 from safestep.step import Step
+from safestep.wrappers import bare
 
 Probe = Callable[[Step, Seen, StepReport], Mapping[str, float]]
 """Adds columns to a record: called after each measured step with the step, what was seen, and the report so far."""
@@ -134,9 +135,9 @@ class Guard:
         self._policy_state: State = None
         self._index = self._undone_in_a_row = 0
         self._said: set[str] = set()
-        self._step, self._counted = Step(0), 0
+        self._step, self._counted, self._began = Step(0), 0, 0
         self._withheld: dict[int, WithheldGradients] = {}
-        self._recorder = ForwardRecorder(model, logits, self._no_gradients)
+        self._recorder = ForwardRecorder(model, logits, self._no_gradients, self._elsewhere)
         self._hooks = StepHooks(optimizers, self._before, self._between, self._after, self._abandoned)
         self._finalizer = weakref.finalize(self, _close, self._recorder, self._sink)
 
@@ -204,14 +205,20 @@ class Guard:
         return [optimizer for ref in self._optimizers if (optimizer := ref()) is not None]
 
     def _no_gradients(self) -> bool:
-        # Between the steps of one round the earlier forwards are still needed. Inside a step only a closure runs the
-        # model, on the same batch each time: its last evaluation will do.
         if self._step.start and not self._hooks.running:
-            return False
+            return False  # between the steps of one round the earlier forwards are still needed
         return all(p.grad is None for optimizer in self._alive() for p in parameters_of(optimizer))
+
+    def _elsewhere(self) -> bool:
+        """Return whether the running step has moved already: a closure then does not look at theta_0."""
+        return self._hooks.running and self._version() != self._began
+
+    def _version(self) -> int:
+        return sum(p._version for optimizer in self._alive() for p in parameters_of(optimizer))
 
     def _before(self, optimizer: Optimizer, closure: object) -> None:
         self._step.remember(parameters_of(optimizer))
+        self._began = self._version()
         if self._skip_nonfinite and closure is None and not is_scaler_step(optimizer):
             gradients = [p.grad for one in self._alive() for p in parameters_of(one) if p.grad is not None]
             if not all_finite(gradients):

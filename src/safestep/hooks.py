@@ -51,8 +51,8 @@ class StepHooks:
 
     @property
     def running(self) -> bool:
-        """Whether an optimizer is inside its step."""
-        return self._outer is not None
+        """Whether an optimizer is inside its step: the caller runs in its closure."""
+        return self._outer is not None and _on_stack(self._outer[0], sys._getframe())
 
     def close(self) -> None:
         """Remove the hooks."""

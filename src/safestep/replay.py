@@ -14,20 +14,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from safestep.forward import Forward, Seen
 from safestep.rng import preserved_generators
+from safestep.wrappers import bare
 
 Mode = Literal["train", "eval"]
 """Replay in the train/eval flags the forward had, or with every module in eval mode."""
-
-
-def bare(model: nn.Module) -> nn.Module:
-    """Return the module inside a `torch.compile`, DataParallel or DistributedDataParallel wrapper."""
-    while True:
-        if isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
-            model = inner
-        elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            model = model.module
-        else:
-            return model
 
 
 def run(seen: Seen, forward: Forward, mode: Mode, tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> Tensor:
@@ -47,12 +37,12 @@ def run(seen: Seen, forward: Forward, mode: Mode, tensors: Mapping[str, Tensor],
         Logits of shape ``(*samples, classes)``.
     """
     model = bare(seen.model)
-    flags = forward.training[-sum(1 for _ in model.modules()) :]  # a wrapper's own flag comes first
-    for module, flag in zip(model.modules(), flags, strict=True):
+    for module, flag in zip(model.modules(), forward.training, strict=True):
         module.training = flag and mode == "train"
     forward.generators.restore()
+    buffers = dict(model.named_buffers()) | (forward.buffers if mode == "train" else {})
     state: dict[str, Tensor] = {name: _cast(p.detach(), dtype) for name, p in model.named_parameters()}
-    state |= {name: _cast(b.clone(), dtype) for name, b in model.named_buffers()}
+    state |= {name: _cast(b.clone(), dtype) for name, b in buffers.items()}
     state |= {name: _cast(t, dtype) for name, t in tensors.items()}
     args, kwargs = _cast((forward.args, forward.kwargs), dtype)
     with contextlib.ExitStack() as stack:

@@ -1,20 +1,25 @@
-"""Which way J p is measured for a model: forward mode where it works, differences where it does not, said once."""
+"""Which way J p is measured for a model: forward mode where it is right, differences where it is not, said once."""
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from safestep.blame import failing_layer, first_line
 from safestep.derivative import Line, central_difference, forward_mode
 from safestep.errors import MeasurementError, SafestepWarning
 from safestep.forward import Forward, Seen
-from safestep.replay import Mode, bare
+from safestep.replay import Mode
 
-RouteName = Literal["forward-mode", "difference"]
+Way = Literal["forward-mode", "difference", "difference in float32"]
+"""In order of preference: exact up to rounding; relative error near 1e-9; near 1e-3."""
+
+_CHECKS: tuple[Way, ...] = ("difference in float32", "difference")
+"""What confirms forward mode: the cheap look first; near kinks it is rough, and float64 decides."""
 
 _FAILURES = (RuntimeError, NotImplementedError, TypeError, ValueError)
 """What torch raises for a layer without a forward derivative, or one that knows no float64."""
@@ -22,140 +27,139 @@ _FAILURES = (RuntimeError, NotImplementedError, TypeError, ValueError)
 _AGREE = 0.1
 """Relative distance up to which a rough difference confirms a forward-mode derivative."""
 
+Slope = tuple[Tensor, Tensor]
+"""Logits ``z`` at the start of the step and their derivative ``J p``, each of shape ``(*samples, classes)``."""
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
     """What a guard has learned about measuring its model.
 
     Attributes:
-        name: the way in use.
-        checked: whether a forward-mode derivative has been compared with a difference.
+        way: the way in use; None before the first measurement.
+        faithful: whether a replay that way repeats the training forward. If no way does (a random source of its own,
+            say), r belongs to another draw of the model than the one that was trained.
     """
 
-    name: RouteName = "forward-mode"
-    checked: bool = False
+    way: Way | None = None
+    faithful: bool = True
 
     def derivative(self, seen: Seen, forward: Forward, mode: Mode, line: Line) -> tuple[Tensor, Tensor, Route]:
         """Return logits, their derivative along the line, and the route to take from now on.
 
         Raises:
-            MeasurementError: if neither way works for this model; it names the layer.
+            MeasurementError: if no way works for this model; it names the layer.
         """
-        if self.name == "difference":
-            return (*_difference(seen, forward, mode, line), self)
+        trial = _Trial(seen, forward, mode, line)
+        if self.way is not None:
+            slope, _ = trial.go(self.way)
+            # An all-zero tangent may be a lost one: look again.
+            if slope is not None and (not self.faithful or trial.repeats(slope)) and bool(slope[1].any()):
+                return (*slope, self)
+        return trial.choose(said=self.way)
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """The attempts to measure one forward."""
+
+    seen: Seen
+    forward: Forward
+    mode: Mode
+    line: Line
+
+    def go(self, way: Way) -> tuple[Slope | None, Exception | None]:
+        """Return the slope measured that way, or why it cannot be."""
+        arguments = (self.seen, self.forward, self.mode, self.line)
         try:
-            value, tangent = forward_mode(seen, forward, mode, line)
+            if way == "forward-mode":
+                return forward_mode(*arguments), None
+            return central_difference(*arguments, torch.float64 if way == "difference" else torch.float32), None
         except torch.OutOfMemoryError:
             raise
         except _FAILURES as error:
-            layer = _failing_layer(seen, forward, mode, line)
-            other = Route("difference", checked=True)
-            value, tangent = _difference(seen, forward, mode, line)
-            warnings.warn(
-                f"forward-mode differentiation fails in {layer} ({_first_line(error)}): "
-                "r is measured by central differences of the logits instead, as the records say",
-                SafestepWarning,
-                stacklevel=2,
-            )
-            return value, tangent, other
-        if self.checked and bool(tangent.any()):
-            return value, tangent, self
-        return self._confirmed(seen, forward, mode, line, value, tangent)
+            return None, error
 
-    def _confirmed(
-        self, seen: Seen, forward: Forward, mode: Mode, line: Line, value: Tensor, tangent: Tensor
-    ) -> tuple[Tensor, Tensor, Route]:
-        """Compare with a difference: a tangent that was lost on the way is wrong without an error."""
-        confirmed = Route(self.name, checked=True)
+    def repeats(self, slope: Slope) -> bool:
+        """Return whether the replay was the training forward; in eval mode it is not meant to be."""
+        return self.mode == "eval" or self.forward.repeated_by(slope[0])
+
+    def choose(self, said: Way | None) -> tuple[Tensor, Tensor, Route]:
+        """Try the ways in order of preference; keep the first that is right, else the first that runs at all."""
+        spare: tuple[Slope, Way] | None = None
+        doubt, error = "", None
+        for way in get_args(Way):
+            slope, error = self.go(way)
+            if slope is None:
+                doubt = doubt or f"fails in {failing_layer(self.seen, self.attempt)} ({first_line(error)})"
+            elif not self.repeats(slope):
+                spare = spare or (slope, way)
+                doubt = (
+                    doubt or "draws other random numbers than training did (a dropout mask in another memory layout)"
+                )
+            elif way == "forward-mode" and (contradiction := self.contradiction(slope)):
+                spare = spare or (slope, way)
+                doubt = contradiction
+            else:
+                if way != "forward-mode" and way != said:
+                    _say(f"forward-mode differentiation {doubt}: r is measured by central differences of the logits")
+                return (*slope, Route(way))
+        if spare is None:
+            raise MeasurementError(
+                f"r cannot be measured: running the model again {doubt}. The forward must be repeatable with "
+                "torch.func.functional_call; replace this layer, or attach with policy=Watch() to train unprotected"
+            ) from error
+        slope, way = spare
+        if way != said:
+            _say(
+                "no replay repeats the training forward (does the model draw from a generator of its own, or did "
+                "the parameters change between the forward and the step?): r belongs to another draw, and no record "
+                "calls it exact"
+            )
+        return (*slope, Route(way, faithful=False))
+
+    def attempt(self) -> None:
+        """Run the way that is tried first, errors and all."""
+        forward_mode(self.seen, self.forward, self.mode, self.line)
+
+    def contradiction(self, slope: Slope) -> str:
+        """Return what is wrong with a forward-mode derivative, by a difference; an empty text if nothing is.
+
+        A tangent lost on the way (.detach(), a compiled or checkpointed region) is wrong without an error. If the
+        difference is the smaller one (a straight-through estimator over a staircase), the derivative stands.
+        """
+        tangent = slope[1]
         if not bool(torch.isfinite(tangent).all()):
-            return value, tangent, self
-        slope: Tensor | None = None
-        for dtype in (torch.float32, torch.float64):  # the cheap look first; near kinks it is rough
-            slope = _attempt(seen, forward, mode, line, dtype)
-            if slope is not None and _largest(tangent - slope) <= _AGREE * max(_largest(tangent), _largest(slope)):
-                return value, tangent, confirmed
-        if slope is None:  # the model runs in neither precision: nothing to compare with
-            return value, tangent, confirmed
-        warnings.warn(
-            "forward-mode differentiation and a difference of the logits disagree (largest change "
-            f"{_largest(tangent):.3g} against {_largest(slope):.3g}): something in the model hides its parameters from "
-            "differentiation (.detach(), a compiled or checkpointed region, a straight-through estimator). The larger "
-            "of the two is used from now on",
-            SafestepWarning,
-            stacklevel=2,
-        )
-        if _largest(tangent) >= _largest(slope):
-            return value, tangent, confirmed
-        return (*_difference(seen, forward, mode, line), Route("difference", checked=True))
+            return ""
+        found = ""
+        for way in _CHECKS:
+            rough, _ = self.go(way)
+            if rough is None or not self.repeats(rough):
+                continue  # nothing to compare with
+            other = rough[1].nan_to_num(nan=0.0)  # nan: a class masked by a logit of -inf
+            ours, theirs, apart = _largest(tangent), _largest(other), _largest(tangent - other)
+            if apart <= _AGREE * max(ours, theirs) or ours > theirs:
+                return ""
+            found = (
+                f"disagrees with a difference of the logits (largest change {ours:.3g} against {theirs:.3g}): something "
+                "in the model hides its parameters from differentiation (.detach(), a compiled or checkpointed region)"
+            )
+        return found
 
 
 def _largest(tensor: Tensor) -> float:
     return tensor.abs().amax().item() if tensor.numel() else 0.0
 
 
-def _attempt(seen: Seen, forward: Forward, mode: Mode, line: Line, dtype: torch.dtype) -> Tensor | None:
-    try:
-        return central_difference(seen, forward, mode, line, dtype)[1].nan_to_num(nan=0.0)  # nan: a logit of -inf
-    except torch.OutOfMemoryError:
-        raise
-    except _FAILURES:
-        return None
-
-
-def _difference(seen: Seen, forward: Forward, mode: Mode, line: Line) -> tuple[Tensor, Tensor]:
-    try:
-        return central_difference(seen, forward, mode, line, torch.float64)
-    except torch.OutOfMemoryError:
-        raise
-    except _FAILURES:
-        pass  # a layer that knows no float64: float32 must do
-    try:
-        return central_difference(seen, forward, mode, line, torch.float32)
-    except torch.OutOfMemoryError:
-        raise
-    except _FAILURES as error:
-        raise MeasurementError(
-            "r cannot be measured: running the model again fails in "
-            f"{_failing_layer(seen, forward, mode, line)} ({_first_line(error)}). The forward must be repeatable with "
-            "torch.func.functional_call; replace this layer, or attach with policy=Watch() to train unprotected"
-        ) from error
-
-
-def _failing_layer(seen: Seen, forward: Forward, mode: Mode, line: Line) -> str:
-    """Run the failing forward once more and return the innermost module it was in."""
-    inside: list[nn.Module] = []
-    module_hooks = torch.nn.modules.module
-    handles = (
-        module_hooks.register_module_forward_pre_hook(lambda module, args: inside.append(module)),
-        module_hooks.register_module_forward_hook(lambda module, args, output: _leave(inside)),
-    )
-    try:
-        forward_mode(seen, forward, mode, line)
-    except _FAILURES:
-        pass
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not inside:
-        return "the model"
-    names = {module: name for name, module in bare(seen.model).named_modules()}
-    where = names.get(inside[-1], "")
-    return f"layer '{where}' ({type(inside[-1]).__name__})" if where else f"the model ({type(inside[-1]).__name__})"
-
-
-def _leave(inside: list[nn.Module]) -> None:
-    inside.pop()
-
-
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else ''}"
+def _say(text: str) -> None:
+    warnings.warn(text, SafestepWarning, stacklevel=2)
 
 
 def as_state(route: Route) -> dict[str, Any]:
     """Return a route as plain data, for a checkpoint."""
-    return {"route": route.name, "checked": route.checked}
+    return {"way": route.way, "faithful": route.faithful}
 
 
 def from_state(state: dict[str, Any] | None) -> Route:
     """Return the route of a checkpoint; None is the untried one."""
-    return Route(state["route"], bool(state["checked"])) if state else Route()
+    return Route(state["way"], bool(state["faithful"])) if state else Route()

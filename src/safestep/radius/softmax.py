@@ -107,11 +107,13 @@ class SoftmaxRadius:
 
     def _describe(self, route: Route) -> str:
         quantile = "" if self.quantile == 1.0 else f"/quantile {self.quantile:g}"
-        return f"{route.name}/{self.mode}{quantile}"
+        return f"{route.way}/{self.mode}{quantile}"
 
     def _exact(self, route: Route, seen: Seen) -> bool:
         reduced = any(forward.autocast for forward in seen.forwards)
-        return route.name == "forward-mode" and self.quantile == 1.0 and not reduced and not seen.dropped
+        return (
+            route.way == "forward-mode" and route.faithful and self.quantile == 1.0 and not reduced and not seen.dropped
+        )
 
     def _check_loss(self, seen: Seen, state: State) -> None:
         """Say once, at the first measured step, if the gradient at the logits is not that of a softmax loss."""

@@ -1,0 +1,186 @@
+"""The command line: list, run and report experiments."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from safestep._version import __version__
+from safestep.errors import RunDirectoryError, SafestepError
+from safestep.experiments import NAMES, find
+from safestep.experiments.engine import jobs_for
+from safestep.experiments.experiment import Experiment
+from safestep.experiments.rundir import RunDirectory, read_records, read_results
+from safestep.experiments.screen import console, progress, say, table
+from safestep.experiments.session import Session
+from safestep.experiments.settings import SettingError, assignment
+from safestep.extras import need
+from safestep.lab.seeding import LARGEST_SEED
+
+app = typer.Typer(
+    name="safestep",
+    help="Measures how far a training step may go, and keeps it inside.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+_NEEDED = ("joblib", "numpy", "sklearn", "matplotlib", "jinja2")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"safestep {__version__}")
+        raise typer.Exit
+
+
+def _jobs(jobs: int) -> int:
+    if jobs != -1 and jobs < 1:
+        raise typer.BadParameter(f"{jobs}: expected a number of runs at a time, or -1 for one per core")
+    return jobs
+
+
+@app.callback()
+def safestep(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Measures how far a training step may go, and keeps it inside."""
+
+
+@app.command("list")
+def list_() -> None:
+    """List the experiments: what each shows, and its settings."""
+    screen = console()
+    for name in NAMES:
+        experiment = find(name)
+        say(screen, f"{name}\n  {experiment.about}")
+        settings = experiment.settings().as_record()
+        say(screen, f"  --set {' '.join(assignment(key, value) for key, value in settings.items())}\n")
+
+
+@app.command()
+def run(
+    name: Annotated[str, typer.Argument(help="Which experiment; `safestep list` names them.", show_default=False)],
+    more: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", hidden=True)] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds of the runs, separated by commas.")] = "7",
+    jobs: Annotated[
+        int, typer.Option(callback=_jobs, help="Runs at a time, each in one thread; -1 for one per core.")
+    ] = -1,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Run directory. If it holds part of this run, what is missing is added.", show_default=False),
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE...", help="Change settings; lists are separated by commas.", show_default=False
+        ),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A few epochs, to see everything work.")] = False,
+) -> None:
+    """Run an experiment; print its table, and the path of a page that explains what is seen.
+
+    The run directory is runs/NAME (runs/NAME-quick with --quick) unless --out says otherwise. It holds results.json,
+    records.jsonl, figures and report.html. An interrupted run continues when it is called again.
+    """
+    screen = console()
+    with _errors_told():
+        _check_extras()
+        experiment = find(name)
+        settings = experiment.settings.parse([*(changes or []), *(more or [])], quick=quick)
+        chosen = _seeds(seeds)
+        path = out or Path("runs") / (f"{name}-quick" if quick else name)
+        with RunDirectory(path) as directory:
+            session = Session(directory, experiment, settings, chosen)
+            try:
+                _carry_out(screen, session, path, jobs)
+                page = _draw(path)
+            except KeyboardInterrupt:
+                kept = f"{len(session.results['rows'])} finished runs are kept in {path}"
+                typer.echo(f"safestep: interrupted; {kept}, and the same command continues", err=True)
+                raise typer.Exit(130) from None
+        _tell(screen, experiment, session.results, page)
+
+
+@app.command()
+def report(
+    directory: Annotated[Path, typer.Argument(help="A run directory.", show_default=False)],
+) -> None:
+    """Draw figures and page of a run directory again, from its records alone."""
+    screen = console()
+    with _errors_told():
+        _check_extras()
+        results = read_results(directory)
+        if results is None:
+            raise RunDirectoryError(f"no run in {directory}: expected the --out directory of a `safestep run`")
+        _, cut = read_records(directory)
+        if cut:
+            say(screen, f"a killed run left {cut} lines cut short in the records; they are left out")
+        if not results.get("finished"):
+            say(
+                screen,
+                f"this run is not finished: {len(results['rows'])} rows so far; the command that began it continues",
+            )
+        page = _draw(directory)
+        _tell(screen, find(results["experiment"]), results, page)
+
+
+def _carry_out(screen: Console, session: Session, path: Path, jobs: int) -> None:
+    if session.note:
+        say(screen, session.note)
+    if not session.missing:
+        return
+    runs, at_a_time = len(session.missing), jobs_for(len(session.missing), jobs)
+    say(screen, f"{session.experiment.name}: {runs} runs, {at_a_time} at a time, in {path}")
+    rows, records = session.run(at_a_time), session.experiment.records_per_run(session.settings)
+    with progress(screen, session.experiment, runs, records, path) as finished:
+        for row in rows:
+            finished(row)
+
+
+def _draw(directory: Path) -> Path:
+    # matplotlib and jinja2: not loaded before they are needed, so that the runs start at once.
+    from safestep.experiments.figures import draw
+    from safestep.experiments.page import write_page
+
+    draw(directory)
+    return write_page(directory)
+
+
+def _tell(screen: Console, experiment: Experiment[Any], results: Mapping[str, Any], page: Path) -> None:
+    screen.print(table(experiment, results))
+    say(screen, f"page: {page}")
+
+
+def _seeds(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) <= LARGEST_SEED for part in parts):
+        raise SettingError(f"seeds={text}: expected whole numbers from 0 to {LARGEST_SEED}, separated by commas")
+    return list(dict.fromkeys(map(int, parts)))
+
+
+def _check_extras() -> None:
+    """Say what is missing before the work, not after it."""
+    for module in _NEEDED:
+        if importlib.util.find_spec(module) is None:
+            need(module, "experiments")
+
+
+@contextmanager
+def _errors_told() -> Iterator[None]:
+    """Print an error of the user's side as one message and leave with 2; anything else is ours, with its traceback."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except (SafestepError, OSError) as error:
+        typer.echo(f"safestep: {error}", err=True)
+        raise typer.Exit(2) from None
