@@ -68,8 +68,8 @@ def list_() -> None:
 
 @app.command()
 def run(
-    name: Annotated[str, typer.Argument(help="Which experiment; `safestep list` names them.", show_default=False)],
-    more: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", hidden=True)] = None,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Which experiment; `safestep list` names them.")],
+    more: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", hidden=True)] = None,
     seeds: Annotated[str, typer.Option(help="Seeds of the runs, separated by commas.")] = "7",
     jobs: Annotated[
         int, typer.Option(callback=_jobs, help="Runs at a time, each in one thread; -1 for one per core.")
@@ -81,7 +81,10 @@ def run(
     changes: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUE...", help="Change settings; lists are separated by commas.", show_default=False
+            "--set",
+            metavar="KEY=VALUE...",
+            help="Settings to change (`safestep list` names them); commas separate lists.",
+            show_default=False,
         ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A few epochs, to see everything work.")] = False,
@@ -89,7 +92,8 @@ def run(
     """Run an experiment; print its table, and the path of a page that explains what is seen.
 
     The run directory is runs/NAME (runs/NAME-quick with --quick) unless --out says otherwise. It holds results.json,
-    records.jsonl, figures and report.html. An interrupted run continues when it is called again.
+    records.jsonl, figures and report.html. An interrupted run continues when it is called again, and --seeds may be
+    extended.
     """
     screen = console()
     with _errors_told():
@@ -112,7 +116,7 @@ def run(
 
 @app.command()
 def report(
-    directory: Annotated[Path, typer.Argument(help="A run directory.", show_default=False)],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")],
 ) -> None:
     """Draw figures and page of a run directory again, from its records alone."""
     screen = console()

@@ -72,7 +72,7 @@ class StepHooks:
         if any(optimizer is other for other in self._stepped):
             self._finish()
         self._outer = (frame, optimizer)
-        self._before(optimizer, args[0] if args else kwargs.get("closure"))
+        self._before(optimizer, args[1] if len(args) > 1 else kwargs.get("closure"))  # args[0] is the optimizer
 
     def _post(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._outer is None or self._outer[0] is not sys._getframe(1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -63,7 +64,9 @@ def no_trace(model: nn.Module) -> Iterator[None]:
     """
     attributes = [(module, dict(vars(module))) for module in model.modules()]
     try:
-        with torch.no_grad(), preserved_generators(), _differentiable_kernels(model):
+        with warnings.catch_warnings(), torch.no_grad(), preserved_generators(), _differentiable_kernels(model):
+            # A reentrant checkpoint warns of running without gradients, which is what a replay is.
+            warnings.filterwarnings("ignore", message="None of the inputs have requires_grad=True")
             yield
     finally:
         for module, before in attributes:

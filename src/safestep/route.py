@@ -24,6 +24,8 @@ _CHECKS: tuple[Way, ...] = ("difference in float32", "difference")
 _FAILURES = (RuntimeError, NotImplementedError, TypeError, ValueError)
 """What torch raises for a layer without a forward derivative, or one that knows no float64."""
 
+_OTHER_DRAW = "draws other random numbers than training did (a dropout mask in another memory layout)"
+
 _AGREE = 0.1
 """Relative distance up to which a rough difference confirms a forward-mode derivative."""
 
@@ -94,9 +96,7 @@ class _Trial:
                 doubt = doubt or f"fails in {failing_layer(self.seen, self.attempt)} ({first_line(error)})"
             elif not self.repeats(slope):
                 spare = spare or (slope, way)
-                doubt = (
-                    doubt or "draws other random numbers than training did (a dropout mask in another memory layout)"
-                )
+                doubt = doubt or _OTHER_DRAW
             elif way == "forward-mode" and (contradiction := self.contradiction(slope)):
                 spare = spare or (slope, way)
                 doubt = contradiction
@@ -141,8 +141,9 @@ class _Trial:
             if apart <= _AGREE * max(ours, theirs) or ours > theirs:
                 return ""
             found = (
-                f"disagrees with a difference of the logits (largest change {ours:.3g} against {theirs:.3g}): something "
-                "in the model hides its parameters from differentiation (.detach(), a compiled or checkpointed region)"
+                f"disagrees with a difference of the logits (largest change {ours:.3g} against {theirs:.3g}): "
+                "something in the model hides its parameters from differentiation (.detach(), a compiled or "
+                "checkpointed region)"
             )
         return found
 

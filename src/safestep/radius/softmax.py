@@ -110,10 +110,8 @@ class SoftmaxRadius:
         return f"{route.way}/{self.mode}{quantile}"
 
     def _exact(self, route: Route, seen: Seen) -> bool:
-        reduced = any(forward.autocast for forward in seen.forwards)
-        return (
-            route.way == "forward-mode" and route.faithful and self.quantile == 1.0 and not reduced and not seen.dropped
-        )
+        reduced = seen.dropped > 0 or any(forward.autocast for forward in seen.forwards)
+        return route.way == "forward-mode" and route.faithful and self.quantile == 1.0 and not reduced
 
     def _check_loss(self, seen: Seen, state: State) -> None:
         """Say once, at the first measured step, if the gradient at the logits is not that of a softmax loss."""
