@@ -31,7 +31,7 @@ format: $(VENV)/.test
 	$(BIN)/ruff format .
 
 notebooks: $(VENV)/.test
-	$(BIN)/jupytext --to ipynb docs/tutorials/*.py
+	$(BIN)/jupytext --to ipynb --update docs/tutorials/*.py
 
 constraints: $(VENV)/.test
 	(echo "# Exact versions that both commands install (make demo, make test); honest ranges are in pyproject.toml."; \

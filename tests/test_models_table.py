@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from safestep import SafestepWarning, Watch, attach
-from zoo.models import ZOO
+from zoo import ZOO
 
 PAGE = (Path(__file__).parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
 TABLE = {row.split("|")[1].strip(" `"): row.split("|")[2].strip() for row in PAGE.splitlines() if row.startswith("| `")}

@@ -196,6 +196,6 @@ def test_lbfgs_is_measured_where_its_step_started():
 def test_a_confirmed_route_is_remembered_in_the_state():
     _, optimizer, guard, _, _ = one_step(nn.Identity(), policy=Watch())
     optimizer.step()
-    assert guard.state_dict()["radius"]["state"] == {"way": "forward-mode", "faithful": True}
-    assert from_state(as_state(Route("difference", faithful=False))) == Route("difference", faithful=False)
+    assert guard.state_dict()["radius"]["state"] == {"way": "forward-mode", "faithful": True, "uses": 1}
+    assert from_state(as_state(Route("difference", False, 5))) == Route("difference", False, 5)
     assert from_state(None) == Route()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -25,7 +26,12 @@ SECOND_COPIES = {
 
 
 def check_attachment(
-    model: object, optimizers: Sequence[Optimizer], radius: object, policy: object, on_nonfinite: str
+    model: object,
+    optimizers: Sequence[Optimizer],
+    radius: object,
+    policy: object,
+    on_nonfinite: str,
+    wrappers: Sequence[object] = (),
 ) -> None:
     """Raise AttachError for what cannot be guarded; warn of what can only be guarded in part."""
     if not isinstance(model, nn.Module):
@@ -39,17 +45,41 @@ def check_attachment(
             raise AttachError(f"{name}={value!r}: expected an object with a {method}() method, such as Cap(1.0)")
     if on_nonfinite not in ("undo", "skip"):
         raise AttachError(f"on_nonfinite={on_nonfinite!r}: expected 'undo' or 'skip'")
-    _check_parameters(model, optimizers)
-    for optimizer in optimizers:
+    _check_ranks(policy)
+    doubts = [*_parameter_doubts(model, optimizers)]
+    for optimizer in (*optimizers, *wrappers):
         for part, copy in SECOND_COPIES.items():
             if part in type(optimizer).__name__:
-                _warn(
+                doubts.append(
                     f"{type(optimizer).__name__} keeps a second copy of the weights ({copy}), which does not follow "
                     "the rescaled parameters: use policy=Watch() with it, or another optimizer"
                 )
+    for doubt in doubts:
+        warnings.warn(doubt, SafestepWarning, stacklevel=3)
 
 
-def _check_parameters(model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
+def _check_ranks(policy: object) -> None:
+    distributed = torch.distributed
+    if not (getattr(policy, "writes", True) and distributed.is_available() and distributed.is_initialized()):
+        return
+    if (ranks := distributed.get_world_size()) > 1:
+        raise AttachError(
+            f"{ranks} ranks: each guard would scale its step by the r of its own rank's batch, and the replicas of the "
+            "model would drift apart. Train on one rank, or use policy=Watch() on each"
+        )
+
+
+def check_functions(logits: object, probes: Sequence[object], log: object) -> None:
+    """Raise AttachError for an option that is no function (nor, for the log, a path)."""
+    if logits is not None and not callable(logits):
+        raise AttachError(f"logits={logits!r}: expected a function from the model's output to its logits")
+    if broken := [probe for probe in probes if not callable(probe)]:
+        raise AttachError(f"probes: expected functions of (step, seen, report), saw {broken[0]!r}")
+    if not (log is None or callable(log) or isinstance(log, (str, Path))):
+        raise AttachError(f"log={log!r}: expected a path, or a function that takes each report")
+
+
+def _parameter_doubts(model: nn.Module, optimizers: Sequence[Optimizer]) -> Iterator[str]:
     own = set(bare(model).parameters())
     stepped = [parameter for optimizer in optimizers for parameter in parameters_of(optimizer)]
     outside = sum(parameter not in own for parameter in stepped)
@@ -59,12 +89,12 @@ def _check_parameters(model: nn.Module, optimizers: Sequence[Optimizer]) -> None
             f"{len(own)} parameters): attach the model that this optimizer trains"
         )
     if outside:
-        _warn(
+        yield (
             f"{outside} of the optimizer's {len(stepped)} parameters are not the model's: they are scaled with the "
             "step, but r does not see them"
         )
     if low := sorted({str(p.dtype) for p in stepped if p.dtype in (torch.bfloat16, torch.float16)}):
-        _warn(
+        yield (
             f"parameters in {', '.join(low)} round away most of a small step, so neither r nor the scale is exact: "
             "keep the parameters in float32 and use autocast"
         )
@@ -73,7 +103,3 @@ def _check_parameters(model: nn.Module, optimizers: Sequence[Optimizer]) -> None
 def is_scaler_step(optimizer: Optimizer) -> bool:
     """Return whether a gradient scaler drives this (fused) step: it unscales and skips by itself."""
     return getattr(optimizer, "found_inf", None) is not None
-
-
-def _warn(text: str) -> None:
-    warnings.warn(text, SafestepWarning, stacklevel=4)

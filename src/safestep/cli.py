@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -15,9 +15,8 @@ from safestep._version import __version__
 from safestep.errors import RunDirectoryError, SafestepError
 from safestep.experiments import NAMES, find
 from safestep.experiments.engine import jobs_for
-from safestep.experiments.experiment import Experiment
 from safestep.experiments.rundir import RunDirectory, read_records, read_results
-from safestep.experiments.screen import console, progress, say, table
+from safestep.experiments.screen import console, progress, say, tell
 from safestep.experiments.session import Session
 from safestep.experiments.settings import SettingError, assignment
 from safestep.extras import need
@@ -40,8 +39,8 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-def _jobs(jobs: int) -> int:
-    if jobs != -1 and jobs < 1:
+def _jobs(jobs: int | None) -> int | None:
+    if jobs is not None and jobs != -1 and jobs < 1:
         raise typer.BadParameter(f"{jobs}: expected a number of runs at a time, or -1 for one per core")
     return jobs
 
@@ -72,8 +71,14 @@ def run(
     more: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", hidden=True)] = None,
     seeds: Annotated[str, typer.Option(help="Seeds of the runs, separated by commas.")] = "7",
     jobs: Annotated[
-        int, typer.Option(callback=_jobs, help="Runs at a time, each in one thread; -1 for one per core.")
-    ] = -1,
+        int | None,
+        typer.Option(
+            callback=_jobs,
+            help="Runs at a time, each in one thread; -1 for one per core. By default one, or one per core for long "
+            "experiments.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Run directory. If it holds part of this run, what is missing is added.", show_default=False),
@@ -89,11 +94,12 @@ def run(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A few epochs, to see everything work.")] = False,
 ) -> None:
-    """Run an experiment; print its table, and the path of a page that explains what is seen.
+    """Run an experiment; print its table and the path of a page that explains it.
 
-    The run directory is runs/NAME (runs/NAME-quick with --quick) unless --out says otherwise. It holds results.json,
-    records.jsonl, figures and report.html. An interrupted run continues when it is called again, and --seeds may be
-    extended.
+    The run directory is runs/NAME (runs/NAME-quick with --quick) unless --out
+    says otherwise. It holds results.json, records.jsonl, figures and report.html.
+
+    Called again, the command continues what was interrupted, or adds --seeds.
     """
     screen = console()
     with _errors_told():
@@ -111,7 +117,8 @@ def run(
                 kept = f"{len(session.results['rows'])} finished runs are kept in {path}"
                 typer.echo(f"safestep: interrupted; {kept}, and the same command continues", err=True)
                 raise typer.Exit(130) from None
-        _tell(screen, experiment, session.results, page)
+        tell(screen, experiment, session.results)
+        say(screen, f"page: {page}")
 
 
 @app.command()
@@ -134,18 +141,20 @@ def report(
                 f"this run is not finished: {len(results['rows'])} rows so far; the command that began it continues",
             )
         page = _draw(directory)
-        _tell(screen, find(results["experiment"]), results, page)
+        tell(screen, find(results["experiment"]), results)
+        say(screen, f"page: {page}")
 
 
-def _carry_out(screen: Console, session: Session, path: Path, jobs: int) -> None:
+def _carry_out(screen: Console, session: Session, path: Path, jobs: int | None) -> None:
     if session.note:
         say(screen, session.note)
     if not session.missing:
         return
-    runs, at_a_time = len(session.missing), jobs_for(len(session.missing), jobs)
-    say(screen, f"{session.experiment.name}: {runs} runs, {at_a_time} at a time, in {path}")
-    rows, records = session.run(at_a_time), session.experiment.records_per_run(session.settings)
-    with progress(screen, session.experiment, runs, records, path) as finished:
+    experiment, settings, runs = session.experiment, session.settings, len(session.missing)
+    at_a_time = jobs_for(runs, experiment.seconds_per_run(settings), jobs)
+    say(screen, f"{experiment.name}: {runs} runs, {at_a_time} at a time, in {path}")
+    rows = session.run(at_a_time)
+    with progress(screen, experiment, runs, experiment.records_per_run(settings), path) as finished:
         for row in rows:
             finished(row)
 
@@ -157,11 +166,6 @@ def _draw(directory: Path) -> Path:
 
     draw(directory)
     return write_page(directory)
-
-
-def _tell(screen: Console, experiment: Experiment[Any], results: Mapping[str, Any], page: Path) -> None:
-    screen.print(table(experiment, results))
-    say(screen, f"page: {page}")
 
 
 def _seeds(text: str) -> list[int]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from safestep.errors import MeasurementError
 from safestep.forward import Forward, Seen
 from safestep.replay import Mode, run
 from safestep.step import Step
@@ -55,6 +56,9 @@ def central_difference(
 
     Works wherever the model runs. ``eps`` is chosen so that the logits change by 1e-5 in float64 (relative error
     near 1e-10) or 0.03 in float32 (near 1e-3), whatever the length of ``p``.
+
+    Raises:
+        MeasurementError: if no ``eps`` changes the logits by about as much, though some change them.
     """
     start = {name: tensor.to(dtype) for name, tensor in line.start.items()}
     direction = {name: tensor.to(dtype) for name, tensor in line.direction.items()}
@@ -74,6 +78,11 @@ def central_difference(
         change = (logits(eps) - logits(-eps)) / 2
         size = change.nan_to_num(nan=0.0).abs().amax().item()  # nan: a class masked by a logit of -inf
         if aim / 10 <= size <= aim * 10:
-            break
+            return value, change / eps
         eps *= min(max(aim / size, 1 / _LEAP), _LEAP) if size > 0.0 else _LEAP
-    return value, change / eps
+    if size > 0.0:
+        raise MeasurementError(
+            f"the logits do not follow the parameters smoothly: no move along the step changes them by about {aim:g} "
+            "(a coarser type inside the model, or a random source of its own)"
+        )
+    return value, torch.zeros_like(value)

@@ -13,24 +13,30 @@ from typing import Any, Literal, Self
 
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
+from torch.utils.hooks import RemovableHandle
 
-from safestep.checks import check_attachment, is_scaler_step
+from safestep.checks import check_attachment, check_functions, is_scaler_step
 from safestep.errors import AttachError, PoisonedOptimizerError, SafestepWarning
 from safestep.forward import Seen
-from safestep.hooks import StepHooks, innermost
+from safestep.hooks import StepHooks, in_backward, innermost, layers
 from safestep.logits import LogitsFinder
 from safestep.nonfinite import WithheldGradients, all_finite, parameters_of, poisoned_buffers
 from safestep.policy import Cap, Policy
 from safestep.radius import Radius, SoftmaxRadius
 from safestep.radius.base import State
 from safestep.reading import Reading, Status
-from safestep.record import History, JsonLines, Sink, StepReport
+from safestep.record import History, JsonLines, Sink, StepReport, number
 from safestep.recorder import ForwardRecorder
 from safestep.step import Step
 from safestep.wrappers import bare
 
 Probe = Callable[[Step, Seen, StepReport], Mapping[str, float]]
 """Adds columns to a record: called after each measured step with the step, what was seen, and the report so far."""
+
+_IN_BACKWARD = (
+    "an optimizer stepped while backward was still running (optimizer-in-backward): there is no single step of the "
+    "whole model to measure. Step after backward, or detach the guard"
+)
 
 _PATIENCE = 3
 """Undone steps in a row after which a poisoned optimizer is an error."""
@@ -92,14 +98,17 @@ def attach(
         Nothing is promised for optimizers that keep a second copy of the weights in their state (Schedule-Free,
         Lookahead, Prodigy, float32 masters): the copy does not follow the rescaled parameters. attach() warns.
     """
-    optimizers = [innermost(o) for o in (optimizer if isinstance(optimizer, (list, tuple)) else [optimizer])]
+    given = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
+    optimizers = [innermost(one) for one in given]
     for one in optimizers:
         if (known := _guarded.get(one)) is not None and known() is not None:
             raise AttachError(f"this {type(one).__name__} has a guard already; call its detach() first")
     radius = SoftmaxRadius() if radius is None else radius
     policy = Cap(1.0) if policy is None else policy
-    check_attachment(model, optimizers, radius, policy, on_nonfinite)
-    guard = Guard(model, optimizers, radius, policy, logits, tuple(probes), log, history, on_nonfinite == "skip")
+    probes = tuple(probes)
+    check_functions(logits, probes, log)
+    check_attachment(model, optimizers, radius, policy, on_nonfinite, [w for one in given for w in layers(one)[:-1]])
+    guard = Guard(model, optimizers, radius, policy, logits, probes, log, history, on_nonfinite == "skip")
     for one in optimizers:
         _guarded[one] = weakref.ref(guard)
     return guard
@@ -137,9 +146,9 @@ class Guard:
         self._said: set[str] = set()
         self._step, self._counted, self._began = Step(0), 0, 0
         self._withheld: dict[int, WithheldGradients] = {}
-        self._recorder = ForwardRecorder(model, logits, self._no_gradients, self._elsewhere)
+        self._recorder = ForwardRecorder(model, logits, self._entering, self._elsewhere)
         self._hooks = StepHooks(optimizers, self._before, self._between, self._after, self._abandoned)
-        self._finalizer = weakref.finalize(self, _close, self._recorder, self._sink)
+        self._finalizer = weakref.finalize(self, _close, self._recorder.handles, self._sink)  # holds no guard
 
     @property
     def last(self) -> StepReport | None:
@@ -147,11 +156,17 @@ class Guard:
         return self._last
 
     def detach(self) -> None:
-        """Remove every hook and close the log; the history stays. Safe to call twice."""
-        self._hooks.close()
-        self._finalizer()
-        for optimizer in self._alive():
-            _guarded.pop(optimizer, None)
+        """Remove every hook and close the log; the history stays. Safe to call twice.
+
+        If only some of several optimizers have stepped, their step is judged first.
+        """
+        try:
+            self._hooks.finish()
+        finally:
+            self._hooks.close()
+            self._finalizer()
+            for optimizer in self._alive():
+                _guarded.pop(optimizer, None)
 
     def __enter__(self) -> Self:
         """Return the guard itself; leaving the block detaches it."""
@@ -204,10 +219,10 @@ class Guard:
     def _alive(self) -> list[Optimizer]:
         return [optimizer for ref in self._optimizers if (optimizer := ref()) is not None]
 
-    def _no_gradients(self) -> bool:
-        if self._step.start and not self._hooks.running:
-            return False  # between the steps of one round the earlier forwards are still needed
-        return all(p.grad is None for optimizer in self._alive() for p in parameters_of(optimizer))
+    def _entering(self) -> None:
+        """Before the model is used where only some of the optimizers have stepped, act on what has moved."""
+        if self._hooks.waiting and not self._hooks.running:
+            self._hooks.finish()
 
     def _elsewhere(self) -> bool:
         """Return whether the running step has moved already: a closure then does not look at theta_0."""
@@ -217,6 +232,10 @@ class Guard:
         return sum(p._version for optimizer in self._alive() for p in parameters_of(optimizer))
 
     def _before(self, optimizer: Optimizer, closure: object) -> None:
+        if in_backward():
+            if self.policy.writes:
+                raise AttachError(_IN_BACKWARD)
+            self._say("in backward", _IN_BACKWARD)
         self._step.remember(parameters_of(optimizer))
         self._began = self._version()
         if self._skip_nonfinite and closure is None and not is_scaler_step(optimizer):
@@ -323,7 +342,7 @@ class Guard:
         would: float | None = None,
         target: float = math.nan,
     ) -> StepReport:
-        lrs = tuple(float(g.get("lr", math.nan)) for optimizer in self._alive() for g in optimizer.param_groups)
+        lrs = tuple(number(g.get("lr")) for optimizer in self._alive() for g in optimizer.param_groups)
         moved = scale > 0.0
         return StepReport(
             step=step.index,
@@ -375,7 +394,8 @@ def _still(step: Step, message: str) -> Reading:
     return Reading(step.index, math.nan, "", exact=False, message=message)
 
 
-def _close(recorder: ForwardRecorder, sink: Sink | None) -> None:
-    recorder.close()
+def _close(handles: Iterable[RemovableHandle], sink: Sink | None) -> None:
+    for handle in handles:
+        handle.remove()
     if isinstance(sink, JsonLines):
         sink.close()

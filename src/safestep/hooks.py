@@ -18,7 +18,8 @@ class StepHooks:
     """Calls back before each optimizer steps, and once after the last of them stepped.
 
     A round is one step of every optimizer. If one steps again before the others did, the round ends there. A
-    ``step`` that calls ``super().step()`` counts once; one that raised is abandoned when the next begins.
+    ``step`` that calls ``super().step()`` counts once; one that raised is abandoned when the next begins. Of an
+    optimizer that steps another one inside its own step, both count.
 
     Args:
         optimizers: the optimizers of a round; held weakly.
@@ -40,6 +41,7 @@ class StepHooks:
         self._optimizers = [weakref.ref(optimizer) for optimizer in optimizers]
         self._stepped: list[Optimizer] = []
         self._outer: tuple[FrameType, Optimizer] | None = None
+        self._inner: list[Optimizer] = []
         self._handles = [
             handle
             for optimizer in optimizers
@@ -54,39 +56,54 @@ class StepHooks:
         """Whether an optimizer is inside its step: the caller runs in its closure."""
         return self._outer is not None and _on_stack(self._outer[0], sys._getframe())
 
+    @property
+    def waiting(self) -> bool:
+        """Whether some optimizers of a round have stepped and others have not yet."""
+        return bool(self._stepped)
+
+    def finish(self) -> None:
+        """End the round with those that have stepped, if any have."""
+        if self._stepped:
+            stepped, self._stepped = self._stepped, []
+            self._after(stepped)
+
     def close(self) -> None:
         """Remove the hooks."""
         for handle in self._handles:
             handle.remove()
-        self._outer, self._stepped = None, []
+        self._outer, self._inner, self._stepped = None, [], []
 
     def _pre(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # The caller of a step hook is torch's wrapper of this very `step`: its frame is the identity of the call.
         frame = sys._getframe(1)
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")  # args[0] is the optimizer
         if self._outer is not None:
             if _on_stack(self._outer[0], frame):
-                return  # super().step(), or an optimizer inside another
-            failed, self._outer = self._outer[1], None
-            self._abandoned(failed)
-        _refuse_step_in_backward()
-        if any(optimizer is other for other in self._stepped):
-            self._finish()
+                if not _among(optimizer, [self._outer[1], *self._inner]):  # else it is super().step()
+                    self._inner.append(optimizer)
+                    self._before(optimizer, closure)
+                return
+            failed, self._outer, self._inner = [self._outer[1], *self._inner], None, []
+            for one in failed:
+                self._abandoned(one)
+        if _among(optimizer, self._stepped):
+            self.finish()
         self._outer = (frame, optimizer)
-        self._before(optimizer, args[1] if len(args) > 1 else kwargs.get("closure"))  # args[0] is the optimizer
+        self._before(optimizer, closure)
 
     def _post(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._outer is None or self._outer[0] is not sys._getframe(1):
             return
-        self._outer = None
-        self._stepped.append(optimizer)
-        self._between(optimizer)
-        alive = [known for ref in self._optimizers if (known := ref()) is not None]
-        if all(any(known is done for done in self._stepped) for known in alive):
-            self._finish()
+        done, self._outer, self._inner = [optimizer, *self._inner], None, []
+        self._stepped += done
+        for one in done:
+            self._between(one)
+        if all(known is None or _among(known, self._stepped) for known in (ref() for ref in self._optimizers)):
+            self.finish()
 
-    def _finish(self) -> None:
-        stepped, self._stepped = self._stepped, []
-        self._after(stepped)
+
+def _among(optimizer: Optimizer, others: list[Optimizer]) -> bool:
+    return any(optimizer is other for other in others)
 
 
 def _on_stack(wanted: FrameType, frame: FrameType | None) -> bool:
@@ -97,12 +114,18 @@ def _on_stack(wanted: FrameType, frame: FrameType | None) -> bool:
     return False
 
 
-def _refuse_step_in_backward() -> None:
-    if torch._C._current_graph_task_id() != -1:
-        raise AttachError(
-            "an optimizer stepped while backward was still running (optimizer-in-backward): there is no single step "
-            "of the whole model to measure. Step after backward, or detach the guard"
-        )
+def in_backward() -> bool:
+    """Return whether backward is running at this moment."""
+    running: int = torch._C._current_graph_task_id()
+    return running != -1
+
+
+def layers(optimizer: Any) -> list[Any]:
+    """Return an optimizer and what it wraps in ``.optimizer``, from the outside in."""
+    found = [optimizer]
+    while not hasattr(found[-1], "_optimizer_step_post_hooks") and hasattr(found[-1], "optimizer"):
+        found.append(found[-1].optimizer)
+    return found
 
 
 def innermost(optimizer: Any) -> Optimizer:
@@ -111,14 +134,13 @@ def innermost(optimizer: Any) -> Optimizer:
     Raises:
         AttachError: if there is none with step hooks, or its ``step`` is known to do nothing (DeepSpeed).
     """
-    seen = optimizer
-    if type(optimizer).__module__.split(".")[0] == "deepspeed":
-        raise AttachError(
-            f"{type(optimizer).__name__} of DeepSpeed steps inside its engine, and its own step() does nothing that "
-            "could be measured: safestep cannot guard it"
-        )
-    while not hasattr(seen, "_optimizer_step_post_hooks") and hasattr(seen, "optimizer"):
-        seen = seen.optimizer
+    *wrappers, seen = layers(optimizer)
+    for wrapper in wrappers:
+        if "deepspeed" in type(wrapper).__module__.split("."):  # its own, or Accelerate's for it
+            raise AttachError(
+                f"{type(wrapper).__name__} of DeepSpeed steps inside its engine, and its own step() does nothing that "
+                "could be measured: safestep cannot guard it"
+            )
     if not isinstance(seen, Optimizer) or not hasattr(seen, "_optimizer_step_post_hooks"):
         raise AttachError(
             f"expected a torch.optim.Optimizer, or a wrapper with one in .optimizer; saw {type(optimizer).__name__}"

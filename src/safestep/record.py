@@ -1,7 +1,7 @@
 """The record of a step (`StepReport`), of many (`History`), and their file formats.
 
-Files hold one JSON object or CSV row per step. Non-finite numbers are the texts "inf", "-inf" and "nan", flags are
-JSON booleans, and every number is dimensionless or in the units of the parameters.
+A file of JSON lines holds one object per step: non-finite numbers are the texts "inf", "-inf" and "nan", flags are
+JSON booleans. A CSV file holds one row per step. Every number is dimensionless or in the units of the parameters.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import csv
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -72,7 +72,7 @@ class StepReport:
         """Return the report as one flat row of plain numbers, texts and flags; probes' extras are columns."""
         row = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "extras"}
         row["status"], row["effective_lr"] = str(self.status), self.effective_lr
-        return {**row, "lrs": list(self.lrs), "effective_lrs": list(self.effective_lrs), **self.extras}
+        return {**self.extras, **row, "lrs": list(self.lrs), "effective_lrs": list(self.effective_lrs)}
 
     def __str__(self) -> str:
         """Return one readable line."""
@@ -134,15 +134,18 @@ class History:
 
     def to_jsonl(self, path: str | Path) -> Path:
         """Write one JSON object per step and return the path."""
-        return _write(Path(path), (json_line(report.row()) + "\n" for report in self._reports))
+        with Path(path).open("w", encoding="utf-8") as file:
+            file.writelines(json_line(report.row()) + "\n" for report in self._reports)
+        return Path(path)
 
     def to_csv(self, path: str | Path) -> Path:
         """Write a CSV file with a header and return the path; lists are joined by spaces."""
         columns = self.columns()
-        rows = zip(*columns.values(), strict=True)
-        lines = _Lines()
-        writer = csv.writer(lines, lineterminator="\n")
-        return _write(Path(path), (lines.take(writer.writerow(map(_cell, row))) for row in [tuple(columns), *rows]))
+        with Path(path).open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows(map(_cell, row) for row in zip(*columns.values(), strict=True))
+        return Path(path)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return a pandas frame, one row a step.
@@ -176,21 +179,6 @@ _SHOWN = 20
 _EMPTY_ROW = [f.name for f in fields(StepReport) if f.name != "extras"] + ["effective_lr"]
 
 
-class _Lines:
-    """The file that csv writes to: hands each line on."""
-
-    def __init__(self) -> None:
-        self._line = ""
-
-    def write(self, text: str) -> int:
-        self._line += text
-        return len(text)
-
-    def take(self, _: object) -> str:
-        line, self._line = self._line, ""
-        return line
-
-
 def plain(value: Any) -> Any:
     """Return a value with non-finite numbers as the texts "inf", "-inf", "nan", ready for strict JSON.
 
@@ -219,12 +207,6 @@ def json_line(row: Mapping[str, Any]) -> str:
 
 def _cell(value: Any) -> Any:
     return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
-
-
-def _write(path: Path, lines: Iterable[str]) -> Path:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        file.writelines(lines)
-    return path
 
 
 Sink = Callable[[StepReport], object]

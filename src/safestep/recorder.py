@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 
 from safestep.errors import LogitsNotFoundError
 from safestep.forward import Forward, Seen
@@ -21,10 +22,25 @@ MAX_FORWARDS = 256
 """Forwards (micro-batches) kept for one step; of more, the latest are kept and the reading is not called exact."""
 
 
+_Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What a forward may change, as it was before it."""
+    """What a forward may change, as it was before it.
 
+    Attributes:
+        given: positional and keyword arguments; containers copied, tensors by reference.
+        spare: the same with the tensors copied too; None where forwards are known to leave their inputs alone.
+        inputs: the input tensors with their version counters.
+        generators: the random generators.
+        versions: identity and version counter of every buffer.
+        copies: the buffers that forwards are known to change.
+    """
+
+    given: _Arguments
+    spare: _Arguments | None
+    inputs: tuple[tuple[Tensor, int], ...]
     generators: GeneratorStates
     versions: dict[str, tuple[int, int]]
     copies: dict[str, Tensor]
@@ -36,8 +52,7 @@ class ForwardRecorder:
     Args:
         model: the module the training loop calls.
         logits: from its output to its logits; None looks for them with `find_logits`.
-        no_gradients: tells whether no gradient is stored at present. Asked before a forward: what was seen earlier
-            then belongs to gradients that were dropped (a skipped scaler step, a probe of the loss) and is forgotten.
+        entering: called before every forward.
         elsewhere: tells whether the model is being run at other parameters than those the step starts from (a line
             search); such forwards do not count.
     """
@@ -46,23 +61,25 @@ class ForwardRecorder:
         self,
         model: nn.Module,
         logits: LogitsFinder | None,
-        no_gradients: Callable[[], bool],
+        entering: Callable[[], None],
         elsewhere: Callable[[], bool],
     ) -> None:
         self.model = model
         self.logits = logits or find_logits
-        self._no_gradients, self._elsewhere = no_gradients, elsewhere
+        self._entering, self._elsewhere = entering, elsewhere
         self._seen = Seen(model, self.logits)
-        self._entry: _Entry | None = None
+        self._entries: list[_Entry | None] = []  # a model may call itself
+        self._overwrites: bool | None = None  # whether forwards write to their inputs; unknown before the first
         self._volatile: set[str] | None = None  # buffers that forwards change; unknown before the first
-        self._handles = (
-            model.register_forward_pre_hook(_Hook(self._before), with_kwargs=True),
-            model.register_forward_hook(_Hook(self._after), with_kwargs=True),
+        self.handles = (
+            # First, since a replay runs the user's pre-hooks again; always, since a forward may raise.
+            model.register_forward_pre_hook(_Hook(self._before), with_kwargs=True, prepend=True),
+            model.register_forward_hook(_Hook(self._after), with_kwargs=True, always_call=True),
         )
 
     def close(self) -> None:
         """Remove the hooks."""
-        for handle in self._handles:
+        for handle in self.handles:
             handle.remove()
 
     @property
@@ -78,17 +95,26 @@ class ForwardRecorder:
         return seen
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if torch.is_grad_enabled() and not self._elsewhere():
-            if self._seen.forwards and self._no_gradients():
-                self._seen = Seen(self.model, self.logits)
-            buffers = dict(bare(module).named_buffers())
-            kept = buffers.keys() if self._volatile is None else self._volatile & buffers.keys()
-            copies = {name: buffers[name].detach().clone() for name in kept}
-            self._entry = _Entry(GeneratorStates.capture(), _versions(buffers), copies)
+        self._entering()
+        listening = torch.is_grad_enabled() and not self._elsewhere()
+        self._entries.append(self._entry(bare(module), (args, kwargs)) if listening else None)
+
+    def _entry(self, model: nn.Module, given: _Arguments) -> _Entry:
+        buffers = dict(model.named_buffers())
+        kept = buffers.keys() if self._volatile is None else self._volatile & buffers.keys()
+        return _Entry(
+            _copied(given, tensors=False),
+            None if self._overwrites is False else _copied(given, tensors=True),
+            tuple((t, t._version) for t in tensors_in(given) if not t.is_inference()),
+            GeneratorStates.capture(),
+            _versions(buffers),
+            {name: buffers[name].detach().clone() for name in kept},
+        )
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        entry, self._entry = self._entry, None
-        if entry is None or not torch.is_grad_enabled():
+        entry = self._entries.pop() if self._entries else None
+        # Of a model that calls itself, the outermost call gives the logits; a forward that raised gives none.
+        if entry is None or self._entries or output is None:
             return
         if torch._C._functorch.maybe_current_level() is not None:
             self._seen.problem = "the forward ran inside a torch.func transform, where its logits cannot be hooked"
@@ -97,20 +123,24 @@ class ForwardRecorder:
             logits = self.logits(output)
         except LogitsNotFoundError as error:
             self._seen.problem = str(error)
-            return
-        if logits.requires_grad:
-            self._listen(self._forward(bare(module), args, kwargs, logits.detach(), entry), logits, output)
+        except Exception as error:  # a user's `logits=` may raise anything; it is the step that fails, not the forward
+            self._seen.problem = f"logits= failed on the model's output, a {type(output).__name__}: {error!r}"
+        else:
+            if logits.grad_fn is not None:
+                self._listen(self._forward(bare(module), logits.detach(), entry), logits, output)
 
-    def _forward(
-        self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], logits: Tensor, entry: _Entry
-    ) -> Forward:
+    def _forward(self, model: nn.Module, logits: Tensor, entry: _Entry) -> Forward:
         after = _versions(dict(model.named_buffers()))
         changed = {name for name, version in after.items() if entry.versions.get(name) != version}
         self._volatile = changed | (self._volatile or set())
+        overwritten = any(tensor._version != version for tensor, version in entry.inputs)
+        self._overwrites = overwritten or bool(self._overwrites)
+        spare = entry.spare if overwritten else None
+        args, kwargs = entry.given if spare is None else spare
         return Forward(
             args,
             kwargs,
-            tuple((t, t._version) for t in tensors_in((args, kwargs)) if not t.is_inference()),
+            entry.inputs if spare is None else (),
             tuple(m.training for m in model.modules()),
             {name: copy for name, copy in entry.copies.items() if name in self._volatile},
             entry.generators,
@@ -151,12 +181,22 @@ class _Hook:
     def __init__(self, method: Any = None) -> None:
         self._method = weakref.WeakMethod(method) if method is not None else None
 
+    @_disable_dynamo  # a compiled model runs its hooks as they are: nothing in them is for a graph
     def __call__(self, *args: Any) -> None:
         if self._method is not None and (method := self._method()) is not None:
             method(*args)
 
     def __reduce__(self) -> tuple[type[_Hook], tuple[()]]:
         return (_Hook, ())
+
+
+def _copied(value: Any, *, tensors: bool) -> Any:
+    """Copy plain containers, and on request the tensors in them: what becomes of them later is not on record."""
+    if isinstance(value, Tensor):
+        return value.detach().clone() if tensors else value
+    if type(value) in (tuple, list):
+        return type(value)(_copied(item, tensors=tensors) for item in value)
+    return {key: _copied(item, tensors=tensors) for key, item in value.items()} if type(value) is dict else value
 
 
 def _versions(buffers: dict[str, Tensor]) -> dict[str, tuple[int, int]]:

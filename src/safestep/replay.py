@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import warnings
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -19,6 +19,10 @@ from safestep.wrappers import bare
 
 Mode = Literal["train", "eval"]
 """Replay in the train/eval flags the forward had, or with every module in eval mode."""
+
+
+_ONE_AT_A_TIME = threading.RLock()
+"""torch's forward-mode level and kernel switches belong to the process, not to a thread."""
 
 
 def run(seen: Seen, forward: Forward, mode: Mode, tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> Tensor:
@@ -45,7 +49,8 @@ def run(seen: Seen, forward: Forward, mode: Mode, tensors: Mapping[str, Tensor],
     state: dict[str, Tensor] = {name: _cast(p.detach(), dtype) for name, p in model.named_parameters()}
     state |= {name: _cast(b.clone(), dtype) for name, b in buffers.items()}
     state |= {name: _cast(t, dtype) for name, t in tensors.items()}
-    args, kwargs = _cast((forward.args, forward.kwargs), dtype)
+    # A forward that writes to its inputs was recorded with copies (and no versions); they must last for more replays.
+    args, kwargs = _cast((forward.args, forward.kwargs), dtype, copy=not forward.versions)
     with contextlib.ExitStack() as stack:
         for kind in {"cpu", *forward.autocast}:
             wanted = forward.autocast.get(kind) if dtype is None else None
@@ -59,16 +64,19 @@ def run(seen: Seen, forward: Forward, mode: Mode, tensors: Mapping[str, Tensor],
 def no_trace(model: nn.Module) -> Iterator[None]:
     """Leave the model, the generators and torch's global switches as they were, whatever a forward does inside.
 
-    Attributes of modules (flags, counters, tensors a layer caches on itself) come back by reference; a list or
-    dict that a forward mutates in place is beyond it.
+    Attributes of modules (flags, counters, tensors a layer caches on itself) come back by reference, generators that
+    a layer owns by state. Beyond it are a list or dict that a forward mutates in place, and what the user's own
+    forward hooks do when they fire again.
     """
     attributes = [(module, dict(vars(module))) for module in model.modules()]
+    owned = (value for _, before in attributes for value in before.values() if isinstance(value, torch.Generator))
+    generators = [(generator, generator.get_state()) for generator in owned]
     try:
-        with warnings.catch_warnings(), torch.no_grad(), preserved_generators(), _differentiable_kernels(model):
-            # A reentrant checkpoint warns of running without gradients, which is what a replay is.
-            warnings.filterwarnings("ignore", message="None of the inputs have requires_grad=True")
+        with _ONE_AT_A_TIME, torch.no_grad(), preserved_generators(), _differentiable_kernels(model):
             yield
     finally:
+        for generator, state in generators:
+            generator.set_state(state)
         for module, before in attributes:
             now = vars(module)
             for name in now.keys() - before.keys():
@@ -94,13 +102,12 @@ def _differentiable_kernels(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def _cast(value: Any, dtype: torch.dtype | None) -> Any:
-    if dtype is None:
-        return value
+def _cast(value: Any, dtype: torch.dtype | None, *, copy: bool = False) -> Any:
+    """Cast floating-point tensors in plain containers; the containers are fresh, as a forward may change them."""
     if isinstance(value, Tensor):
-        return value.to(dtype) if value.is_floating_point() else value
-    if isinstance(value, (tuple, list)) and type(value) in (tuple, list):
-        return type(value)(_cast(item, dtype) for item in value)
-    if isinstance(value, dict):
-        return {key: _cast(item, dtype) for key, item in value.items()}
+        return value.to(dtype if dtype is not None and value.is_floating_point() else value.dtype, copy=copy)
+    if type(value) in (tuple, list):
+        return type(value)(_cast(item, dtype, copy=copy) for item in value)
+    if type(value) is dict:
+        return {key: _cast(item, dtype, copy=copy) for key, item in value.items()}
     return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -20,9 +20,6 @@ Way = Literal["forward-mode", "difference", "difference in float32"]
 
 _CHECKS: tuple[Way, ...] = ("difference in float32", "difference")
 """What confirms forward mode: the cheap look first; near kinks it is rough, and float64 decides."""
-
-_FAILURES = (RuntimeError, NotImplementedError, TypeError, ValueError)
-"""What torch raises for a layer without a forward derivative, or one that knows no float64."""
 
 _OTHER_DRAW = "draws other random numbers than training did (a dropout mask in another memory layout)"
 
@@ -41,10 +38,13 @@ class Route:
         way: the way in use; None before the first measurement.
         faithful: whether a replay that way repeats the training forward. If no way does (a random source of its own,
             say), r belongs to another draw of the model than the one that was trained.
+        uses: how many measurements were made. At every power of two the way is chosen anew: a tangent may be lost in
+            a part of the model that moves no logit at first (behind a head that starts at zero).
     """
 
     way: Way | None = None
     faithful: bool = True
+    uses: int = 0
 
     def derivative(self, seen: Seen, forward: Forward, mode: Mode, line: Line) -> tuple[Tensor, Tensor, Route]:
         """Return logits, their derivative along the line, and the route to take from now on.
@@ -53,12 +53,14 @@ class Route:
             MeasurementError: if no way works for this model; it names the layer.
         """
         trial = _Trial(seen, forward, mode, line)
-        if self.way is not None:
+        uses = self.uses + 1
+        if self.way is not None and uses & (uses - 1):
             slope, _ = trial.go(self.way)
             # An all-zero tangent may be a lost one: look again.
             if slope is not None and (not self.faithful or trial.repeats(slope)) and bool(slope[1].any()):
-                return (*slope, self)
-        return trial.choose(said=self.way)
+                return (*slope, replace(self, uses=uses))
+        value, tangent, route = trial.choose(said=self.way)
+        return value, tangent, replace(route, uses=uses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ class _Trial:
             return central_difference(*arguments, torch.float64 if way == "difference" else torch.float32), None
         except torch.OutOfMemoryError:
             raise
-        except _FAILURES as error:
+        except Exception as error:  # torch raises RuntimeError and its kin, a user's layer whatever it likes
             return None, error
 
     def repeats(self, slope: Slope) -> bool:
@@ -110,6 +112,11 @@ class _Trial:
                 "torch.func.functional_call; replace this layer, or attach with policy=Watch() to train unprotected"
             ) from error
         slope, way = spare
+        if not bool(slope[1].any()):
+            raise MeasurementError(
+                "r cannot be measured: the replay neither repeats the training forward nor follows the parameters "
+                "(does the model use a parameter from a list or a closure, and not by the name it is registered under?)"
+            )
         if way != said:
             _say(
                 "no replay repeats the training forward (does the model draw from a generator of its own, or did "
@@ -158,9 +165,9 @@ def _say(text: str) -> None:
 
 def as_state(route: Route) -> dict[str, Any]:
     """Return a route as plain data, for a checkpoint."""
-    return {"way": route.way, "faithful": route.faithful}
+    return {"way": route.way, "faithful": route.faithful, "uses": route.uses}
 
 
 def from_state(state: dict[str, Any] | None) -> Route:
     """Return the route of a checkpoint; None is the untried one."""
-    return Route(state["way"], bool(state["faithful"])) if state else Route()
+    return Route(state["way"], bool(state["faithful"]), int(state["uses"])) if state else Route()

@@ -34,9 +34,12 @@ class Step:
 
     @torch.no_grad()
     def remember(self, parameters: Iterable[Tensor]) -> None:
-        """Copy parameters that are about to move; those already remembered in this step keep their start."""
+        """Copy parameters that may move; those already remembered in this step keep their start.
+
+        A frozen parameter without a gradient stays where it is under any optimizer, and needs no copy.
+        """
         for parameter in parameters:
-            if parameter not in self.start:
+            if parameter not in self.start and (parameter.requires_grad or parameter.grad is not None):
                 self.start[parameter] = parameter.detach().clone()
 
     def forget(self, parameters: Iterable[Tensor]) -> None:

@@ -56,9 +56,9 @@ class SoftmaxRadius:
 
     Note:
         The bound is on the loss along ``p`` with logits linearised at the start of the step. Samples with a gradient
-        of exactly zero do not count (ignored labels, padding, and samples whose loss has underflowed: their logit gap
-        exceeds 88 in float32, and with it the exact radius exceeds 28 times the bound). If no sample has a gradient,
-        all of them count. Under autocast, r carries the rounding of the reduced precision and is not called exact.
+        of exactly zero do not count (ignored labels, padding), unless their logits are so far apart that the gradient
+        may have underflowed. If no sample has a gradient, all of them count. Under autocast, r carries the rounding of
+        the reduced precision and is not called exact.
 
     Reference:
         P. Sao, arXiv 2603.13552 (2026).
@@ -92,7 +92,7 @@ class SoftmaxRadius:
                 value, tangent, route = route.derivative(seen, forward, self.mode, line)
                 pieces = _spreads(value, tangent, self.head)
                 spreads.append(pieces.flatten())
-                active.append(_active(forward, pieces).flatten())
+                active.append(_active(forward, pieces, value, self.head).flatten())
         ratio = step_ratio(self._largest(torch.cat(spreads), torch.cat(active))) * unit
         return Reading(step.index, ratio, self._describe(route), self._exact(route, seen)), as_state(route)
 
@@ -133,7 +133,8 @@ def _check_recorded(seen: Seen) -> None:
             seen.problem
             or "no forward to measure the step on: backward has not reached the logits of any forward of the guarded "
             "model since the last step. Call the model itself (model(x), not model.forward(x) or a submodule) under "
-            "grad mode, and attach to the module that you call"
+            "grad mode, attach to the module that you call, and if its output holds several logits say which count: "
+            "attach(..., logits=function)"
         )
     if any(forward.changed_inputs() for forward in seen.forwards):
         raise MeasurementError(
@@ -151,7 +152,14 @@ def _spreads(value: Tensor, tangent: Tensor, head: Head) -> Tensor:
     return spread(tangent, head=head)
 
 
-def _active(forward: Forward, spreads: Tensor) -> Tensor:
+def _active(forward: Forward, spreads: Tensor, value: Tensor, head: Head) -> Tensor:
+    """Return which samples count: those with a gradient, and those whose gradient may have underflowed to zero."""
     if forward.active is None or forward.active.shape != spreads.shape:
         return torch.ones_like(spreads, dtype=torch.bool)
-    return forward.active.to(spreads.device)
+    active = forward.active.to(spreads.device)
+    if bool(active.all()):
+        return active
+    limits = torch.finfo(forward.peaks.dtype)
+    # P - 1 rounds to zero once exp(-z) < eps (one sigmoid), all of P - onehot once exp(-gap) < tiny (softmax).
+    smallest = limits.eps if head == "sigmoid" else limits.tiny
+    return active | (_spreads(value, value, head) > -math.log(smallest))

@@ -1,0 +1,95 @@
+"""What an experiment is: a plan of runs, how one run is executed, and how the outcome is told."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from safestep.experiments.settings import Settings
+
+S = TypeVar("S", bound=Settings)
+
+Record = Mapping[str, Any]
+"""A line of records.jsonl: its ``kind``, the ``label`` and ``seed`` of its run, and numbers."""
+Row = Mapping[str, Any]
+"""The outcome of one run, or a summary over seeds, in results.json: a ``label`` and numbers; a run's has a ``seed``."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of an experiment.
+
+    Attributes:
+        label: what is run, in the words of tables and pictures.
+        seed: of every generator.
+        options: what else the experiment has to know to execute it.
+    """
+
+    label: str
+    seed: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What tells this run from every other of its experiment."""
+        return self.label, self.seed
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table on screen.
+
+    Attributes:
+        key: of a row.
+        heading: above it.
+        form: format specification for its numbers; huge ones turn scientific.
+    """
+
+    key: str
+    heading: str
+    form: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment(ABC, Generic[S]):
+    """A question, the runs that answer it, and the columns that tell the answer.
+
+    Attributes:
+        name: as on the command line: ``digits-sgd``.
+        about: what it shows, in one line.
+        settings: class of its settings.
+        columns: of the table of rows, for one seed.
+        summary_columns: of the table of summaries, for several.
+    """
+
+    name: str
+    about: str
+    settings: type[S]
+    columns: tuple[Column, ...]
+    summary_columns: tuple[Column, ...]
+
+    @abstractmethod
+    def runs(self, settings: S, seeds: Sequence[int]) -> list[Run]:
+        """Return every run, in the order of the table."""
+
+    @abstractmethod
+    def records_per_run(self, settings: S) -> int:
+        """Return how many records one run yields."""
+
+    @abstractmethod
+    def seconds_per_run(self, settings: S) -> float:
+        """Return about how long one run takes on one core, to judge whether more processes pay."""
+
+    @abstractmethod
+    def execute(self, settings: S, run: Run) -> Generator[Record, None, Row]:
+        """Carry out one run: yield its records as they come, return its row.
+
+        Nothing but the settings and the run may bear on the outcome: runs are executed in any order, each in any
+        process.
+        """
+
+    @abstractmethod
+    def summarise(self, rows: Sequence[Row]) -> list[Row]:
+        """Return one summary over the seeds for every label, in the order of the rows."""

@@ -1,0 +1,106 @@
+"""Draw the figures of a run directory again, from its records alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safestep.errors import RunDirectoryError
+from safestep.experiments.rundir import read_records, read_results
+from safestep.extras import need
+from safestep.record import number
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FIGURES = "figures"
+
+
+def draw(directory: Path) -> list[Path]:
+    """Draw what the records of a run directory show, as PNG files in its ``figures``.
+
+    The same records give the same bytes. Each file carries its headline as the PNG texts "Title" and
+    "Description". What the records do not hold is not drawn.
+
+    Args:
+        directory: a run directory, finished or not.
+
+    Returns:
+        The files, in the order in which a page shows them.
+
+    Raises:
+        RunDirectoryError: if there is no run in the directory, or the figures cannot be written.
+        MissingExtraError: if matplotlib is not installed.
+    """
+    results = read_results(directory)
+    if results is None:
+        raise RunDirectoryError(f"no run in {directory}: expected results.json, as written by `safestep run`")
+    matplotlib = need("matplotlib", "plots")
+    records, _ = read_records(directory)
+    folder = directory / FIGURES
+    # The user's own matplotlib settings have no say in the files.
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        figures = _figures(results, records)
+        try:
+            folder.mkdir(exist_ok=True)
+            return [_save(figure, folder / f"{name}.png") for name, figure in figures.items()]
+        except OSError as error:
+            raise RunDirectoryError(
+                f"cannot write to {folder}: {error.strerror or error}; make room, then `safestep report {directory}`"
+            ) from error
+
+
+def _figures(results: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
+    from safestep import plots
+    from safestep.plots.panel import panel, single_figure
+
+    curves = plots.curves_of(records)
+    target = number(results["settings"].get("target"))
+    target = 1.0 if math.isnan(target) else target
+    pictures: dict[str, tuple[str, Callable[..., Any]]] = {
+        "training_loss": ("train_loss", plots.training_loss),
+        "test_accuracy": ("test_acc", plots.test_accuracy),
+        "effective_lr": ("mean_lr", plots.effective_lr),
+        "largest_ratio": ("max_r", lambda curves, ax: plots.largest_ratio(curves, target=target, ax=ax)),
+    }
+    figures: dict[str, Figure] = {}
+    for name, (column, draw_picture) in pictures.items():
+        if any(column in curve.columns for curve in curves):
+            figures[name] = single_figure()
+            draw_picture(curves, ax=panel(figures[name]))
+    rows = [row for row in results["rows"] if "final_acc" in row]
+    if len({row["seed"] for row in rows}) > 1:
+        figures["accuracy_over_seeds"] = single_figure()
+        plots.accuracy_over_seeds(rows, ax=panel(figures["accuracy_over_seeds"]))
+    if pictures.keys() <= figures.keys():
+        figures["overview"] = plots.overview(curves, target=target, title=str(results["experiment"]))
+    return figures
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()
+    # 256 colours are more than lines and letters need, and a third of the bytes.
+    image = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba()).convert("RGB").quantize(256)
+    words = PngInfo()
+    for key, text in zip(("Title", "Description"), _headline(figure), strict=True):
+        words.add_itxt(key, " ".join(text.split()))
+    new = path.with_name(f".{path.name}.new")
+    image.save(new, format="png", pnginfo=words, dpi=(figure.dpi, figure.dpi))
+    return new.replace(path)
+
+
+def _headline(figure: Figure) -> tuple[str, str]:
+    """Return title and explanation of a figure: of its only panel, or its own and the titles of all panels."""
+    titles = [ax.get_title(loc="left") for ax in figure.axes]
+    if len(titles) > 1:
+        return "".join(text.get_text() for text in figure.texts), "; ".join(titles)
+    subtitles = [text.get_text() for text in figure.axes[0].texts if text.get_gid() == "subtitle"]
+    return titles[0], " ".join(subtitles)

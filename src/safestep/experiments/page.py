@@ -1,0 +1,113 @@
+"""Write report.html: what a run directory holds, explained to someone who never heard of a radius, in one file."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safestep.errors import RunDirectoryError, UnknownNameError
+from safestep.experiments import find
+from safestep.experiments.experiment import Column, Experiment
+from safestep.experiments.figures import FIGURES
+from safestep.experiments.findings import findings
+from safestep.experiments.pageparts import columns_of, duration, gaps, moment, pictures, table
+from safestep.experiments.rundir import read_results
+from safestep.experiments.settings import assignment
+from safestep.extras import need
+from safestep.record import number
+
+PAGE = "report.html"
+
+
+def write_page(directory: Path) -> Path:
+    """Write report.html from results.json, records.jsonl and the figures of a run directory.
+
+    The page needs no other file and no network. What it says of the outcome is computed from the rows. The words
+    that explain come from the template ``report-NAME.html.jinja`` of the experiment, or of the beginning of its name
+    (``report-digits`` for ``digits-sgd``), or from ``report.html.jinja``, which those extend.
+
+    Args:
+        directory: a run directory, finished or not.
+
+    Returns:
+        The page.
+
+    Raises:
+        RunDirectoryError: if there is no run in the directory, or the page cannot be written.
+        MissingExtraError: if jinja2 or matplotlib is not installed.
+    """
+    results = read_results(directory)
+    if results is None:
+        raise RunDirectoryError(f"no run in {directory}: expected results.json, as written by `safestep run`")
+    jinja2 = need("jinja2", "experiments")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("safestep.experiments", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    text = environment.select_template(templates(str(results["experiment"]))).render(_content(results, directory))
+    page, new = directory / PAGE, directory / f".{PAGE}.new"
+    try:
+        new.write_text(text, encoding="utf-8")
+        return new.replace(page)
+    except OSError as error:
+        raise RunDirectoryError(
+            f"cannot write to {page}: {error.strerror or error}; make room, then `safestep report {directory}`"
+        ) from error
+
+
+def templates(name: str) -> list[str]:
+    """Return the templates that may make the page of an experiment, the most special first.
+
+    Example:
+        >>> templates("digits-sgd")
+        ['report-digits-sgd.html.jinja', 'report-digits.html.jinja', 'report.html.jinja']
+    """
+    parts = name.split("-")
+    return [*(f"report-{'-'.join(parts[:n])}.html.jinja" for n in range(len(parts), 0, -1)), "report.html.jinja"]
+
+
+def _content(results: Mapping[str, Any], directory: Path) -> dict[str, Any]:
+    try:
+        experiment: Experiment[Any] | None = find(results["experiment"])
+    except UnknownNameError:  # of another version of safestep: the records still tell what they hold
+        experiment = None
+    rows, summary = results["rows"], results.get("summary", [])
+    seeds = list(dict.fromkeys(row["seed"] for row in rows))
+    columns = experiment.columns if experiment else columns_of(rows)
+    if len(seeds) > 1:
+        columns = (*columns[:1], Column("seed", "seed"), *columns[1:])
+    over_seeds = experiment.summary_columns if experiment else columns_of(summary)
+    drawn = pictures(directory / FIGURES)
+    return {
+        "name": results["experiment"],
+        "about": experiment.about if experiment else "",
+        "results": results,
+        "settings": results["settings"],
+        "seeds": seeds,
+        "gaps": gaps(results, directory, drawn),
+        "findings": findings(rows, number(results["settings"].get("target"))),
+        "pictures": drawn,
+        "rows": table(columns, rows),
+        "summary": table(over_seeds, summary) if len(seeds) > 1 and summary else None,
+        "written": assignment,
+        "begun": moment(results.get("started")),
+        "took": duration(results.get("started"), results.get("finished")),
+        "command": _command(results, experiment),
+    }
+
+
+def _command(results: Mapping[str, Any], experiment: Experiment[Any] | None) -> str:
+    """Return the command that does the same again: the settings that are not the defaults, spelled out."""
+    usual = experiment.settings().as_record() if experiment else {}
+    words = ["safestep", "run", str(results["experiment"])]
+    if results["seeds"]:
+        words += ["--seeds", ",".join(map(str, results["seeds"]))]
+    for key, value in results["settings"].items():
+        if key not in usual or usual[key] != value:
+            words += ["--set", assignment(key, value)]
+    return shlex.join(words)

@@ -1,0 +1,169 @@
+"""One call of an experiment on a run directory: what is there already, what is missing, and what becomes of it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from safestep._version import __version__
+from safestep.errors import RunDirectoryError
+from safestep.experiments.engine import execute
+from safestep.experiments.experiment import Experiment, Row, Run
+from safestep.experiments.rundir import RunDirectory, read_records, read_results
+from safestep.experiments.settings import Settings, assignment
+from safestep.record import plain
+
+
+class Session:
+    """Carries out the runs that a directory lacks.
+
+    Args:
+        directory: entered, so that nobody else writes to it.
+        experiment: what to run.
+        settings: of every run.
+        seeds: of the runs asked for; the directory may hold others besides.
+
+    Raises:
+        RunDirectoryError: if the directory holds another experiment or other settings. It was not touched then.
+
+    Attributes:
+        experiment: as given.
+        settings: as given.
+        results: what results.json holds, or will.
+        missing: the runs asked for that are not there.
+        note: what was found, for the user; empty if the directory is new.
+    """
+
+    def __init__(
+        self, directory: RunDirectory, experiment: Experiment[Any], settings: Settings, seeds: Sequence[int]
+    ) -> None:
+        self._directory, self.experiment, self.settings = directory, experiment, settings
+        found = read_results(directory.path)
+        if found is not None:
+            _refuse_another(found, directory.path, experiment, settings)
+        self.results = found or _nothing_yet(experiment, settings)
+        self.results["seeds"] = list(dict.fromkeys([*self.results["seeds"], *seeds]))
+        self._order = {run.key: place for place, run in enumerate(experiment.runs(settings, self.results["seeds"]))}
+        self._done = {_key(row) for row in self.results["rows"]}
+        asked = experiment.runs(settings, seeds)
+        self.missing: list[Run] = [run for run in asked if run.key not in self._done]
+        self.note = "" if found is None else self._found(len(asked))
+
+    def run(self, jobs: int) -> Iterator[Row]:
+        """Drop the records of unfinished runs at once, then carry out the missing runs as the rows are asked for.
+
+        Args:
+            jobs: runs at a time.
+
+        Returns:
+            The new rows, each handed out once it is kept, in the order in which the runs finish.
+
+        Raises:
+            RunDirectoryError: if a file cannot be written; all that was kept before stays.
+        """
+        if not self.missing:
+            return iter(())
+        self._keep_finished_records()
+        self._sign()
+        self._directory.save(self.results)
+        return self._carry_out(jobs)
+
+    def _carry_out(self, jobs: int) -> Iterator[Row]:
+        for row in execute(self.experiment, self.settings, self.missing, self._directory.path, jobs):
+            self._done.add(_key(row))
+            rows = sorted([*self.results["rows"], plain(row)], key=self._place)
+            self.results |= {"rows": rows, "summary": self.experiment.summarise(rows)}
+            self._directory.save(self.results)
+            yield row
+        self._keep_finished_records()  # in the order of the table, whichever run was faster
+        if self._done >= self._order.keys():
+            self.results["finished"] = _now()
+        self._directory.save(self.results)
+
+    def _found(self, asked: int) -> str:
+        if not self.missing:
+            return f"all {asked} runs are there already"
+        records, cut = read_records(self._directory.path)
+        there = f"continuing with {len(self.missing)} of {asked} runs"
+        unfinished = sum(_key(record) not in self._done for record in records)
+        if not unfinished and not cut:
+            return there
+        return (
+            f"a killed run left {len(records)} whole lines{f' and {cut} cut short' if cut else ''}; "
+            f"{unfinished} lines of unfinished runs are dropped; {there}"
+        )
+
+    def _keep_finished_records(self) -> None:
+        records, _ = read_records(self._directory.path)
+        finished = [record for record in records if _key(record) in self._done]
+        self._directory.keep(sorted(finished, key=self._place))
+
+    def _place(self, row: Mapping[str, Any]) -> int:
+        return self._order.get(_key(row), len(self._order))
+
+    def _sign(self) -> None:
+        """Note where and when this call runs; a directory may be continued elsewhere."""
+        here = {"version": __version__, "environment": environment()}
+        if not self.results["rows"]:
+            self.results |= {**here, "started": _now()}
+        elif here != {key: self.results.get(key) for key in here}:
+            self.results["continued"] = [*self.results.get("continued", []), {**here, "started": _now()}]
+        self.results["finished"] = None
+
+
+def environment() -> dict[str, str]:
+    """Return what bears on the last digits of a number, and nothing that tells whose machine it is."""
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": version("numpy"),
+        "scikit-learn": version("scikit-learn"),
+        "platform": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _nothing_yet(experiment: Experiment[Any], settings: Settings) -> dict[str, Any]:
+    return {
+        "experiment": experiment.name,
+        "version": __version__,
+        "settings": settings.as_record(),
+        "seeds": [],
+        "environment": {},
+        "started": None,
+        "finished": None,
+        "rows": [],
+        "summary": [],
+    }
+
+
+def _refuse_another(found: Mapping[str, Any], path: Path, experiment: Experiment[Any], settings: Settings) -> None:
+    elsewhere = "or choose another directory with --out"
+    if found["experiment"] != experiment.name:
+        raise RunDirectoryError(
+            f"{path} holds {found['experiment']}, not {experiment.name}: continue it with `safestep run "
+            f"{found['experiment']}`, {elsewhere}"
+        )
+    there, here = found["settings"], settings.as_record()
+    differ = [key for key in {**there, **here} if there.get(key) != here.get(key)]
+    if differ:
+        kept = ", ".join(assignment(key, there.get(key, "(none)")) for key in differ)
+        asked = ", ".join(assignment(key, here.get(key, "(none)")) for key in differ)
+        again = " ".join(f"--set {assignment(key, there[key])}" for key in differ if key in there)
+        raise RunDirectoryError(
+            f"{path} holds {experiment.name} with other settings: {kept} there, {asked} asked for. "
+            f"Continue it with {again}, {elsewhere}"
+        )
+
+
+def _key(row: Mapping[str, Any]) -> tuple[str, int]:
+    return row["label"], row["seed"]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

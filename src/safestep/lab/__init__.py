@@ -1,0 +1,1 @@
+"""What experiments need: data sets, small models, seeds and a training loop that keeps records."""

@@ -1,0 +1,47 @@
+"""What makes a run repeat itself: every generator seeded, and one thread, so that sums keep their order."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from safestep.extras import need
+
+LARGEST_SEED = 2**32 - 1
+"""The largest seed that NumPy takes."""
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of Python, NumPy and torch.
+
+    Args:
+        seed: a whole number from 0 to 2^32 - 1.
+
+    Raises:
+        ValueError: for any other seed.
+        MissingExtraError: if NumPy is not installed.
+
+    Example:
+        >>> seed_everything(7); first = torch.rand(1)
+        >>> seed_everything(7); torch.equal(first, torch.rand(1))
+        True
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED:
+        raise ValueError(f"seed {seed!r}: expected a whole number from 0 to {LARGEST_SEED}")
+    random.seed(seed)
+    need("numpy.random", "experiments").seed(seed)
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute in one thread inside the block; more threads add numbers up in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

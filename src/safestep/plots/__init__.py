@@ -1,0 +1,25 @@
+"""Pictures of records: one figure function each, record to matplotlib axes. Needs the extra ``plots``.
+
+Every function draws on the axes given as ``ax=``, or on axes of its own, and returns them. Titles are computed from
+the data: they state what the picture shows, whatever the settings were.
+"""
+
+from safestep.plots._extra import matplotlib as _matplotlib  # noqa: F401 (first: it says which extra is missing)
+from safestep.plots.curves import Band, Curve, curves_of
+from safestep.plots.seeds import accuracy_over_seeds
+from safestep.plots.steps import effective_lrs, step_ratios
+from safestep.plots.training import effective_lr, largest_ratio, overview, test_accuracy, training_loss
+
+__all__ = [
+    "Band",
+    "Curve",
+    "accuracy_over_seeds",
+    "curves_of",
+    "effective_lr",
+    "effective_lrs",
+    "largest_ratio",
+    "overview",
+    "step_ratios",
+    "test_accuracy",
+    "training_loss",
+]

@@ -1,0 +1,7 @@
+"""matplotlib, or the error that names the extra which brings it."""
+
+from __future__ import annotations
+
+from safestep.extras import need
+
+matplotlib = need("matplotlib", "plots")

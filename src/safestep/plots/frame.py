@@ -1,0 +1,100 @@
+"""The frame of a picture: axis limits that show what matters when a curve blows up, and marks where one leaves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+LEAVES = "▲"
+"""The mark on the upper edge where a curve leaves the frame."""
+
+
+def usable(values: Iterable[float]) -> list[float]:
+    """Return the values that a logarithmic axis can show, with room above and below them."""
+    return [value for value in values if 1e-300 < value < 1e300]
+
+
+def log_frame(values: Iterable[float], *, ceiling: float = math.inf, keep: Iterable[float] = ()) -> tuple[float, float]:
+    """Choose the limits of a logarithmic axis.
+
+    Args:
+        values: what should be seen; what a logarithmic axis cannot show is ignored.
+        ceiling: the upper limit is not above it, except for ``keep``.
+        keep: values that must be inside.
+
+    Returns:
+        Lower and upper limit: positive, finite, at least one decade and at most twelve apart.
+
+    Example:
+        >>> low, high = log_frame([0.5, 2.0, 1e30, float("nan")], ceiling=1e3)
+        >>> round(low, 2), high
+        (0.33, 1000.0)
+    """
+    kept = usable(keep)
+    shown = [min(value, ceiling) for value in usable(values)] + kept
+    low, high = (min(shown), max(shown)) if shown else (0.1, 1.0)
+    high = min(high * 1.5, max([ceiling, *(value * 1.5 for value in kept)]))
+    low = max(low / 1.5, high * 1e-12)
+    if high / low < 10:
+        middle = math.sqrt(high * low)
+        low, high = middle / math.sqrt(10), middle * math.sqrt(10)
+    return low, high
+
+
+def log_axis(ax: Axes, low: float, high: float) -> None:
+    """Make y logarithmic from ``low`` to ``high``, with few and plainly written ticks."""
+    ax.set_yscale("log", nonpositive="clip")
+    ax.set_ylim(low, high)
+    decades = math.log10(high / low)
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2.6 else (1,), numticks=9))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: plain_number(value)))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def count_axis(ax: Axes, counts: Sequence[int]) -> float:
+    """Make x run over epochs or steps, with whole numbers as ticks that end where the counts do; return that end."""
+    first, last = (float(min(counts)), float(max(counts))) if counts else (0.0, 0.0)
+    ticks = [tick for tick in MaxNLocator(nbins=6, integer=True).tick_values(first, last) if first <= tick <= last]
+    apart = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
+    ax.set_xticks([first, *(tick for tick in ticks if tick - first > apart / 2)] if counts else [])
+    room = 0.5 if first == last else 0.0
+    ax.set_xlim(first - max(room, 0.02 * (last - first)), last + room)
+    ax.spines["bottom"].set_bounds(first - room, last + room)
+    return last + room
+
+
+def drawable(values: Sequence[float], high: float) -> list[float]:
+    """Return values with those that are not finite, or far above the frame, put just far above it."""
+    far = high * 1e3
+    return [min(value, far) if value < math.inf else far for value in values]
+
+
+def departures(values: Sequence[float], high: float) -> list[int]:
+    """Return where a curve leaves the frame: the first index of every stretch above ``high`` or not finite.
+
+    Example:
+        >>> departures([1.0, 9.0, 9.0, 1.0, float("nan")], 5.0)
+        [1, 4]
+    """
+    outside = [not value <= high for value in values]
+    return [i for i, out in enumerate(outside) if out and (i == 0 or not outside[i - 1])]
+
+
+def plain_number(value: float) -> str:
+    """Write a number shortly: 0.05, 18, 2·10³⁰.
+
+    Example:
+        >>> [plain_number(value) for value in (0.05, 18.2871, 1000.0, 1.85e30, 2e-7, float("inf"))]
+        ['0.05', '18.3', '1000', '2·10³⁰', '2·10⁻⁷', '∞']
+    """
+    if not math.isfinite(value):
+        return "nan" if math.isnan(value) else "∞" if value > 0 else "−∞"
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    digits, exponent = f"{value:.0e}".split("e")
+    power = "10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return power if digits == "1" else f"{digits}·{power}"

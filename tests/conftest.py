@@ -1,0 +1,67 @@
+"""What every test runs in: one thread, checked shapes, fixed examples, and torch's switches as they were found."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from pathlib import Path
+
+os.environ["SAFESTEP_CHECK_SHAPES"] = "1"  # before safestep is imported: shapes in annotations are real here
+os.environ.setdefault("MPLBACKEND", "Agg")
+sys.path.insert(0, str(Path(__file__).parent))  # the zoo, whatever import mode pytest is in
+
+import hypothesis
+import pytest
+import torch
+from jaxtyping import install_import_hook
+
+install_import_hook("safestep.formulas", "beartype.beartype")
+pytest.register_assert_rewrite("zoo.asserts")
+hypothesis.settings.register_profile("fixed", deadline=None, derandomize=True, max_examples=50)
+hypothesis.settings.load_profile("fixed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    torch.set_num_threads(1)
+    torch.sparse.check_sparse_tensor_invariants.enable()  # torch warns of sparse gradients until one has chosen
+
+
+def _switches() -> dict[str, object]:
+    """Return torch's process-wide switches that a replay turns, and the global module hooks it may set."""
+    hooks = torch.nn.modules.module
+    return {
+        "grad mode": torch.is_grad_enabled(),
+        "autocast": (torch.is_autocast_enabled("cpu"), torch.is_autocast_cache_enabled()),
+        "default dtype": torch.get_default_dtype(),
+        "attention kernels": (
+            torch.backends.cuda.flash_sdp_enabled(),
+            torch.backends.cuda.mem_efficient_sdp_enabled(),
+            torch.backends.cuda.math_sdp_enabled(),
+            torch.backends.cuda.cudnn_sdp_enabled(),
+        ),
+        "fused encoder": torch.backends.mha.get_fastpath_enabled(),
+        "oneDNN": torch.backends.mkldnn.enabled,
+        "global hooks": (len(hooks._global_forward_hooks), len(hooks._global_forward_pre_hooks)),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
+
+
+@pytest.fixture(autouse=True)
+def switches_stay():
+    """Seed torch, and fail a test that leaves one of torch's global switches turned."""
+    torch.manual_seed(0)
+    before = _switches()
+    yield
+    assert _switches() == before
+
+
+@pytest.fixture
+def collected():
+    """A function that runs the garbage collector until nothing more is found."""
+
+    def collect() -> None:
+        while gc.collect():
+            pass
+
+    return collect

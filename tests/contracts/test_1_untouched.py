@@ -1,0 +1,219 @@
+"""Contract 1: a guard whose scale is 1 leaves training bit for bit what it is without a guard."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from safestep import Cap, Status, Watch
+from zoo import ALL, RECIPES, ZOO, Training, generators, recipes_for, said, set_generators
+from zoo.asserts import assert_same_reports, assert_untouched
+from zoo.optimizers import CANNOT_BE_BUILT, TAKES_SPARSE_GRADIENTS, exported
+from zoo.training import gradients_stay
+
+LEAVES_ALONE = {
+    "watch": Watch(),
+    "watch-cap": Watch(Cap(1e-6)),
+    "cap-inf": Cap(math.inf),
+    "cap-large": Cap(1e6),
+    "cap-schedule": Cap(lambda step: 1e6 + step),
+}
+STEPS = 3
+PAIRS = [
+    pytest.param(case, recipe, id=f"{case}-{recipe}")
+    for case in ZOO.values()
+    for recipe in recipes_for(case)
+    if recipe.name in RECIPES or case.name == "mlp"  # the variants differ in the optimizer alone
+]
+SOME = [ALL["SGD-momentum"], ALL["AdamW"]]
+
+
+def trained(case, recipe, policy=None, *, dtype=torch.float32, **hooks):
+    """Return what training leaves after every step, with a guard if there is a policy, and its reports."""
+    training = Training(case, recipe, dtype=dtype)
+    guard = training.attach(policy=policy) if policy else None
+    after = []
+    with said(case.warns if guard else ""):
+        for _ in range(STEPS):
+            training.step(**hooks)
+            after.append(training.everything())
+    return after, list(guard.history) if guard else []
+
+
+def moved(case, recipe, after):
+    """Return how many steps moved a parameter."""
+    before = [Training(case, recipe).parameters(), *(one["parameters"] for one in after)]
+    return sum(any((a[k] != b[k]).any() for k in a) for a, b in pairwise(before))
+
+
+def test_every_exported_optimizer_is_in_the_table():
+    assert exported() == {recipe.cls.__name__ for recipe in RECIPES.values()} | set(CANNOT_BE_BUILT)
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=str)
+def test_what_cannot_be_trained_cannot(recipe):
+    """The table of refusals is torch's, not ours: every refused pair raises without any guard."""
+    for case in (ZOO["mlp"], ZOO["sparse-table"]):
+        training = Training(case, recipe)
+        if recipe.cannot_train(case) and training.optimizers[0].__class__ is recipe.cls:
+            with pytest.raises((RuntimeError, ValueError)):
+                training.step()
+    assert set(ALL) >= TAKES_SPARSE_GRADIENTS
+
+
+@pytest.mark.parametrize(("case", "recipe"), PAIRS)
+def test_watched_training_is_bit_identical(case, recipe):
+    plain, _ = trained(case, recipe)
+    guarded, reports = trained(case, recipe, Watch())
+    for mine, theirs in zip(guarded, plain, strict=True):
+        assert_untouched(mine, theirs)
+    assert len(reports) == moved(case, recipe, plain)  # a line search may end where it began: not a step
+    assert all(math.isfinite(report.ratio) for report in reports)
+    assert all(report.status is Status.WATCHED for report in reports)
+
+
+@pytest.mark.parametrize("policy", LEAVES_ALONE.values(), ids=LEAVES_ALONE.keys())
+@pytest.mark.parametrize("recipe", recipes_for(ZOO["mlp"]), ids=str)
+def test_training_inside_is_bit_identical_for_every_optimizer(recipe, policy):
+    plain, _ = trained(ZOO["mlp"], recipe)
+    guarded, reports = trained(ZOO["mlp"], recipe, policy)
+    for mine, theirs in zip(guarded, plain, strict=True):
+        assert_untouched(mine, theirs)
+    assert [report.scale for report in reports] == [1.0] * STEPS
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("policy", [Cap(math.inf), Cap(1e6)], ids=str)
+@pytest.mark.parametrize("recipe", SOME, ids=str)
+@pytest.mark.parametrize("case", [c for c in ZOO.values() if not c.sparse], ids=str)
+def test_training_inside_is_bit_identical_for_every_model(case, recipe, policy, dtype):
+    plain, _ = trained(case, recipe, dtype=dtype)
+    guarded, reports = trained(case, recipe, policy, dtype=dtype)
+    for mine, theirs in zip(guarded, plain, strict=True):
+        assert_untouched(mine, theirs)
+    assert all(report.status is Status.INSIDE for report in reports)
+
+
+@pytest.mark.parametrize("case", ZOO.values(), ids=str)
+def test_a_target_just_above_r_leaves_training_alone_and_one_just_below_does_not(case):
+    recipe = ALL["SGD"]
+    plain, _ = trained(case, recipe)
+    ratios = [report.ratio for report in trained(case, recipe, Watch())[1]]
+    guarded, reports = trained(case, recipe, Cap(lambda step: ratios[step] * (1 + 1e-9)))
+    for mine, theirs in zip(guarded, plain, strict=True):
+        assert_untouched(mine, theirs)
+    assert all(report.status is Status.INSIDE for report in reports)
+    with said(case.warns):
+        below = Training(case, recipe)
+        guard = below.attach(policy=Cap(ratios[0] * 0.9))
+        below.step()
+    assert guard.last.status is Status.CAPPED
+    assert any(
+        (a != b).any() for a, b in zip(below.parameters().values(), plain[0]["parameters"].values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("case", ZOO.values(), ids=str)
+def test_gradients_are_the_same_tensors_after_the_step(case):
+    training = Training(case, ALL["SGD"])
+    training.attach(policy=Cap(0.01))
+    with said(case.warns):
+        training.backward()
+        with gradients_stay(training.model):
+            training.optimizers[0].step()
+
+
+# -- forwards that do not count ---------------------------------------------------------------------------------------
+
+
+def eval_forward(training):
+    training.model.eval()
+    forward(training)
+    training.model.train()
+
+
+def no_grad_forward(training):
+    with torch.no_grad():
+        forward(training)
+
+
+def inference_forward(training):
+    with torch.inference_mode():
+        forward(training)
+
+
+def eval_no_grad_forward(training):
+    training.model.eval()
+    no_grad_forward(training)
+    training.model.train()
+
+
+def discarded_forward(training):
+    forward(training)
+
+
+def forward(training):
+    batch = training.case.batch(99, training.dtype)  # another batch than the one trained on
+    training.model(*batch.args, **batch.kwargs)
+
+
+EXTRA = [eval_forward, no_grad_forward, inference_forward, eval_no_grad_forward, discarded_forward]
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True")  # a reentrant checkpoint, no-grad
+@pytest.mark.parametrize("extra", EXTRA)
+@pytest.mark.parametrize("case", ZOO.values(), ids=str)
+def test_forwards_between_training_forward_and_step_change_nothing(case, extra):
+    recipe = ALL["SGD"]
+    plain, _ = trained(case, recipe, between=extra)
+    guarded, _ = trained(case, recipe, Cap(1e6), between=extra)
+    for mine, theirs in zip(guarded, plain, strict=True):
+        assert_untouched(mine, theirs)
+
+
+@pytest.mark.parametrize("extra", EXTRA)
+def test_forwards_that_do_not_count_do_not_enter_r(extra):
+    def unnoticed(training):
+        states = generators()
+        extra(training)
+        set_generators(states)
+
+    case, recipe = ZOO["checkpoint"], ALL["SGD"]  # dropout, but no buffers: another forward moves nothing
+    _, reports = trained(case, recipe, Watch())
+    _, others = trained(case, recipe, Watch(), between=unnoticed)
+    assert_same_reports(others, reports)
+
+
+def test_a_probe_of_the_loss_whose_gradients_are_dropped_does_not_enter_r():
+    case, recipe = ZOO["mlp"], ALL["SGD"]
+
+    def probe_first(training):
+        big = training.case.batch(99, training.dtype)
+        F.cross_entropy(training.model(1e3 * big.args[0]), big.labels).backward()
+        training.backward()  # zero_grad, then the real forward
+
+    _, reports = trained(case, recipe, Watch())
+    _, others = trained(case, recipe, Watch(), between=probe_first)
+    assert_same_reports(others, reports)
+
+
+def test_an_unbounded_step_is_left_alone_too():
+    """Zero spread gives scale 1: bit-identical under a policy that scales everything else."""
+    training = Training(ZOO["mlp"], ALL["SGD"])
+    plain = Training(ZOO["mlp"], ALL["SGD"])
+    for one in (training, plain):
+        head = one.model[-1]
+        torch.nn.init.zeros_(head.bias)
+        one.model.requires_grad_(False)
+        head.bias.requires_grad_(True)
+        one.case = one.case.__class__("sum", one.case.build, one.case.batch, objective=lambda z, _: z.sum())
+    guard = training.attach()
+    with said("not a softmax cross-entropy"):
+        training.step()
+    plain.step()
+    assert guard.last.status is Status.UNBOUNDED
+    assert_untouched(training.everything(), plain.everything())

@@ -1,0 +1,168 @@
+"""Contract 6, never silently unsafe: what is measured another way, or is no boundary, is said once."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.optim import SGD
+
+from safestep import MeasurementError, SafestepWarning, Status, Watch
+from zoo import ALL, ZOO, Case, Recipe, Scene, Training, twin_ratio
+from zoo.models import Squared
+
+
+@pytest.mark.parametrize("case", [case for case in ZOO.values() if case.warns], ids=str)
+def test_a_layer_without_a_forward_derivative_is_named_once(case):
+    training = Training(case, ALL["SGD"])
+    guard = training.attach()
+    with pytest.warns(SafestepWarning) as caught:
+        training.steps(3)
+    (warning,) = [str(one.message) for one in caught]
+    assert "differences" in warning
+    assert all(report.method.startswith("difference") and not report.exact for report in guard.history)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [lambda z, y: z.square().mean(), lambda z, y: F.mse_loss(z, torch.ones_like(z)), lambda z, y: z.abs().sum()],
+    ids=["square", "mse", "absolute"],
+)
+def test_a_regression_is_told_that_r_means_nothing(loss):
+    training = Training(Case("regression", ZOO["mlp"].build, ZOO["mlp"].batch, objective=loss), ALL["SGD"])
+    training.attach()
+    with pytest.warns(SafestepWarning, match="not a softmax cross-entropy") as caught:
+        training.steps(3)
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        F.cross_entropy,
+        lambda z, y: F.cross_entropy(z, y, label_smoothing=0.2),
+        lambda z, y: F.cross_entropy(z, y, reduction="sum"),
+        lambda z, y: F.cross_entropy(z, y, weight=torch.tensor([0.1, 1.0, 5.0])),
+        lambda z, y: F.cross_entropy(z, F.one_hot(y, 3).float() * 0.8 + 0.2 / 3),
+        lambda z, y: F.nll_loss(z.log_softmax(-1), y),
+        lambda z, y: F.kl_div(z.log_softmax(-1), torch.full_like(z, 1 / 3), reduction="batchmean"),
+    ],
+    ids=["plain", "smoothed", "sum", "weighted", "soft-labels", "nll", "kl"],
+)
+def test_every_softmax_loss_is_taken_as_one(loss):
+    training = Training(Case("softmax", ZOO["mlp"].build, ZOO["mlp"].batch, objective=loss), ALL["SGD"])
+    guard = training.attach()
+    training.steps(2)  # a warning would be an error
+    assert len(guard.history) == 2
+
+
+class Detached(nn.Module):
+    """Half of the logits come through .detach(): differentiation does not see what a step does to them."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.gate = ZOO["mlp"].build(), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.body(x) + self.gate(x).detach()
+
+
+def test_parameters_hidden_from_differentiation_are_measured_all_the_same():
+    """Weight decay moves the hidden half, backward does not know of it: J p must."""
+    decay = Recipe("decay", SGD, 0.1, 0.1, {"weight_decay": 1000.0})
+    training = Training(Case("detached", Detached, ZOO["mlp"].batch), decay, dtype=torch.float64)
+    guard, start = training.attach(policy=Watch()), training.parameters()
+    training.step()
+    (x,) = training.case.batch(0, torch.float64).args
+    with torch.no_grad():
+
+        def logits(t):
+            for name, p in training.model.named_parameters():
+                p.copy_(start[name] + t * proposal[name])
+            return training.model(x)
+
+        proposal = {name: p - start[name] for name, p in training.parameters().items()}
+        slope = (logits(1e-7) - logits(-1e-7)) / 2e-7
+    assert guard.last.ratio == pytest.approx((slope.amax(1) - slope.amin(1)).max().item() / math.pi, rel=1e-5)
+
+
+# -- forwards that cannot be repeated ---------------------------------------------------------------------------------
+
+
+class OwnGenerator(nn.Module):
+    """Draws from a generator of its own, which nobody else can know of."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.chance = ZOO["mlp"].build(), torch.Generator().manual_seed(3)
+
+    def forward(self, x):
+        return self.body(x * torch.rand(x.shape, generator=self.chance).mul(20).to(x.dtype))
+
+
+class Counting(nn.Module):
+    """What it computes depends on how often it was called."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.calls = ZOO["mlp"].build(), 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.body(x) * (100.0 if self.calls % 2 else 1.0)
+
+
+class OverwritesItsInput(nn.Module):
+    """Changes its input in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = ZOO["mlp"].build()
+
+    def forward(self, x):
+        return self.body(x.mul_(0.1))
+
+
+class NoiseByDtype(nn.Module):
+    """Noise that is other numbers in another dtype, before a layer without a forward derivative."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.square, self.last = nn.Linear(4, 6), Squared(), nn.Linear(6, 3)
+
+    def forward(self, x):
+        hidden = self.first(x)
+        return self.last(self.square(hidden * torch.randn_like(hidden)))
+
+
+@pytest.mark.parametrize("build", [OwnGenerator, Counting, OverwritesItsInput])
+def test_a_forward_that_cannot_be_repeated_is_not_measured_in_silence(build):
+    """Run again, it is another function: an error, or a warning and a record that does not claim to be exact."""
+    training = Training(Case(build.__name__, build, ZOO["mlp"].batch), ALL["SGD"], big=True)
+    guard = training.attach()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", SafestepWarning)
+        with contextlib.suppress(MeasurementError):
+            training.steps(2)
+            assert caught
+            assert not guard.last.exact
+    assert caught or guard.last is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_that_depends_on_the_dtype_is_replayed_as_it_was(seed):
+    """A difference in float64 would draw other noise than the float32 forward did."""
+    training = Training(Case("noise", NoiseByDtype, ZOO["mlp"].batch), ALL["SGD"], seed=seed, big=True)
+    guard = training.attach()
+    scene, start = Scene.of(training), training.parameters()
+    with pytest.warns(SafestepWarning, match="Squared"):
+        training.step()
+    applied = {name: p - start[name] for name, p in training.parameters().items()}
+    assert guard.last.status is Status.CAPPED
+    # a difference in float32 is good to a few thousandths, see safestep.derivative
+    assert twin_ratio(training, scene, applied, dtype=torch.float32) == pytest.approx(1.0, rel=1e-2)

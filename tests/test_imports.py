@@ -1,0 +1,86 @@
+"""What importing safestep loads, and what works without the extras."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+EXTRAS = ("matplotlib", "sklearn", "pandas", "typer", "rich", "jinja2", "joblib", "jaxtyping", "beartype", "hypothesis")
+
+
+def python(code, **environment):
+    """Run code in a fresh interpreter, without the settings of the tests, and return what it prints."""
+    kept = {name: value for name, value in os.environ.items() if name != "SAFESTEP_CHECK_SHAPES"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], env=kept | environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_import_loads_torch_and_nothing_else():
+    """Every top-level module that `import safestep` adds to those of `import torch` is safestep's or the library's."""
+    code = """
+import sys, torch
+before = set(sys.modules)
+import safestep
+added = {name.split('.')[0] for name in set(sys.modules) - before}
+print(sorted(added - {'safestep'} - sys.stdlib_module_names))
+print(sorted(name for name in set(sys.modules) - before if name.startswith('torch.')))
+"""
+    others, torchs = python(code).splitlines()
+    assert others == "[]"
+    assert "torch._dynamo" not in torchs  # seconds of import time
+    assert "torch._inductor" not in torchs
+
+
+BLOCKED = f"""
+import sys
+sys.modules |= dict.fromkeys({(*EXTRAS, "numpy")})  # None: importing one of these is a ModuleNotFoundError
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # torch's own, of torch.jit.script
+warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
+import torch, safestep
+model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Dropout(), torch.nn.Linear(6, 3))
+optimizer = torch.optim.Adam(model.parameters(), lr=100.0)
+guard = safestep.attach(model, optimizer)
+for _ in range(2):
+    optimizer.zero_grad()
+    torch.nn.functional.cross_entropy(model(torch.randn(5, 4)), torch.tensor([0, 1, 2, 0, 1])).backward()
+    optimizer.step()
+assert guard.last.applied_ratio == 1.0 or abs(guard.last.applied_ratio - 1) < 1e-9
+"""
+
+
+@pytest.fixture(scope="module")
+def without_extras(tmp_path_factory):
+    """What a core install says and writes, in one process."""
+    folder = tmp_path_factory.mktemp("files")
+    code = f"""
+print(guard.last.status, len(str(guard.history).splitlines()))
+try:
+    guard.history.to_pandas()
+except ImportError as error:
+    print(type(error).__name__, '|', error)
+guard.history.to_csv({str(folder / "history.csv")!r})
+guard.history.to_jsonl({str(folder / "history.jsonl")!r})
+"""
+    return python(BLOCKED + code).splitlines(), folder
+
+
+def test_the_core_works_without_any_extra(without_extras):
+    assert without_extras[0][0] == "capped 3"
+
+
+def test_a_missing_part_names_its_extra(without_extras):
+    name, message = without_extras[0][1].split(" | ")
+    assert name == "MissingExtraError"
+    assert "pip install 'safestep[pandas]'" in message
+
+
+@pytest.mark.parametrize(("name", "lines"), [("history.csv", 3), ("history.jsonl", 2)])
+def test_files_need_no_extra(without_extras, name, lines):
+    assert len((without_extras[1] / name).read_text().splitlines()) == lines

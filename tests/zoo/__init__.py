@@ -1,0 +1,28 @@
+"""Small models, every optimizer, a repeatable training, a slow twin and the contracts as assertions, for the tests."""
+
+from zoo.batches import Batch
+from zoo.cases import ZOO, Case
+from zoo.optimizers import ALL, RECIPES, Recipe, recipes_for
+from zoo.training import Training, generators, pair, poison, said, seed_everything, set_generators
+from zoo.twin import Scene, applied_ratio, twin_ratio, twin_sensitivity
+
+__all__ = [
+    "ALL",
+    "RECIPES",
+    "ZOO",
+    "Batch",
+    "Case",
+    "Recipe",
+    "Scene",
+    "Training",
+    "applied_ratio",
+    "generators",
+    "pair",
+    "poison",
+    "recipes_for",
+    "said",
+    "seed_everything",
+    "set_generators",
+    "twin_ratio",
+    "twin_sensitivity",
+]
