@@ -32,6 +32,7 @@ class Forward:
         generators: the random generators as they were before it, so that dropout draws the same masks.
         autocast: the autocast dtype for each device type that had autocast on.
         peaks: the largest logit of each sample, shape ``(*samples,)``, to tell whether a replay repeats the forward.
+        stored: whether its backward left gradients in ``.grad``, rather than handing them to the caller.
         active: which samples have a gradient G = dL/dz, shape ``(*samples,)``; None where it could not be seen.
             Ignored labels and padding have rows of exact zeros.
         imbalance: ``sum_i |sum_k G_ik| / ||G||_1``, 0 for a softmax loss, a 0-d tensor; None where G was not seen.
@@ -45,6 +46,7 @@ class Forward:
     generators: GeneratorStates
     autocast: dict[str, torch.dtype]
     peaks: Tensor
+    stored: bool = False
     active: Tensor | None = None
     imbalance: Tensor | None = None
 

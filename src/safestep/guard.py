@@ -65,7 +65,8 @@ def attach(
     Args:
         model: the module that the loop calls; its output holds the logits.
         optimizer: a torch optimizer, a wrapper with one in ``.optimizer``, or several optimizers of one model. With
-            several the guard acts after the last of them stepped.
+            several the guard acts after the last of them stepped, or on what has moved before the model is used or one
+            of them steps again.
         radius: how far a step may go; the softmax radius by default.
         policy: what to do about it; ``Cap(1.0)`` by default.
         logits: from the model's output to its logits of shape ``(*samples, classes)``, where they are neither the
@@ -146,7 +147,7 @@ class Guard:
         self._said: set[str] = set()
         self._step, self._counted, self._began = Step(0), 0, 0
         self._withheld: dict[int, WithheldGradients] = {}
-        self._recorder = ForwardRecorder(model, logits, self._entering, self._elsewhere)
+        self._recorder = ForwardRecorder(model, logits, self._entering, self._gradients, self._elsewhere)
         self._hooks = StepHooks(optimizers, self._before, self._between, self._after, self._abandoned)
         self._finalizer = weakref.finalize(self, _close, self._recorder.handles, self._sink)  # holds no guard
 
@@ -221,8 +222,13 @@ class Guard:
 
     def _entering(self) -> None:
         """Before the model is used where only some of the optimizers have stepped, act on what has moved."""
+        if self._hooks.recover():  # what was seen before a step that raised half way cannot be repeated after it
+            self._recorder.take(self._recorder.count)
         if self._hooks.waiting and not self._hooks.running:
             self._hooks.finish()
+
+    def _gradients(self) -> bool:
+        return any(p.grad is not None for optimizer in self._alive() for p in parameters_of(optimizer))
 
     def _elsewhere(self) -> bool:
         """Return whether the running step has moved already: a closure then does not look at theta_0."""

@@ -61,6 +61,15 @@ class StepHooks:
         """Whether some optimizers of a round have stepped and others have not yet."""
         return bool(self._stepped)
 
+    def recover(self) -> bool:
+        """Abandon a step that raised and so never ended; return whether there was one."""
+        if self._outer is None or self.running:
+            return False
+        failed, self._outer, self._inner = [self._outer[1], *self._inner], None, []
+        for one in failed:
+            self._abandoned(one)
+        return True
+
     def finish(self) -> None:
         """End the round with those that have stepped, if any have."""
         if self._stepped:
@@ -77,15 +86,12 @@ class StepHooks:
         # The caller of a step hook is torch's wrapper of this very `step`: its frame is the identity of the call.
         frame = sys._getframe(1)
         closure = args[1] if len(args) > 1 else kwargs.get("closure")  # args[0] is the optimizer
+        self.recover()
         if self._outer is not None:
-            if _on_stack(self._outer[0], frame):
-                if not _among(optimizer, [self._outer[1], *self._inner]):  # else it is super().step()
-                    self._inner.append(optimizer)
-                    self._before(optimizer, closure)
-                return
-            failed, self._outer, self._inner = [self._outer[1], *self._inner], None, []
-            for one in failed:
-                self._abandoned(one)
+            if not _among(optimizer, [self._outer[1], *self._inner]):  # else it is super().step()
+                self._inner.append(optimizer)
+                self._before(optimizer, closure)
+            return
         if _among(optimizer, self._stepped):
             self.finish()
         self._outer = (frame, optimizer)

@@ -53,6 +53,8 @@ class ForwardRecorder:
         model: the module the training loop calls.
         logits: from its output to its logits; None looks for them with `find_logits`.
         entering: called before every forward.
+        gradients: tells whether any gradient is stored at present. A forward whose backward stored gradients that are
+            gone before the next forward (a skipped scaler step, a probe of the loss) does not count.
         elsewhere: tells whether the model is being run at other parameters than those the step starts from (a line
             search); such forwards do not count.
     """
@@ -62,11 +64,12 @@ class ForwardRecorder:
         model: nn.Module,
         logits: LogitsFinder | None,
         entering: Callable[[], None],
+        gradients: Callable[[], bool],
         elsewhere: Callable[[], bool],
     ) -> None:
         self.model = model
         self.logits = logits or find_logits
-        self._entering, self._elsewhere = entering, elsewhere
+        self._entering, self._gradients, self._elsewhere = entering, gradients, elsewhere
         self._seen = Seen(model, self.logits)
         self._entries: list[_Entry | None] = []  # a model may call itself
         self._overwrites: bool | None = None  # whether forwards write to their inputs; unknown before the first
@@ -96,7 +99,9 @@ class ForwardRecorder:
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._entering()
-        listening = torch.is_grad_enabled() and not self._elsewhere()
+        seen, listening = self._seen, torch.is_grad_enabled() and not self._elsewhere()
+        if listening and any(forward.stored for forward in seen.forwards) and not self._gradients():
+            seen.forwards = [forward for forward in seen.forwards if not forward.stored]
         self._entries.append(self._entry(bare(module), (args, kwargs)) if listening else None)
 
     def _entry(self, model: nn.Module, given: _Arguments) -> _Entry:
@@ -165,6 +170,11 @@ class ForwardRecorder:
             if len(seen.forwards) > MAX_FORWARDS:
                 seen.forwards.pop(0)
                 seen.dropped += 1
+            # Runs when this backward is over; torch's own data-parallel wrappers rely on it too.
+            torch.autograd.Variable._execution_engine.queue_callback(partial(self._finished, forward))
+
+    def _finished(self, forward: Forward) -> None:
+        forward.stored = self._gradients()
 
     @torch.no_grad()
     def _reached(self, forward: Forward, gradient: Tensor) -> None:

@@ -66,7 +66,7 @@ def no_trace(model: nn.Module) -> Iterator[None]:
 
     Attributes of modules (flags, counters, tensors a layer caches on itself) come back by reference, generators that
     a layer owns by state. Beyond it are a list or dict that a forward mutates in place, and what the user's own
-    forward hooks do when they fire again.
+    forward hooks do when they fire again. Warnings are not filtered: Python would forget which it has shown.
     """
     attributes = [(module, dict(vars(module))) for module in model.modules()]
     owned = (value for _, before in attributes for value in before.values() if isinstance(value, torch.Generator))

@@ -17,7 +17,8 @@ class Pin:
 
     Equation:
         ``s = target / r``, so that the effective learning rate is ``target * rho / ||u||`` for the proposal ``u`` of
-        the optimizer at rate 1. Where ``r = 0`` (or so small that the quotient overflows) nothing limits the step and ``s = 1``.
+        the optimizer at rate 1. Where ``r = 0`` (or so small that the quotient overflows) nothing limits the step
+        and ``s = 1``.
 
     Attributes:
         target: r of every step, dimensionless and finite: 0.5 careful, 1 the radius. A function of the step (from 0)
