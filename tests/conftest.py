@@ -12,11 +12,11 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 sys.path.insert(0, str(Path(__file__).parent))  # the zoo, whatever import mode pytest is in
 
 import hypothesis
+import jaxtyping
 import pytest
 import torch
-from jaxtyping import install_import_hook
 
-install_import_hook("safestep.formulas", "beartype.beartype")
+jaxtyping.install_import_hook("safestep.formulas", "beartype.beartype")
 pytest.register_assert_rewrite("zoo.asserts")
 hypothesis.settings.register_profile("fixed", deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("fixed")
@@ -54,6 +54,14 @@ def switches_stay():
     before = _switches()
     yield
     assert _switches() == before
+
+
+@pytest.fixture
+def unchecked_shapes():
+    """Let a wrong shape through to the function's own check."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

@@ -6,7 +6,11 @@ import os
 import subprocess
 import sys
 
+import jaxtyping
 import pytest
+import torch
+
+from safestep.formulas.softmax import spread
 
 EXTRAS = ("matplotlib", "sklearn", "pandas", "typer", "rich", "jinja2", "joblib", "jaxtyping", "beartype", "hypothesis")
 
@@ -84,3 +88,8 @@ def test_a_missing_part_names_its_extra(without_extras):
 @pytest.mark.parametrize(("name", "lines"), [("history.csv", 3), ("history.jsonl", 2)])
 def test_files_need_no_extra(without_extras, name, lines):
     assert len((without_extras[1] / name).read_text().splitlines()) == lines
+
+
+def test_the_tests_check_the_shapes_that_annotations_state():
+    with pytest.raises(jaxtyping.TypeCheckError, match="tangent"):
+        spread(torch.zeros(()))

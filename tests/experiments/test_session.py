@@ -103,6 +103,14 @@ def test_a_complete_directory_is_left_as_it_is(tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_a_run_killed_before_its_last_word_is_finished_by_the_next_call(tmp_path):
+    call(tmp_path)
+    results = read_results(tmp_path)
+    (tmp_path / "results.json").write_text(json.dumps({**results, "finished": None}))
+    assert call(tmp_path).missing == []
+    assert read_results(tmp_path)["finished"] is not None
+
+
 def test_more_seeds_are_more_missing_runs_and_fewer_are_none(tmp_path):
     call(tmp_path, seeds=(7,))
     more = call(tmp_path, seeds=(3, 7, 5))

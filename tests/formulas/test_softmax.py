@@ -48,6 +48,7 @@ def test_nan_is_not_swallowed():
 
 
 @pytest.mark.parametrize(("shape", "words"), [((), "shape"), ((3, 0), "shape"), ((3, 1), "head='sigmoid'")])
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_spread_refuses_what_has_no_classes(shape, words):
     with pytest.raises(ValueError, match=words):
         spread(torch.zeros(shape))

@@ -68,6 +68,8 @@ class Session:
             RunDirectoryError: if a file cannot be written; all that was kept before stays.
         """
         if not self.missing:
+            if self.results.get("finished") is None:  # killed after the last run, before the last word
+                self._finish()
             return iter(())
         self._keep_finished_records()
         self._sign()
@@ -81,6 +83,9 @@ class Session:
             self.results |= {"rows": rows, "summary": self.experiment.summarise(rows)}
             self._directory.save(self.results)
             yield row
+        self._finish()
+
+    def _finish(self) -> None:
         self._keep_finished_records()  # in the order of the table, whichever run was faster
         if self._done >= self._order.keys():
             self.results["finished"] = _now()
