@@ -9,11 +9,12 @@ from safestep.errors import (
     SafestepError,
     SafestepWarning,
 )
-from safestep.guard import Guard, attach
+from safestep.guard import Guard
 from safestep.policy import Cap, Pin, Policy, Watch
 from safestep.radius import Radius, SoftmaxRadius
 from safestep.reading import Reading, Status
 from safestep.record import History, JsonLines, StepReport
+from safestep.wiring import attach
 
 __all__ = [
     "AttachError",

@@ -1,4 +1,4 @@
-"""attach(): one line that wires step, radius and policy to an optimizer. Guard: what it returns."""
+"""The guard: snapshot before the step, read, decide, write theta_0 + s p, record."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from safestep.checks import check_attachment, check_functions, is_scaler_step
+from safestep.checks import is_scaler_step
 from safestep.errors import AttachError, PoisonedOptimizerError, SafestepWarning
 from safestep.forward import Seen
-from safestep.hooks import StepHooks, in_backward, innermost, layers
+from safestep.hooks import StepHooks, in_backward
 from safestep.logits import LogitsFinder
-from safestep.nonfinite import WithheldGradients, all_finite, parameters_of, poisoned_buffers
-from safestep.policy import Cap, Policy
-from safestep.radius import Radius, SoftmaxRadius
+from safestep.nonfinite import STANDING_STILL, WithheldGradients, all_finite, describe_poison, parameters_of
+from safestep.policy import Policy
+from safestep.radius import Radius
 from safestep.radius.base import State
 from safestep.reading import Reading, Status
 from safestep.record import History, JsonLines, Sink, StepReport, number
@@ -41,82 +41,9 @@ _IN_BACKWARD = (
 _PATIENCE = 3
 """Undone steps in a row after which a poisoned optimizer is an error."""
 
-_guarded: weakref.WeakKeyDictionary[Optimizer, weakref.ref[Guard]] = weakref.WeakKeyDictionary()
-
-
-def attach(
-    model: nn.Module,
-    optimizer: Optimizer | Sequence[Optimizer],
-    *,
-    radius: Radius | None = None,
-    policy: Policy | None = None,
-    logits: LogitsFinder | None = None,
-    probes: Iterable[Probe] = (),
-    log: str | Path | Sink | None = None,
-    history: int = 10_000,
-    on_nonfinite: Literal["undo", "skip"] = "undo",
-) -> Guard:
-    r"""Guard the steps of an optimizer; the training loop stays as it is.
-
-    Before each step the parameters are copied, after it the displacement ``p`` is measured along the forwards that
-    backward reached, and the parameters are put at ``theta_before + s p`` with the scale ``s`` that the policy says.
-    A step whose scale is 1 is not written to: training inside the radius is bit for bit training without a guard.
-
-    Args:
-        model: the module that the loop calls; its output holds the logits.
-        optimizer: a torch optimizer, a wrapper with one in ``.optimizer``, or several optimizers of one model. With
-            several the guard acts after the last of them stepped, or on what has moved before the model is used or one
-            of them steps again.
-        radius: how far a step may go; the softmax radius by default.
-        policy: what to do about it; ``Cap(1.0)`` by default.
-        logits: from the model's output to its logits of shape ``(*samples, classes)``, where they are neither the
-            output itself nor its ``.logits``.
-        probes: functions that add columns to the records.
-        log: a path to append one JSON line per step to, or a function that takes each report.
-        history: how many of the latest reports ``guard.history`` keeps. The log is complete.
-        on_nonfinite: ``"undo"`` puts the parameters back after a step that is not finite; ``"skip"`` looks at the
-            gradients before the step and, where they are bad, keeps the optimizer from stepping, state included (with
-            a closure the gradients come too late for that: such steps are undone).
-
-    Returns:
-        The guard. It lives as long as the optimizer does and may be dropped.
-
-    Raises:
-        AttachError: if the model or optimizer is not one, has a guard already, or they share no parameter.
-
-    Example:
-        >>> import torch
-        >>> model = torch.nn.Linear(4, 3)
-        >>> optimizer = torch.optim.SGD(model.parameters(), lr=1000.0)
-        >>> guard = attach(model, optimizer)
-        >>> x, y = torch.randn(8, 4), torch.randint(0, 3, (8,))
-        >>> torch.nn.functional.cross_entropy(model(x), y).backward()
-        >>> optimizer.step()
-        >>> guard.last.status, round(guard.last.applied_ratio, 6)
-        (<Status.CAPPED: 'capped'>, 1.0)
-
-    Note:
-        Nothing is promised for optimizers that keep a second copy of the weights in their state (Schedule-Free,
-        Lookahead, Prodigy, float32 masters): the copy does not follow the rescaled parameters. attach() warns.
-    """
-    given = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
-    optimizers = [innermost(one) for one in given]
-    for one in optimizers:
-        if (known := _guarded.get(one)) is not None and known() is not None:
-            raise AttachError(f"this {type(one).__name__} has a guard already; call its detach() first")
-    radius = SoftmaxRadius() if radius is None else radius
-    policy = Cap(1.0) if policy is None else policy
-    probes = tuple(probes)
-    check_functions(logits, probes, log)
-    check_attachment(model, optimizers, radius, policy, on_nonfinite, [w for one in given for w in layers(one)[:-1]])
-    guard = Guard(model, optimizers, radius, policy, logits, probes, log, history, on_nonfinite == "skip")
-    for one in optimizers:
-        _guarded[one] = weakref.ref(guard)
-    return guard
-
 
 class Guard:
-    """Watches the steps of an optimizer and keeps them inside. Made by `attach`.
+    """Watches the steps of an optimizer and keeps them inside. Made by `safestep.attach`.
 
     Attributes:
         radius: how far a step may go.
@@ -156,6 +83,11 @@ class Guard:
         """The report of the last step; None before the first."""
         return self._last
 
+    @property
+    def attached(self) -> bool:
+        """Whether the guard still acts."""
+        return self._finalizer.alive
+
     def detach(self) -> None:
         """Remove every hook and close the log; the history stays. Safe to call twice.
 
@@ -166,8 +98,6 @@ class Guard:
         finally:
             self._hooks.close()
             self._finalizer()
-            for optimizer in self._alive():
-                _guarded.pop(optimizer, None)
 
     def __enter__(self) -> Self:
         """Return the guard itself; leaving the block detaches it."""
@@ -178,7 +108,7 @@ class Guard:
         self.detach()
 
     def __repr__(self) -> str:
-        state = "attached" if self._finalizer.alive else "detached"
+        state = "attached" if self.attached else "detached"
         return f"<Guard {self.policy} of {self.radius}, {self._index} steps, {state}>"
 
     def state_dict(self) -> dict[str, Any]:
@@ -265,13 +195,12 @@ class Guard:
         step, seen = self._step, self._recorder.take(self._counted)
         skipped, self._withheld = bool(self._withheld), {}
         self._step = Step(self._index)
-        length = step.length
-        if length == 0.0:  # nothing moved: not a step, unless it was kept from being one
+        if step.length == 0.0:  # nothing moved: not a step, unless it was kept from being one
             if skipped:
-                self._finish(self._report(step, 0.0, _still(step, "the gradients are not finite"), Status.SKIPPED, 0.0))
+                self._finish(self._report(step, _still(step, "the gradients are not finite"), Status.SKIPPED, 0.0))
             return
         try:
-            report = self._decide(step, seen, length, stepped)
+            report = self._decide(step, seen, stepped)
         except BaseException:
             if self.policy.writes:
                 step.undo()  # never leave an unmeasured step in place
@@ -282,13 +211,13 @@ class Guard:
         else:
             self._undone_in_a_row = 0
 
-    def _decide(self, step: Step, seen: Seen, length: float, stepped: list[Optimizer]) -> StepReport:
-        if not math.isfinite(length):
-            return self._refuse(step, length, _still(step, "the step is not finite"))
+    def _decide(self, step: Step, seen: Seen, stepped: list[Optimizer]) -> StepReport:
+        if not math.isfinite(step.length):
+            return self._refuse(step, _still(step, "the step is not finite"))
         try:
             reading, radius_state = self.radius.measure(step, seen, self._radius_state)
             if not reading.finite:
-                return self._refuse(step, length, replace(reading, message="r is not finite"))
+                return self._refuse(step, replace(reading, message="r is not finite"))
             would = self.policy.would(reading, self._policy_state)
             scale, policy_state = self.policy.scale(reading, self._policy_state)
             target = self.policy.target_at(step.index)
@@ -296,13 +225,13 @@ class Guard:
             if self.policy.writes:
                 raise
             self._say("unmeasured", f"step {step.index} could not be measured: {error}")
-            return self._report(step, length, _still(step, str(error)), Status.UNMEASURED, 1.0)
+            return self._report(step, _still(step, str(error)), Status.UNMEASURED, 1.0)
         self._radius_state, self._policy_state = radius_state, policy_state
         if any(isinstance(optimizer, LBFGS) for optimizer in stepped):
             reading = replace(reading, message=reading.message or "LBFGS searches its own step: watched, not scaled")
-            return self._report(step, length, reading, Status.WATCHED, 1.0, would, target)
+            return self._report(step, reading, Status.WATCHED, 1.0, would, target)
         step.rescale(scale)
-        return self._report(step, length, reading, self._status(reading, scale), scale, would, target)
+        return self._report(step, reading, self._status(reading, scale), scale, would, target)
 
     def _status(self, reading: Reading, scale: float) -> Status:
         if not self.policy.writes:
@@ -311,37 +240,26 @@ class Guard:
             return Status.UNBOUNDED
         return Status.INSIDE if scale == 1.0 else self.policy.scaled
 
-    def _refuse(self, step: Step, length: float, reading: Reading) -> StepReport:
+    def _refuse(self, step: Step, reading: Reading) -> StepReport:
         if not self.policy.writes:
-            return self._report(step, length, reading, Status.NONFINITE, 1.0, 0.0)
+            return self._report(step, reading, Status.NONFINITE, 1.0, 0.0)
         step.undo()
-        return self._report(step, length, reading, Status.UNDONE, 0.0)
+        return self._report(step, reading, Status.UNDONE, 0.0)
 
     def _mourn(self, stepped: list[Optimizer]) -> None:
         """After an undone step: say where it came from, and stop a run that could only stand still."""
         self._undone_in_a_row += 1
         names: dict[Tensor, str] = {parameter: name for name, parameter in bare(self._model).named_parameters()}
-        poisoned = poisoned_buffers(stepped, names)
-        if poisoned:
-            text = (
-                f"the optimizer's state is not finite and will keep every later step so: {', '.join(poisoned[:5])}"
-                f"{f' and {len(poisoned) - 5} more' if len(poisoned) > 5 else ''}. Load a checkpoint of the optimizer, "
-                "or clear its state; attach(..., on_nonfinite='skip') keeps bad gradients out of it"
-            )
+        if poison := describe_poison(stepped, names):
             if self._undone_in_a_row >= _PATIENCE:
-                raise PoisonedOptimizerError(f"{self._undone_in_a_row} steps in a row were undone: {text}")
-            self._say("poisoned", text)
+                raise PoisonedOptimizerError(f"{self._undone_in_a_row} steps in a row were undone: {poison}")
+            self._say("poisoned", poison)
         elif self._undone_in_a_row == _PATIENCE:
-            self._say(
-                "frozen",
-                f"{_PATIENCE} steps in a row were undone though the optimizer's state is finite: look for nan in the "
-                "data, the loss or the parameters",
-            )
+            self._say("standing still", f"{_PATIENCE} {STANDING_STILL}")
 
     def _report(
         self,
         step: Step,
-        length: float,
         reading: Reading,
         status: Status,
         scale: float,
@@ -349,24 +267,7 @@ class Guard:
         target: float = math.nan,
     ) -> StepReport:
         lrs = tuple(number(g.get("lr")) for optimizer in self._alive() for g in optimizer.param_groups)
-        moved = scale > 0.0
-        return StepReport(
-            step=step.index,
-            status=status,
-            ratio=reading.ratio,
-            scale=scale,
-            would_scale=scale if would is None else would,
-            applied_ratio=scale * reading.ratio if moved else 0.0,
-            target=target,
-            radius=math.inf if reading.unbounded else length / reading.ratio,
-            step_length=length,
-            applied_length=scale * length if moved else 0.0,
-            lrs=lrs,
-            effective_lrs=tuple(scale * lr for lr in lrs),
-            method=reading.method,
-            exact=reading.exact,
-            message=reading.message,
-        )
+        return StepReport.of(reading, status, step.length, scale, scale if would is None else would, target, lrs)
 
     def _probe(self, step: Step, seen: Seen, report: StepReport) -> StepReport:
         extras: dict[str, float] = {}

@@ -8,6 +8,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+STANDING_STILL = (
+    "steps in a row were undone though the optimizer's state is finite: look for nan in the data, the loss or the "
+    "parameters"
+)
+
+_NAMED = 5
+
 
 def parameters_of(optimizer: Optimizer) -> list[Tensor]:
     """Return the parameters of an optimizer as its groups list them now."""
@@ -38,9 +45,12 @@ class WithheldGradients:
             parameter.grad = gradient
 
 
-def poisoned_buffers(optimizers: Iterable[Optimizer], names: Mapping[Tensor, str]) -> list[str]:
-    """Return which buffers of the optimizers' state are not finite, as ``Adam.state['head.weight']['exp_avg']``."""
-    return [
+def describe_poison(optimizers: Iterable[Optimizer], names: Mapping[Tensor, str]) -> str:
+    """Return which buffers of the optimizers' state are not finite and what to do; an empty text if all are finite.
+
+    Adam keeps a nan in its moments for ever: every later step is nan too, however good its gradient.
+    """
+    buffers = [
         f"{type(optimizer).__name__}.state[{names.get(parameter, 'a parameter')!r}][{key!r}]"
         for optimizer in optimizers
         for parameter, state in optimizer.state.items()
@@ -48,3 +58,11 @@ def poisoned_buffers(optimizers: Iterable[Optimizer], names: Mapping[Tensor, str
         for key, value in state.items()
         if isinstance(value, Tensor) and value.is_floating_point() and not all_finite([value])
     ]
+    if not buffers:
+        return ""
+    more = f" and {len(buffers) - _NAMED} more" if len(buffers) > _NAMED else ""
+    return (
+        f"the optimizer's state is not finite and will keep every later step so: {', '.join(buffers[:_NAMED])}{more}. "
+        "Load a checkpoint of the optimizer, or clear its state; attach(..., on_nonfinite='skip') keeps bad gradients "
+        "out of it"
+    )

@@ -13,11 +13,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from safestep.errors import UnknownNameError
 from safestep.extras import need
-from safestep.reading import Status
+from safestep.reading import Reading, Status
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,6 +62,36 @@ class StepReport:
     exact: bool
     message: str = ""
     extras: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        reading: Reading,
+        status: Status,
+        length: float,
+        scale: float,
+        would_scale: float,
+        target: float,
+        lrs: tuple[float, ...],
+    ) -> Self:
+        """Return the report of a step of the given length that was multiplied by ``scale``."""
+        return cls(
+            step=reading.step,
+            status=status,
+            ratio=reading.ratio,
+            scale=scale,
+            would_scale=would_scale,
+            applied_ratio=scale * reading.ratio if scale > 0.0 else 0.0,  # 0 times nan would be nan
+            target=target,
+            radius=math.inf if reading.unbounded else length / reading.ratio,
+            step_length=length,
+            applied_length=scale * length if scale > 0.0 else 0.0,
+            lrs=lrs,
+            effective_lrs=tuple(scale * lr for lr in lrs),
+            method=reading.method,
+            exact=reading.exact,
+            message=reading.message,
+        )
 
     @property
     def effective_lr(self) -> float:

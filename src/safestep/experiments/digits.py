@@ -18,13 +18,13 @@ from torch.optim import Optimizer
 from safestep.experiments.experiment import Column, Experiment, Record, Row, Run
 from safestep.experiments.settings import SettingError, Settings
 from safestep.experiments.summary import over_seeds
-from safestep.guard import attach
 from safestep.lab.digits import CLASSES, load_split, loaders
 from safestep.lab.models import mlp
 from safestep.lab.seeding import seed_everything
 from safestep.lab.training import EpochRecord, largest, train
 from safestep.policy import Cap, Pin, Policy, Watch
 from safestep.radius import SoftmaxRadius
+from safestep.wiring import attach
 
 PolicyName = Literal["fixed", "cap", "pin"]
 

@@ -1,0 +1,93 @@
+"""attach(): the one line that wires step, radius and policy to an optimizer."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from torch import nn
+from torch.optim import Optimizer
+
+from safestep.checks import check_attachment, check_functions
+from safestep.errors import AttachError
+from safestep.guard import Guard, Probe
+from safestep.hooks import innermost, layers
+from safestep.logits import LogitsFinder
+from safestep.policy import Cap, Policy
+from safestep.radius import Radius, SoftmaxRadius
+from safestep.record import Sink
+
+_guarded: weakref.WeakKeyDictionary[Optimizer, weakref.ref[Guard]] = weakref.WeakKeyDictionary()
+
+
+def attach(
+    model: nn.Module,
+    optimizer: Optimizer | Sequence[Optimizer],
+    *,
+    radius: Radius | None = None,
+    policy: Policy | None = None,
+    logits: LogitsFinder | None = None,
+    probes: Iterable[Probe] = (),
+    log: str | Path | Sink | None = None,
+    history: int = 10_000,
+    on_nonfinite: Literal["undo", "skip"] = "undo",
+) -> Guard:
+    r"""Guard the steps of an optimizer; the training loop stays as it is.
+
+    Before each step the parameters are copied, after it the displacement ``p`` is measured along the forwards that
+    backward reached, and the parameters are put at ``theta_before + s p`` with the scale ``s`` that the policy says.
+    A step whose scale is 1 is not written to: training inside the radius is bit for bit training without a guard.
+
+    Args:
+        model: the module that the loop calls; its output holds the logits.
+        optimizer: a torch optimizer, a wrapper with one in ``.optimizer``, or several optimizers of one model. With
+            several the guard acts after the last of them stepped, or on what has moved before the model is used or one
+            of them steps again.
+        radius: how far a step may go; the softmax radius by default.
+        policy: what to do about it; ``Cap(1.0)`` by default.
+        logits: from the model's output to its logits of shape ``(*samples, classes)``, where they are neither the
+            output itself nor its ``.logits``.
+        probes: functions that add columns to the records.
+        log: a path to append one JSON line per step to, or a function that takes each report.
+        history: how many of the latest reports ``guard.history`` keeps. The log is complete.
+        on_nonfinite: ``"undo"`` puts the parameters back after a step that is not finite; ``"skip"`` looks at the
+            gradients before the step and, where they are bad, keeps the optimizer from stepping, state included (with
+            a closure the gradients come too late for that: such steps are undone).
+
+    Returns:
+        The guard. It lives as long as the optimizer does and may be dropped.
+
+    Raises:
+        AttachError: if the model or optimizer is not one, has a guard already, or they share no parameter.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Linear(4, 3)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=1000.0)
+        >>> guard = attach(model, optimizer)
+        >>> x, y = torch.randn(8, 4), torch.randint(0, 3, (8,))
+        >>> torch.nn.functional.cross_entropy(model(x), y).backward()
+        >>> optimizer.step()
+        >>> guard.last.status, round(guard.last.applied_ratio, 6)
+        (<Status.CAPPED: 'capped'>, 1.0)
+
+    Note:
+        Nothing is promised for optimizers that keep a second copy of the weights in their state (Schedule-Free,
+        Lookahead, Prodigy, float32 masters): the copy does not follow the rescaled parameters. attach() warns.
+    """
+    given = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
+    optimizers = [innermost(one) for one in given]
+    for one in optimizers:
+        if (reference := _guarded.get(one)) is not None and (known := reference()) is not None and known.attached:
+            raise AttachError(f"this {type(one).__name__} has a guard already; call its detach() first")
+    radius = SoftmaxRadius() if radius is None else radius
+    policy = Cap(1.0) if policy is None else policy
+    probes = tuple(probes)
+    check_functions(logits, probes, log)
+    check_attachment(model, optimizers, radius, policy, on_nonfinite, [w for one in given for w in layers(one)[:-1]])
+    guard = Guard(model, optimizers, radius, policy, logits, probes, log, history, on_nonfinite == "skip")
+    for one in optimizers:
+        _guarded[one] = weakref.ref(guard)
+    return guard
