@@ -64,9 +64,9 @@ def central_difference(
     direction = {name: tensor.to(dtype) for name, tensor in line.direction.items()}
 
     def logits(t: float) -> Tensor:
-        return run(
-            seen, forward, mode, {name: torch.add(start[name], direction[name], alpha=t) for name in start}, dtype
-        )
+        # Added to a clone, which keeps its memory layout: dropout draws along the layout.
+        tensors = {name: origin.clone().add_(direction[name], alpha=t) for name, origin in start.items()}
+        return run(seen, forward, mode, tensors, dtype)
 
     value = logits(0.0)
     longest = max((d.abs().amax().item() for d in direction.values() if d.numel()), default=0.0)

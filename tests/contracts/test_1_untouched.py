@@ -164,7 +164,6 @@ def forward(training):
 EXTRA = [eval_forward, no_grad_forward, inference_forward, eval_no_grad_forward, discarded_forward]
 
 
-@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True")  # a reentrant checkpoint, no-grad
 @pytest.mark.parametrize("extra", EXTRA)
 @pytest.mark.parametrize("case", ZOO.values(), ids=str)
 def test_forwards_between_training_forward_and_step_change_nothing(case, extra):

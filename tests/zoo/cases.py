@@ -53,6 +53,7 @@ ZOO = {
     for case in (
         Case("mlp", models.mlp, vectors),
         Case("cnn", models.cnn, images),
+        Case("cnn-channels-last", models.ChannelsLast, images, warns="other random numbers"),
         Case("tied-language-model", models.TiedLanguageModel, tokens),
         Case("attention", lambda: models.Attention(need_weights=True), sequences),
         Case("attention-no-weights", lambda: models.Attention(need_weights=False), sequences),

@@ -101,6 +101,7 @@ class Training:
         model, names = self.model, {p: name for name, p in self.model.named_parameters()}
         return {
             "parameters": self.parameters(),
+            "writes": {name: p._version for name, p in model.named_parameters()},
             "buffers": {name: buffer.clone() for name, buffer in model.named_buffers()},
             "gradients": {name: _copy(p.grad) for name, p in model.named_parameters()},
             "requires_grad": {name: p.requires_grad for name, p in model.named_parameters()},
