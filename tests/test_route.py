@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 from torch.nn.functional import cross_entropy
 
 from safestep import MeasurementError, SafestepWarning, Watch, attach
@@ -138,14 +139,30 @@ def test_a_forward_that_draws_its_own_numbers_is_never_called_exact():
     assert guard.last.ratio > 0
 
 
-def test_a_dropout_mask_that_moves_with_the_memory_layout_is_found_out():
-    """Under forward mode the encoder's activations are laid out otherwise, and dropout draws along the layout."""
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_dropout_draws_the_same_mask_whatever_the_memory_layout(layout):
+    """Dropout draws along the memory, and a derivative that lays its activations out otherwise has another mask."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.3), nn.Linear(8, 4))
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Dropout(0.5), nn.Flatten(), nn.Linear(36, 4)).to(memory_format=layout)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     guard = attach(model, optimizer, policy=Watch())
-    x, y = torch.randn(3, 5, 8), torch.randint(0, 4, (15,))
-    cross_entropy(model(x).flatten(0, 1), y).backward()
+    x = torch.randn(3, 1, 5, 5).to(memory_format=layout)
+    cross_entropy(model(x), torch.tensor([0, 1, 2])).backward()
+    optimizer.step()  # warnings are errors here
+    assert guard.last.exact
+
+
+class Rerolling(nn.Module):
+    """Draws other masks when nobody asks for gradients of its input, as fused kernels may."""
+
+    def forward(self, x):
+        if not x.requires_grad and forward_ad.unpack_dual(x).tangent is not None:
+            torch.rand(1)
+        return nn.functional.dropout(x, 0.5)
+
+
+def test_a_dropout_mask_that_only_forward_mode_draws_otherwise_is_found_out():
+    _, optimizer, guard, _, _ = one_step(Rerolling(), policy=Watch())
     with pytest.warns(SafestepWarning, match="draws other random numbers"):
         optimizer.step()
     assert guard.last.method == "difference/train"

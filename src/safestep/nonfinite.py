@@ -62,7 +62,7 @@ def describe_poison(optimizers: Iterable[Optimizer], names: Mapping[Tensor, str]
         return ""
     more = f" and {len(buffers) - _NAMED} more" if len(buffers) > _NAMED else ""
     return (
-        f"the optimizer's state is not finite and will keep every later step so: {', '.join(buffers[:_NAMED])}{more}. "
+        f"the optimizer's state is not finite and may keep every later step so: {', '.join(buffers[:_NAMED])}{more}. "
         "Load a checkpoint of the optimizer, or clear its state; attach(..., on_nonfinite='skip') keeps bad gradients "
         "out of it"
     )

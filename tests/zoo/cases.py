@@ -53,11 +53,11 @@ ZOO = {
     for case in (
         Case("mlp", models.mlp, vectors),
         Case("cnn", models.cnn, images),
-        Case("cnn-channels-last", models.ChannelsLast, images, warns="other random numbers"),
+        Case("cnn-channels-last", models.ChannelsLast, images),
         Case("tied-language-model", models.TiedLanguageModel, tokens),
         Case("attention", lambda: models.Attention(need_weights=True), sequences),
         Case("attention-no-weights", lambda: models.Attention(need_weights=False), sequences),
-        Case("encoder-layer", models.Encoder, sequences, warns="other random numbers"),
+        Case("encoder-layer", models.Encoder, sequences),
         Case("dot-product", models.DotProduct, sequences),
         Case("lstm", lambda: models.Recurrent(nn.LSTM), sequences),
         Case("gru", lambda: models.Recurrent(nn.GRU), sequences),
