@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 import safestep
+from experiments.made_up import run_directory
 from safestep import cli
 from safestep.errors import RunDirectoryError
 from safestep.experiments import NAMES, find, session
@@ -121,7 +122,13 @@ def test_the_directory_is_named_after_the_experiment_and_quick_has_its_own(tmp_p
         (["run", "digits-sgd", "--seeds", "1,x"], "seeds=1,x: expected whole numbers"),
         (["run", "digits-sgd", "--seeds", "-1"], "seeds=-1: expected whole numbers"),
         (["run", "digits-sgd", "--seeds", "4294967296"], "from 0 to 4294967295"),
-        (["report", "nowhere"], "no run in nowhere: expected the --out directory"),
+        (["report", "nowhere"], "no run in nowhere, which does not exist: expected results.json"),
+        (["report", "."], "no run in .: expected results.json"),
+        (["run", "digits-sgd", "--out", ""], "--out is the current directory: expected a directory of its own"),
+        (["run", "digits-sgd", "--out", "."], "expected a directory of its own"),
+        (["run", "digits-sgd", "--out", "./"], "expected a directory of its own"),
+        (["run", "digits-sgd", "--set", "width=2000000000"], "width=2000000000: expected at least 1 and at most"),
+        (["run", "digits-sgd", "--set", "device=meta"], "device=meta: expected a device that torch finds here"),
     ],
 )
 def test_bad_input_is_one_message_and_leaves_nothing(words, message, tmp_path, monkeypatch):
@@ -169,8 +176,73 @@ def test_report_needs_the_records_alone_and_says_what_they_lack(tmp_path, pages)
     with (tmp_path / "records.jsonl").open("a") as file:
         file.write('{"kind": "ep')
     told = safe("report", str(tmp_path)).stdout
-    assert "1 lines cut short" in told
+    assert "1 lines of the records are cut short" in told
     assert "not finished: 1 rows so far" in told
+
+
+def test_report_shows_an_experiment_of_another_version(tmp_path):
+    """From figures to page: nothing is drawn by halves before it is refused, for it is not refused."""
+    rows = [{"label": "slow", "seed": 1, "steps": 12, "end": "inf"}]
+    run_directory(tmp_path, experiment="future-thing", rows=rows, summary=[], settings={"speed": 2})
+    told = safe("report", str(tmp_path))
+    assert (told.exit_code, told.stderr) == (0, "")
+    lines = [line.split() for line in told.stdout.splitlines()]
+    assert lines[0] == ["future-thing,", "seed", "1"]
+    assert lines[1] == ["label", "steps", "end"]
+    assert lines[3] == ["slow", "12", "inf"]
+    assert told.stdout.splitlines()[-1] == f"page: {tmp_path / 'report.html'}"
+
+
+def test_what_never_finished_a_run_does_not_keep_the_directory(tmp_path, pages, monkeypatch):
+    def without_memory(*arguments):
+        raise RuntimeError("can't allocate memory")
+
+    monkeypatch.setattr(session, "execute", without_memory)
+    assert safe("run", "digits-adam", "--set", "width=100000", "--out", str(tmp_path)).exit_code == 1
+    monkeypatch.undo()
+    monkeypatch.setattr(cli, "_draw", lambda directory: directory)
+    told = safe("run", "digits-sgd", *SMALL, "--out", str(tmp_path))
+    assert told.exit_code == 0, told.output
+    assert told.stdout.splitlines()[0].endswith("was ever finished: starting anew")
+    assert json.loads((tmp_path / "results.json").read_text())["experiment"] == "digits-sgd"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_an_output_that_cannot_hold_every_letter_ends_nothing(encoding, tmp_path):
+    run_directory(tmp_path)
+    told = subprocess.run(
+        [sys.executable, "-m", "safestep", "report", str(tmp_path)],
+        capture_output=True,
+        check=False,
+        env=plain_environment() | {"PYTHONIOENCODING": encoding},
+    )
+    assert (told.returncode, told.stderr) == (0, b"")
+    assert b"page: " in told.stdout
+    assert b"1.85e+30" in told.stdout
+
+
+def test_an_interrupt_while_the_command_is_imported_is_told():
+    code = """
+import sys
+class Interrupt:
+    def find_spec(self, name, path, target=None):
+        if name == "safestep.cli":
+            raise KeyboardInterrupt
+from safestep.__main__ import main
+sys.meta_path.insert(0, Interrupt())
+main()
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stdout, told.stderr) == (130, "", "safestep: interrupted\n")
+
+
+def test_an_interrupt_before_the_runs_is_told(tmp_path, monkeypatch):
+    def interrupted(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "find", interrupted)
+    told = safe("run", "digits-sgd", "--out", str(tmp_path / "out"))
+    assert (told.exit_code, told.stdout, told.stderr) == (130, "", "safestep: interrupted\n")
 
 
 def test_a_disk_that_fills_up_is_told_without_traceback(tmp_path, pages, monkeypatch):
@@ -187,7 +259,7 @@ def test_a_disk_that_fills_up_is_told_without_traceback(tmp_path, pages, monkeyp
 def test_a_missing_extra_is_told_before_any_work(module, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     message = refused("run", "digits-sgd", "--out", str(tmp_path / "out"))
-    assert f"needs {module}, which is not installed: pip install 'safestep[experiments]'" in message
+    assert f"needs {module}, which is not installed: install safestep with its extra 'experiments'" in message
     assert not (tmp_path / "out").exists()
 
 
@@ -198,7 +270,8 @@ def test_without_the_extra_the_command_names_it(module):
     assert told.returncode == 2
     assert told.stdout == ""
     assert told.stderr == (
-        f"safestep: this part of safestep needs {module}, which is not installed: pip install 'safestep[experiments]'\n"
+        f"safestep: this part of safestep needs {module}, which is not installed: install safestep with its extra "
+        "'experiments' (from a checkout: pip install '.[experiments]')\n"
     )
 
 

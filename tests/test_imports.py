@@ -82,7 +82,7 @@ def test_the_core_works_without_any_extra(without_extras):
 def test_a_missing_part_names_its_extra(without_extras):
     name, message = without_extras[0][1].split(" | ")
     assert name == "MissingExtraError"
-    assert "pip install 'safestep[pandas]'" in message
+    assert "with its extra 'pandas'" in message
 
 
 @pytest.mark.parametrize(("name", "lines"), [("history.csv", 3), ("history.jsonl", 2)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 from safestep.errors import MissingExtraError
@@ -10,14 +11,19 @@ from safestep.extras import need
 
 def main() -> None:
     """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a "ρ" that cannot be printed must not end what was computed
     try:
         need("typer", "experiments")
         need("rich", "experiments")
+        from safestep.cli import app  # here and not above: a process that carries out runs imports no more than this
     except MissingExtraError as error:
         print(f"safestep: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    from safestep.cli import app  # here and not above: a process that carries out runs imports this file, and no more
-
+    except KeyboardInterrupt:
+        print("safestep: interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
     app()
 
 

@@ -6,16 +6,17 @@ import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from safestep._version import __version__
-from safestep.errors import RunDirectoryError, SafestepError
+from safestep.errors import RunDirectoryError, SafestepError, UnknownNameError
 from safestep.experiments import NAMES, find
 from safestep.experiments.engine import jobs_for
-from safestep.experiments.rundir import RunDirectory, read_records, read_results
+from safestep.experiments.experiment import Experiment
+from safestep.experiments.rundir import RunDirectory, read_records, require_results
 from safestep.experiments.screen import console, progress, say, tell
 from safestep.experiments.session import Session
 from safestep.experiments.settings import SettingError, assignment
@@ -107,7 +108,9 @@ def run(
         experiment = find(name)
         settings = experiment.settings.parse([*(changes or []), *(more or [])], quick=quick)
         chosen = _seeds(seeds)
-        path = out or Path("runs") / (f"{name}-quick" if quick else name)
+        path = Path("runs") / (f"{name}-quick" if quick else name) if out is None else out
+        if path == Path():  # also what --out '' gives
+            raise RunDirectoryError("--out is the current directory: expected a directory of its own")
         with RunDirectory(path) as directory:
             session = Session(directory, experiment, settings, chosen)
             try:
@@ -129,19 +132,17 @@ def report(
     screen = console()
     with _errors_told():
         _check_extras()
-        results = read_results(directory)
-        if results is None:
-            raise RunDirectoryError(f"no run in {directory}: expected the --out directory of a `safestep run`")
+        results = require_results(directory)
         _, cut = read_records(directory)
         if cut:
-            say(screen, f"a killed run left {cut} lines cut short in the records; they are left out")
+            say(screen, f"{cut} lines of the records are cut short, as by a kill, or no records; they are left out")
         if not results.get("finished"):
             say(
                 screen,
                 f"this run is not finished: {len(results['rows'])} rows so far; the command that began it continues",
             )
         page = _draw(directory)
-        tell(screen, find(results["experiment"]), results)
+        tell(screen, _known(results["experiment"]), results)
         say(screen, f"page: {page}")
 
 
@@ -168,6 +169,14 @@ def _draw(directory: Path) -> Path:
     return write_page(directory)
 
 
+def _known(name: str) -> Experiment[Any] | None:
+    """Return an experiment, or None for one of another version of safestep."""
+    try:
+        return find(name)
+    except UnknownNameError:
+        return None
+
+
 def _seeds(text: str) -> list[int]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and int(part) <= LARGEST_SEED for part in parts):
@@ -189,6 +198,9 @@ def _errors_told() -> Iterator[None]:
         yield
     except BrokenPipeError:
         raise
+    except KeyboardInterrupt:
+        typer.echo("safestep: interrupted", err=True)
+        raise typer.Exit(130) from None
     except (SafestepError, OSError) as error:
         typer.echo(f"safestep: {error}", err=True)
         raise typer.Exit(2) from None

@@ -32,5 +32,5 @@ def need(module: str, extra: str) -> Any:
             raise  # installed, but broken inside: not ours to explain
         raise MissingExtraError(
             f"this part of safestep needs {module.split('.', maxsplit=1)[0]}, which is not installed: "
-            f"pip install 'safestep[{extra}]'"
+            f"install safestep with its extra '{extra}' (from a checkout: pip install '.[{extra}]')"
         ) from None

@@ -6,6 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from safestep.cli import app
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -29,7 +32,27 @@ def test_every_local_link_leads_somewhere(page):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-def test_every_make_and_cli_command_named_exists():
+def test_every_make_command_named_exists():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
-    assert set(re.findall(r"make ([a-z]+) ", text)) <= targets
+    named = set(re.findall(r"make ([a-z]+)", " ".join(re.findall(r"`[^`]+`|^make .*$", text, flags=re.MULTILINE))))
+    assert named == {"demo", "test"} <= targets
+
+
+def test_no_placeholder_is_left():
+    for page in PAGES:
+        assert not re.search(r"^[A-Z]{3,}$|TODO|FIXME", page.read_text(encoding="utf-8"), flags=re.MULTILINE), page.name
+
+
+def test_the_command_lines_of_the_readme_run_one_after_another(tmp_path, monkeypatch):
+    """Each as it stands, after what `make demo` does, in a size that takes seconds."""
+    monkeypatch.chdir(tmp_path)
+    small = ["--set", "epochs=1", "--set", "width=4"]
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    lines = [line.split("#")[0].split() for line in "\n".join(blocks).splitlines() if "safestep " in line]
+    assert [line[1] for line in lines] == ["list", "run", "run", "report"]
+    runner = CliRunner()
+    for arguments in (["run", "digits-sgd", "--out", "runs/digits-sgd"], *(line[1:] for line in lines)):
+        extra = small if arguments[0] == "run" else []
+        result = runner.invoke(app, [*arguments, *extra])
+        assert result.exit_code == 0, result.output

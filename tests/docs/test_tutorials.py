@@ -44,19 +44,26 @@ def test_the_notebook_is_committed_without_outputs(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_first_cell_installs_the_package_where_it_is_missing(name, monkeypatch):
+def test_the_first_cell_installs_the_package_where_it_is_missing(name, monkeypatch, tmp_path):
     first = committed(name).cells[0]
     assert first.cell_type == "code"
 
     commands = []
-    monkeypatch.setattr("subprocess.run", lambda command, check: commands.append((command, check)))
+    monkeypatch.setattr("subprocess.run", lambda command, check: commands.append((command[-1], check)))
     exec(first.source, {})
     assert commands == []  # nothing to do here
 
     monkeypatch.setattr("importlib.util.find_spec", lambda module: None if module == "safestep" else object())
+    monkeypatch.chdir(TUTORIALS)
     exec(first.source, {})
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "safestep[tutorials]"]
-    assert commands == [(pip, True)]
+    assert commands.pop() == (f"safestep[tutorials] @ {TUTORIALS.parents[1].as_uri()}", True)
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RuntimeError, match="SAFESTEP_SOURCE"):
+        exec(first.source, {})
+    monkeypatch.setenv("SAFESTEP_SOURCE", "git+https://example.org/safestep")
+    exec(first.source, {})
+    assert commands.pop() == ("safestep[tutorials] @ git+https://example.org/safestep", True)
 
 
 class ThisInterpreter(AsyncKernelManager):

@@ -89,6 +89,20 @@ def test_what_the_records_do_not_hold_is_not_drawn(tmp_path):
     assert [file.stem for file in draw(directory)] == ["training_loss", "effective_lr"]
 
 
+def test_what_is_not_drawn_any_more_is_removed_and_nothing_else(tmp_path):
+    directory = run_directory(tmp_path, seeds=(0, 1))
+    draw(directory)
+    (directory / "figures" / "zzz.png").write_bytes(b"of the user")
+    results = json.loads((directory / "results.json").read_text())
+    results["rows"] = [row for row in results["rows"] if row["seed"] == 0]
+    (directory / "results.json").write_text(json.dumps(results))
+    draw(directory)
+    assert sorted(file.stem for file in directory.glob("figures/*")) == sorted([*SINGLE, "overview", "zzz"])
+    (directory / "records.jsonl").unlink()
+    assert draw(directory) == []
+    assert [file.name for file in directory.glob("figures/*")] == ["zzz.png"]
+
+
 def test_no_run_is_an_error_that_says_what_was_expected(tmp_path):
     with pytest.raises(RunDirectoryError, match=r"no run in .*expected results\.json"):
         draw(tmp_path)

@@ -198,6 +198,7 @@ def test_the_command_does_the_same_again(tmp_path):
     results["settings"] |= {"lrs": [0.1, 1.0], "nesterov": True, "device": "a b"}
     (tmp_path / "results.json").write_text(json.dumps(results))
     text = Page(write_page(tmp_path).read_text(encoding="utf-8")).text
+    assert "This command makes the same runs (add --out and a directory of your choice):" in text
     command = re.search(r"safestep run .*? Settings", text).group().removesuffix(" Settings")
     assert shlex.split(command)[5:] == [
         "--set", "epochs=6", "--set", "lrs=0.1,1.0", "--set", "device=a b", "--set", "nesterov=true",
@@ -224,9 +225,9 @@ def test_an_interrupted_run_says_so_at_the_top(tmp_path):
     text = Page(write_page(directory).read_text(encoding="utf-8")).text
     top = text[: text.index("What came out")]
     assert "This page is incomplete." in top
-    assert "This run is not finished: 2 rows are here so far." in top
+    assert "This run is not finished: 2 rows are here so far. The command below, with --out and this directory," in top
     assert "Begun but not ended, so without a row: capped 0.5, seed 7; capped 5.0, seed 7; pin, seed 7." in top
-    assert "1 line was cut short in records.jsonl" in top
+    assert "Left out of records.jsonl: 1 line cut short" in top
 
 
 def test_rows_that_are_missing_are_named(tmp_path):
@@ -235,6 +236,65 @@ def test_rows_that_are_missing_are_named(tmp_path):
     results["rows"] = [row for row in results["rows"] if (row["label"], row["seed"]) != ("pin", 1)]
     (directory / "results.json").write_text(json.dumps(results))
     assert "Rows are missing: pin, seed 1." in Page(write_page(directory).read_text(encoding="utf-8")).text
+
+
+def keep_records(directory, wanted):
+    """Leave only some of the records of a run directory; return the text of its page."""
+    path = directory / "records.jsonl"
+    lines = [line for line in path.read_text().splitlines(keepends=True) if wanted(json.loads(line))]
+    path.write_text("".join(lines))
+    return Page(write_page(directory).read_text(encoding="utf-8")).text
+
+
+def test_runs_whose_epochs_are_lost_are_named(tmp_path):
+    text = keep_records(run_directory(tmp_path, seeds=(0, 1)), lambda r: r["label"] != "pin" and r["seed"] == 0)
+    lost = "capped 0.5, seed 1; capped 5.0, seed 1; fixed 0.5, seed 1; fixed 5.0, seed 1; pin, seed 0; pin, seed 1"
+    assert f"No epochs are kept of: {lost}; their curves are missing." in text
+    assert "Rows are missing" not in text
+
+
+def test_runs_whose_epochs_are_lost_in_part_are_named(tmp_path):
+    text = keep_records(run_directory(tmp_path), lambda r: r["label"] != "pin" or r["epoch"] < 3)
+    assert "Some epochs are lost of: pin, seed 7 (2 of 6 kept); their curves have gaps." in text
+    assert "No epochs are kept" not in text
+
+
+def test_without_records_it_is_said_once(tmp_path):
+    text = keep_records(run_directory(tmp_path), lambda _: False)
+    assert "There are no records (records.jsonl), so no curves could be drawn." in text
+    assert "No epochs are kept" not in text
+
+
+def test_a_seed_or_a_run_that_is_lost_entirely_is_missed(tmp_path):
+    directory = run_directory(tmp_path, seeds=(0, 1))
+    results = json.loads((directory / "results.json").read_text())
+    results["rows"] = [row for row in results["rows"] if row["seed"] == 0 and row["label"] != "pin"]
+    (directory / "results.json").write_text(json.dumps(results))
+    text = keep_records(directory, lambda r: r["seed"] == 0 and r["label"] != "pin")
+    assert "Rows are missing: capped 0.5, seed 1; capped 5.0, seed 1; fixed 0.5, seed 1; " in text
+    assert "; pin, seed 0; pin, seed 1." in text
+
+
+def test_files_that_are_not_figures_of_a_run_are_not_looked_at(tmp_path):
+    directory = run_directory(tmp_path)
+    draw(directory)
+    (directory / "figures" / "zzz.png").write_bytes(b"not a picture")
+    write_page(directory)
+    assert [figure["id"] for figure in read(directory).all("figure")] == [
+        "training_loss", "test_accuracy", "effective_lr", "largest_ratio",
+    ]  # fmt: skip
+    draw(directory)
+    assert (directory / "figures" / "zzz.png").read_bytes() == b"not a picture"
+
+
+def test_no_words_depend_on_settings_that_were_not_asked_for(tmp_path):
+    results = json.loads((run_directory(tmp_path) / "results.json").read_text())
+    draw(tmp_path)
+    changed = {"lrs": [0.1], "momentum": 0.9, "width": 1, "target": 0.5}
+    text = page_of(tmp_path, settings=results["settings"] | changed).text
+    for words in ("three rates", "plain SGD", "dotted", "thousands", "at the radius", "luck is needed"):
+        assert words not in text, words
+    assert "The style of a line says the learning rate; every curve is named at its end." in text
 
 
 def test_a_run_without_any_row_still_has_a_page(tmp_path):

@@ -14,9 +14,18 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from safestep.errors import RunDirectoryError
-from safestep.experiments.rundir import RunDirectory, append_record, read_records, read_results
+from safestep.experiments.rundir import RunDirectory, append_record, read_records, read_results, require_results
 
-RESULTS = {"experiment": "counting", "settings": {}, "seeds": [7], "rows": []}
+RUN = {"label": "one", "seed": 7}
+RESULTS = {
+    "experiment": "counting",
+    "version": "1",
+    "settings": {},
+    "seeds": [7],
+    "environment": {},
+    "rows": [],
+    "summary": [],
+}
 
 
 @contextlib.contextmanager
@@ -85,12 +94,12 @@ with RunDirectory({str(tmp_path)!r}):
 
 def test_results_are_replaced_whole_or_not_at_all(tmp_path):
     with RunDirectory(tmp_path) as directory:
-        directory.save({**RESULTS, "rows": [{"label": "ρ"}]})
+        directory.save({**RESULTS, "rows": [{"label": "ρ", "seed": 7}]})
         before = (tmp_path / "results.json").read_bytes()
         with files_end_at(50), pytest.raises(RunDirectoryError, match=r"what was finished so far is kept; make room"):
             directory.save({**RESULTS, "rows": [{"label": "x" * 1000}]})
         assert (tmp_path / "results.json").read_bytes() == before
-    assert read_results(tmp_path)["rows"] == [{"label": "ρ"}]
+    assert read_results(tmp_path)["rows"] == [{"label": "ρ", "seed": 7}]
     assert {path.name for path in tmp_path.iterdir()} == {".lock", "results.json"}
 
 
@@ -110,24 +119,94 @@ def test_a_full_device_is_told(tmp_path):
 
 def test_many_may_append_at_once(tmp_path):
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda i: append_record(tmp_path, {"i": i, "text": "x" * 500}), range(200)))
+        list(pool.map(lambda i: append_record(tmp_path, {**RUN, "i": i, "text": "x" * 500}), range(200)))
     records, cut = read_records(tmp_path)
     assert cut == 0
     assert sorted(record["i"] for record in records) == list(range(200))
 
 
 def test_lines_cut_short_are_left_out_and_counted(tmp_path):
-    append_record(tmp_path, {"i": 0})
+    append_record(tmp_path, {**RUN, "i": 0})
     with (tmp_path / "records.jsonl").open("ab") as file:
         file.write(b'{"i": 1, "tex')
-    assert read_records(tmp_path) == ([{"i": 0}], 1)
+    assert read_records(tmp_path) == ([{**RUN, "i": 0}], 1)
     with RunDirectory(tmp_path) as directory:
-        directory.keep([{"i": 0}, {"i": 2}])
-    assert read_records(tmp_path) == ([{"i": 0}, {"i": 2}], 0)
+        directory.keep([{**RUN, "i": 0}, {**RUN, "i": 2}])
+    assert read_records(tmp_path) == ([{**RUN, "i": 0}, {**RUN, "i": 2}], 0)
 
 
 def test_no_records_are_no_lines(tmp_path):
     assert read_records(tmp_path) == ([], 0)
+
+
+EPOCH = {**RUN, "kind": "epoch", "policy": "cap", "epoch": 1}
+
+
+def without(key: str) -> dict:
+    return {name: value for name, value in EPOCH.items() if name != key}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *([], 1, None, "text", {}, {"kind": "epoch"}),
+        *(without("label"), without("seed"), without("epoch"), without("policy")),
+        *({**EPOCH, "label": []}, {**EPOCH, "seed": None}, {**EPOCH, "seed": True}, {**EPOCH, "epoch": "x"}),
+    ],
+)
+def test_lines_that_are_no_records_are_left_out_and_counted(tmp_path, line):
+    (tmp_path / "records.jsonl").write_text(f"{json.dumps(line)}\n{json.dumps(EPOCH)}\n")
+    assert read_records(tmp_path) == ([EPOCH], 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rows": 4}, "expected rows to be a list"),
+        ({"rows": [{**RUN, "final_acc": 1.0}, {}]}, "expected label to be a text in place 2 of rows"),
+        ({"rows": [{"label": "one"}]}, "expected seed to be a whole number in place 1 of rows"),
+        ({"rows": [7]}, "expected an object in place 1 of rows"),
+        ({"summary": [{"seeds": 2}]}, "expected label to be a text in place 1 of summary"),
+        ({"summary": None}, "expected summary to be a list"),
+        ({"seeds": ["7"]}, "expected seeds to be whole numbers"),
+        ({"seeds": {}}, "expected seeds to be a list"),
+        ({"settings": []}, "expected settings to be an object"),
+        ({"environment": "linux"}, "expected environment to be an object"),
+        ({"version": None}, "expected version to be a text"),
+        ({"experiment": 1}, "expected experiment to be a text"),
+    ],
+)
+def test_results_of_another_shape_are_refused_by_what_is_wrong(tmp_path, change, message):
+    (tmp_path / "results.json").write_text(json.dumps({**RESULTS, **change}))
+    with pytest.raises(RunDirectoryError, match=rf"results.json was not written by `safestep run` \({message}\): move"):
+        read_results(tmp_path)
+
+
+def test_a_row_may_lack_every_number_and_results_a_summary(tmp_path):
+    results = {key: value for key, value in RESULTS.items() if key != "summary"} | {"rows": [RUN]}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    assert read_results(tmp_path) == require_results(tmp_path) == results
+
+
+def test_where_a_run_must_be_its_absence_says_whether_the_directory_is_there(tmp_path):
+    with pytest.raises(RunDirectoryError, match=rf"no run in {tmp_path}: expected results.json, as `safestep run`"):
+        require_results(tmp_path)
+    with pytest.raises(RunDirectoryError, match=r"no run in .*nowhere, which does not exist: expected results.json"):
+        require_results(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    with pytest.raises(RunDirectoryError, match=r"no run in .*file, which is a file: expected results.json"):
+        require_results(tmp_path / "file")
+    assert read_records(tmp_path / "file") == ([], 0)
+
+
+def test_without_file_locks_the_systems_that_have_them_are_named_and_pages_can_be_read(tmp_path, monkeypatch):
+    (tmp_path / "results.json").write_text(json.dumps(RESULTS))
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    assert read_results(tmp_path) == RESULTS
+    for use in (lambda: enter(tmp_path / "new"), lambda: append_record(tmp_path, RUN)):
+        with pytest.raises(RunDirectoryError, match="run directories need Linux or macOS"):
+            use()
+    assert {path.name for path in tmp_path.iterdir()} == {"results.json"}
 
 
 @pytest.mark.parametrize(

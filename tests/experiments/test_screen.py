@@ -3,26 +3,53 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from experiments.counting import Counting
+from safestep.experiments import NAMES, find
 from safestep.experiments.rundir import append_record
 from safestep.experiments.screen import cell, console, progress, say, tell
 
+COUNTING = Counting()
 
-def shown(rows) -> str:
-    screen = Console(file=io.StringIO(), width=100)
-    tell(screen, Counting(), {"rows": rows})
+
+def shown(rows, experiment=COUNTING, width=100) -> str:
+    screen = Console(file=io.StringIO(), width=width)
+    name = experiment.name if experiment else "future-thing"
+    summary = experiment.summarise(rows) if experiment else []
+    tell(screen, experiment, {"experiment": name, "rows": rows, "summary": summary})
     return screen.file.getvalue()
+
+
+def digits_rows(name, seeds):
+    """Rows with numbers as long as those of a run that diverged."""
+    experiment = find(name)
+    return [
+        {
+            "label": run.label,
+            "optimizer": "SGD",
+            "seed": run.seed,
+            **run.options,
+            "final_acc": 0.9625,
+            "peak_r": 1.8512e30,
+            "final_mean_r": 4.321e29,
+            "final_mean_lr": 0.1655,
+            "final_mean_radius": 2.351e-7,
+            "final_cap_fraction": 0.984,
+            "diverged": True,
+        }
+        for run in experiment.runs(experiment.settings(), seeds)
+    ]
 
 
 def test_on_a_pipe_nothing_is_coloured_wrapped_or_taken_for_markup(capsys):
     screen = console()
     say(screen, "page: [red]" + "x" * 500 + " :smile: 1.0")
     assert capsys.readouterr().out == "page: [red]" + "x" * 500 + " :smile: 1.0\n"
-    tell(screen, Counting(), {"rows": [{"label": "y" * 100, "seed": 7, "sum": 1.0}]})
+    tell(screen, COUNTING, {"experiment": "counting", "rows": [{"label": "y" * 100, "seed": 7, "sum": 1.0}]})
     assert "y" * 100 in capsys.readouterr().out
 
 
@@ -60,6 +87,45 @@ def test_one_seed_shows_rows_several_show_summaries():
     assert "no run finished yet" in shown([])
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("seeds", [[7], [7, 8, 9]])
+def test_the_tables_of_the_default_runs_fit_80_columns_whole(name, seeds):
+    text = shown(digits_rows(name, seeds), find(name), width=80)
+    assert all(len(line) <= 80 for line in text.splitlines())
+    rows = find(name).runs(find(name).settings(), seeds[:1])
+    assert len(text.splitlines()) == 3 + len(rows)
+    assert "…" not in text
+    assert all(word in text for word in ("peak r", "capped", "diverged", "1.85e+30", "0.984"))
+    assert all((number in text) == (len(seeds) == 1) for number in ("4.32e+29", "0.165500", "2.35e-07"))
+
+
+@pytest.mark.parametrize("width", [40, 10])
+@pytest.mark.parametrize("seeds", [[7], [7, 8]])
+def test_a_narrow_terminal_loses_no_digit(width, seeds):
+    rows, experiment = digits_rows("digits-sgd", seeds), find("digits-sgd")
+    assert shown(rows, experiment, width) == shown(rows, experiment, 200)
+    assert "…" not in shown(rows, experiment, width)
+
+
+def test_rows_that_lack_a_value_show_that_they_do():
+    assert shown([{"label": "one", "seed": 7}]).splitlines()[-1].split() == ["one", "–"]
+    screen = Console(file=io.StringIO(), width=160)
+    with progress(screen, Counting(), runs=1, records=3, path=Path("nowhere")) as finished:
+        finished({"label": "one", "seed": 7})
+    assert screen.file.getvalue() == "1 of 1  one, seed 7: sum –\n"
+
+
+def test_an_unknown_experiment_shows_what_its_rows_hold():
+    rows = [{"label": "slow", "seed": 1, "end_rate": 0.123456789, "steps": 12}]
+    lines = shown(rows, None).splitlines()
+    assert lines[0] == "future-thing, seed 1"
+    assert lines[1].split() == ["label", "end", "rate", "steps"]
+    assert lines[3].split() == ["slow", "0.12346", "12"]
+    lines = shown([*rows, {"label": "slow", "seed": 2}], None).splitlines()
+    assert lines[0] == "future-thing, 2 seeds"
+    assert lines[4].split() == ["slow", "2", "–", "–"]
+
+
 @pytest.mark.parametrize(
     ("value", "form", "text"),
     [
@@ -70,6 +136,11 @@ def test_one_seed_shows_rows_several_show_summaries():
         (99999.0, ".1f", "99999.0"),
         ("nan", ".3f", "nan"),
         (3, ".3f", "3"),
+        (None, ".3f", "–"),
+        (0.0, ".6f", "0.000000"),
+        (2.5e-7, ".6f", "2.5e-07"),
+        (0.00049, ".3f", "0.00049"),
+        (0.00052, ".3f", "0.001"),
         (False, "", "no"),
         ("pin", "", "pin"),
         (float("inf"), ".3f", "inf"),

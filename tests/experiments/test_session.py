@@ -143,6 +143,15 @@ def test_other_settings_are_refused_by_name_and_nothing_is_changed(tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.parametrize("other", [{"settings": CountingSettings(length=4)}, {"experiment": Counting(name="summing")}])
+def test_where_no_run_was_ever_finished_another_starts_anew(tmp_path, other):
+    interrupted(tmp_path, ("one", 7, 2), error=MemoryError)
+    session = call(tmp_path, **other, seeds=(8,))
+    assert session.note == "no run of another setting that was begun here was ever finished: starting anew"
+    call(tmp_path / "whole", **other, seeds=(8,))
+    assert outcome(tmp_path) == outcome(tmp_path / "whole")
+
+
 def test_another_experiment_is_refused_by_name(tmp_path):
     call(tmp_path)
     with pytest.raises(RunDirectoryError, match=r"holds counting, not summing: .*safestep run counting.*--out"):

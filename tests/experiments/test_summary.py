@@ -50,6 +50,14 @@ def test_one_seed_has_no_deviation_and_no_range():
     assert (summary["final_acc_std"], summary["final_acc_iqr"], summary["final_acc_median"]) == ("nan", 0.0, 0.9)
 
 
+def test_a_number_that_a_row_lacks_is_left_out_of_its_statistic():
+    bare = {"label": "capped 0.5", "seed": 1}
+    (summary,) = over_seeds([row(), bare])
+    assert (summary["seeds"], summary["final_acc_mean"], summary["peak_r_median"]) == (2, 0.9, 1.0)
+    (summary,) = over_seeds([bare])
+    assert (summary["final_acc_mean"], summary["peak_r_median"], summary["diverged"]) == ("nan", "nan", 0)
+
+
 def test_rows_read_back_from_a_file_count_the_same_and_nan_is_infinite():
     rows = [row(peak_r="inf"), row(seed=1, peak_r="nan"), row(seed=2, peak_r=2.0)]
     (summary,) = over_seeds(rows)

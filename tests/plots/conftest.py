@@ -29,7 +29,7 @@ def curve() -> Make:
             seeds=1,
             diverged=diverged,
             epochs=list(range(1, epochs + 1)),
-            columns={name: Band(values, values, values) for name, values in columns.items()},
+            columns={name: Band(*4 * [values]) for name, values in columns.items()},
         )
 
     return make

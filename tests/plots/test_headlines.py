@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from safestep.plots import curves_of
 from safestep.plots import headlines as say
 
 NAN = float("nan")
@@ -78,10 +79,18 @@ def test_ratio_does_not_praise_a_cap_that_was_passed(curve):
     assert say.ratio_title(curves, 2.0) == "No step of any run goes past r = 2"
 
 
-def test_ratio_over_seeds_claims_the_median_only(curve):
-    several = [replace(curve(label, max_r=[r]), seeds=5) for label, r in (("capped 5.0", 1.0), ("fixed 5.0", 9.0))]
-    assert say.ratio_title(several[:1], 1.0) == "No step of any run goes past r = 1 (medians)"
-    assert say.ratio_title(several, 1.0) == "Capped steps stay within r = 1; fixed 5.0 reaches 9 (medians)"
+def line(label, policy, seed, r):
+    return {"kind": "epoch", "label": label, "policy": policy, "base_lr": 5.0, "seed": seed, "epoch": 1, "max_r": r}
+
+
+def test_ratio_over_seeds_looks_at_every_seed():
+    capped = [line("capped 5.0", "cap", seed, 0.5) for seed in range(4)]
+    fixed = [line("fixed 5.0", "fixed", seed, r) for seed, r in enumerate((0.5, 0.5, 0.5, 900.0))]
+    assert say.ratio_title(curves_of(capped), 1.0) == "No step of any run goes past r = 1"
+    title = say.ratio_title(curves_of([*capped, *fixed]), 1.0)
+    assert title == "Capped steps stay within r = 1; fixed 5.0 reaches 900 in at least one seed"
+    worse = [*capped, line("capped 5.0", "cap", 9, "nan"), *fixed]
+    assert say.ratio_title(curves_of(worse), 1.0) == "Capped 5.0 and fixed 5.0 go past r = 1 in at least one seed"
 
 
 def test_labels_are_joined_with_shared_words_said_once():

@@ -33,7 +33,7 @@ def test_curves_come_in_the_order_of_first_appearance_and_other_lines_are_passed
 def test_one_seed_has_a_band_without_width():
     (curve,) = curves_of([line("a", 7, epoch, x=epoch / 10) for epoch in (1, 2, 3)])
     band = curve.columns["x"]
-    assert band.median == band.low == band.high == [0.1, 0.2, 0.3]
+    assert band.median == band.low == band.high == band.top == [0.1, 0.2, 0.3]
 
 
 def test_several_seeds_give_median_and_quartiles_as_numpy_does():
@@ -43,6 +43,7 @@ def test_several_seeds_give_median_and_quartiles_as_numpy_does():
     assert curve.seeds == 4
     expected = np.quantile(values, [0.25, 0.5, 0.75])
     assert [band.low[0], band.median[0], band.high[0]] == pytest.approx(expected, rel=1e-12)
+    assert band.top == [0.9]
 
 
 def test_texts_are_read_as_the_numbers_they_stand_for():

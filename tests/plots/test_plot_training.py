@@ -212,6 +212,15 @@ def test_a_target_of_infinity_has_no_line(usual, ax):
     assert "target" not in [label.get_text() for label in end_labels(ax)]
 
 
+@pytest.mark.parametrize("target", [5e-324, 1e-310, 1e-303, 1e-290, 1e299, 1e306])
+def test_a_target_of_any_size_leaves_a_readable_picture(target, usual, ax):
+    largest_ratio(usual, target=target, ax=ax)
+    ax.figure.canvas.draw()
+    low, high = ax.get_ylim()
+    assert 0 < low < high < INF
+    assert 9.99 < high / low < 1.01e12
+
+
 def test_colour_says_the_policy_and_dashes_the_rate(usual, ax):
     training_loss(usual, ax=ax)
     lines = {line.get_label(): line for line in ax.lines}
@@ -234,7 +243,7 @@ def test_the_policies_differ_in_lightness_too():
 
 
 def test_several_seeds_have_a_band_and_say_so(ax, subtitle):
-    band = Band([2.0, 1.0, 0.5], [1.8, 0.8, 0.4], [2.2, 1.5, INF])
+    band = Band([2.0, 1.0, 0.5], [1.8, 0.8, 0.4], [2.2, 1.5, INF], [2.4, INF, INF])
     training_loss([Curve("pin", "pin", None, 5, False, [1, 2, 3], {"train_loss": band})], ax=ax)
     assert len(ax.collections) == 1
     assert "Line: median of 5 seeds; band: quartiles." in subtitle(ax)

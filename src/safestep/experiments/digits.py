@@ -36,6 +36,8 @@ _PIN_RATE = 1.0
 """The rate a pinned optimizer runs at; it drops out."""
 _IMAGES = 1347
 """Training images of the split."""
+LARGEST = 1e30
+"""The largest factor in an optimizer's arithmetic, and one over the smallest rate: float32 can hold both."""
 _SECONDS_PER_STEP = 0.003
 """About what a guarded step of this network takes."""
 
@@ -69,14 +71,15 @@ class DigitsSettings(Settings):
     def __post_init__(self) -> None:
         """Check the ranges. What torch's optimizers would refuse is refused here: loading them takes a second."""
         super().__post_init__()
-        self.require(self.target > 0, "target", "a positive number; 1 is the radius")
-        for key in ("epochs", "batch_size", "width"):
-            self.require(getattr(self, key) >= 1, key, "at least 1")
-        self.require(self.weight_decay >= 0, "weight_decay", "at least 0")
-        self.require(len(self.lrs) > 0 and min(self.lrs) > 0, "lrs", "positive numbers, separated by commas")
+        self.require(1e-6 <= self.target <= 1e6, "target", "a positive number from 1e-6 to 1e6; 1 is the radius")
+        for key, most in (("epochs", 10**6), ("batch_size", 10**6), ("width", 10**5)):
+            self.require(1 <= getattr(self, key) <= most, key, f"at least 1 and at most {most}")
+        self.require(0 <= self.weight_decay <= LARGEST, "weight_decay", f"at least 0 and at most {LARGEST:g}")
+        usable = len(self.lrs) > 0 and all(1 / LARGEST <= lr <= LARGEST for lr in self.lrs)
+        self.require(usable, "lrs", f"positive numbers from {1 / LARGEST:g} to {LARGEST:g}, separated by commas")
         self.require(len(set(self.lrs)) == len(self.lrs), "lrs", "each rate once")
         try:
-            torch.empty(0, device=self.device)
+            torch.zeros(1, device=self.device).item()  # a device may take tensors and give no numbers, as meta
         except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without this device
             reason = str(error).splitlines()[0]
             raise SettingError(f"device={self.device}: expected a device that torch finds here ({reason})") from None
@@ -105,20 +108,20 @@ class DigitsExperiment(Experiment[DigitsSettings]):
         Column("final_acc", "accuracy", ".3f"),
         Column("peak_r", "peak r", ".3f"),
         Column("final_mean_r", "mean r", ".3f"),
-        Column("final_mean_lr", "effective lr", ".6f"),
-        Column("final_mean_radius", "radius ρ", ".6f"),
-        Column("final_cap_fraction", "capped steps", ".3f"),
+        Column("final_mean_lr", "effective lr", ".6f", short="lr"),
+        Column("final_mean_radius", "radius ρ", ".6f", short="ρ"),
+        Column("final_cap_fraction", "capped steps", ".3f", short="capped"),
         Column("diverged", "diverged"),
     )
     summary_columns: tuple[Column, ...] = (
         Column("label", "run"),
         Column("seeds", "seeds"),
-        Column("final_acc_mean", "accuracy: mean", ".3f"),
+        Column("final_acc_mean", "accuracy: mean", ".3f", short="mean acc"),
         Column("final_acc_std", "std", ".3f"),
         Column("final_acc_median", "median", ".3f"),
         Column("final_acc_iqr", "IQR", ".3f"),
-        Column("peak_r_median", "peak r: median", ".3f"),
-        Column("final_cap_fraction_median", "capped steps: median", ".3f"),
+        Column("peak_r_median", "peak r: median", ".3f", short="peak r"),
+        Column("final_cap_fraction_median", "capped steps: median", ".3f", short="capped"),
         Column("diverged", "diverged"),
     )
 

@@ -25,7 +25,7 @@ class AdamSettings(DigitsSettings):
 
 experiment = DigitsExperiment(
     name="digits-adam",
-    about="Adam on digits: its preconditioned steps are measured and capped like any other",
+    about="Adam on digits: rates with the preconditioned step capped by the radius, and the same rates left alone",
     settings=AdamSettings,
     policies=("cap", "fixed"),
 )

@@ -19,7 +19,7 @@ class MomentumSettings(SGDSettings):
 
 experiment = DigitsExperiment(
     name="digits-momentum",
-    about="SGD with momentum on digits: the cap bounds the whole step, momentum included",
+    about="SGD on digits, by default with momentum: rates with the whole step capped by the radius, and left alone",
     settings=MomentumSettings,
     policies=("cap", "fixed"),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from safestep.experiments.digits import DigitsExperiment, DigitsSettings
+from safestep.experiments.digits import LARGEST, DigitsExperiment, DigitsSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,14 +23,15 @@ class SGDSettings(DigitsSettings):
     def __post_init__(self) -> None:
         """Check what `torch.optim.SGD` would refuse."""
         super().__post_init__()
-        self.require(self.momentum >= 0, "momentum", "at least 0")
+        self.require(0 <= self.momentum <= LARGEST, "momentum", f"at least 0 and at most {LARGEST:g}")
+        self.require(abs(self.dampening) <= LARGEST, "dampening", f"a number between {-LARGEST:g} and {LARGEST:g}")
         plain = self.momentum > 0 and self.dampening == 0
         self.require(plain or not self.nesterov, "nesterov", "false, or momentum above 0 and dampening=0")
 
 
 experiment = DigitsExperiment(
     name="digits-sgd",
-    about="plain SGD on digits: three rates left alone, the same capped at the radius, and one pinned to it, no rate",
+    about="SGD on digits: rates left alone, the same capped by the radius, and one run pinned to it, without a rate",
     settings=SGDSettings,
     policies=("fixed", "cap", "pin"),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -37,19 +37,37 @@ class Run:
         return self.label, self.seed
 
 
+def key_of(row: Row | Record) -> tuple[str, int]:
+    """Return the `Run.key` of the run that a row or record is of."""
+    return row["label"], row["seed"]
+
+
+def seeds_of(rows: Iterable[Row]) -> list[int]:
+    """Return every seed of some rows once, in order of first appearance."""
+    return list(dict.fromkeys(row["seed"] for row in rows))
+
+
 @dataclass(frozen=True)
 class Column:
-    """A column of the table on screen.
+    """A column of a table.
 
     Attributes:
         key: of a row.
         heading: above it.
-        form: format specification for its numbers; huge ones turn scientific.
+        form: format specification for its numbers; huge and tiny ones turn scientific.
+        short: the heading where room is scarce, as on a terminal; empty if that is short enough.
     """
 
     key: str
     heading: str
     form: str = ""
+    short: str = ""
+
+
+def columns_of(rows: Iterable[Row]) -> tuple[Column, ...]:
+    """Return columns for the rows of an experiment that this version does not know; seeds have no column."""
+    keys = dict.fromkeys(key for row in rows for key in row if key != "seed")
+    return tuple(Column(key, key.replace("_", " ")) for key in sorted(keys, key=lambda key: key != "label"))
 
 
 @dataclass(frozen=True, kw_only=True)

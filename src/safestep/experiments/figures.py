@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safestep.errors import RunDirectoryError
-from safestep.experiments.rundir import read_records, read_results
+from safestep.experiments.rundir import read_records, require_results
 from safestep.extras import need
 from safestep.record import number
 
@@ -16,13 +16,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIGURES = "figures"
+SHOWN = ("training_loss", "test_accuracy", "effective_lr", "largest_ratio", "accuracy_over_seeds")
+"""The figures of a page, in its order."""
+_NAMES = (*SHOWN, "overview")
+"""All figures; the last repeats the others, for other places than the page."""
 
 
 def draw(directory: Path) -> list[Path]:
     """Draw what the records of a run directory show, as PNG files in its ``figures``.
 
     The same records give the same bytes. Each file carries its headline as the PNG texts "Title" and
-    "Description". What the records do not hold is not drawn.
+    "Description". What the records do not hold is not drawn, and a figure of it that was drawn before is removed; files
+    of other names are left alone.
 
     Args:
         directory: a run directory, finished or not.
@@ -34,9 +39,7 @@ def draw(directory: Path) -> list[Path]:
         RunDirectoryError: if there is no run in the directory, or the figures cannot be written.
         MissingExtraError: if matplotlib is not installed.
     """
-    results = read_results(directory)
-    if results is None:
-        raise RunDirectoryError(f"no run in {directory}: expected results.json, as written by `safestep run`")
+    results = require_results(directory)
     matplotlib = need("matplotlib", "plots")
     records, _ = read_records(directory)
     folder = directory / FIGURES
@@ -46,6 +49,9 @@ def draw(directory: Path) -> list[Path]:
         figures = _figures(results, records)
         try:
             folder.mkdir(exist_ok=True)
+            for name in _NAMES:
+                if name not in figures:
+                    (folder / f"{name}.png").unlink(missing_ok=True)
             return [_save(figure, folder / f"{name}.png") for name, figure in figures.items()]
         except OSError as error:
             raise RunDirectoryError(
@@ -71,7 +77,7 @@ def _figures(results: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -
         if any(column in curve.columns for curve in curves):
             figures[name] = single_figure()
             draw_picture(curves, ax=panel(figures[name]))
-    rows = [row for row in results["rows"] if "final_acc" in row]
+    rows = [row for row in results["rows"] if {"final_acc", "policy", "diverged"} <= row.keys()]
     if len({row["seed"] for row in rows}) > 1:
         figures["accuracy_over_seeds"] = single_figure()
         plots.accuracy_over_seeds(rows, ax=panel(figures["accuracy_over_seeds"]))

@@ -108,9 +108,10 @@ def _same_rate(outcomes: Sequence[_Outcome]) -> Iterator[str]:
 def _without_rate(outcomes: Sequence[_Outcome]) -> Iterator[str]:
     for outcome in outcomes:
         if outcome.policy == "pin":
+            end = " (medians over the seeds)" if outcome.seeds > 1 else ""
             yield (
-                f"{sentence(outcome.label)}, without any learning rate, ends at {_percent(outcome.accuracy)}; its "
-                f"effective rate in the last epoch is {plain_number(outcome.lr)}."
+                f"{sentence(outcome.label)}, without any learning rate, ends at {_percent(outcome.accuracy)} test "
+                f"accuracy; its effective rate in the last epoch is {plain_number(outcome.lr)}{end}."
             )
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 from safestep.errors import RunDirectoryError, UnknownNameError
 from safestep.experiments import find
-from safestep.experiments.experiment import Column, Experiment
+from safestep.experiments.experiment import Column, Experiment, columns_of, seeds_of
 from safestep.experiments.figures import FIGURES
 from safestep.experiments.findings import findings
-from safestep.experiments.pageparts import columns_of, duration, gaps, moment, pictures, table
-from safestep.experiments.rundir import read_results
+from safestep.experiments.gaps import gaps
+from safestep.experiments.pageparts import duration, moment, pictures, table
+from safestep.experiments.rundir import require_results
 from safestep.experiments.settings import assignment
 from safestep.extras import need
 from safestep.record import number
@@ -38,9 +39,7 @@ def write_page(directory: Path) -> Path:
         RunDirectoryError: if there is no run in the directory, or the page cannot be written.
         MissingExtraError: if jinja2 or matplotlib is not installed.
     """
-    results = read_results(directory)
-    if results is None:
-        raise RunDirectoryError(f"no run in {directory}: expected results.json, as written by `safestep run`")
+    results = require_results(directory)
     jinja2 = need("jinja2", "experiments")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("safestep.experiments", "."),
@@ -77,7 +76,7 @@ def _content(results: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     except UnknownNameError:  # of another version of safestep: the records still tell what they hold
         experiment = None
     rows, summary = results["rows"], results.get("summary", [])
-    seeds = list(dict.fromkeys(row["seed"] for row in rows))
+    seeds = seeds_of(rows)
     columns = experiment.columns if experiment else columns_of(rows)
     if len(seeds) > 1:
         columns = (*columns[:1], Column("seed", "seed"), *columns[1:])

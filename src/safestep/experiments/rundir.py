@@ -7,7 +7,6 @@ appended, one line a write, and everything else is a new file put in the place o
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from safestep.errors import RunDirectoryError
+from safestep.experiments.shapes import wrong_with_record, wrong_with_results
 from safestep.record import json_line
 
 RESULTS = "results.json"
@@ -46,6 +46,7 @@ class RunDirectory:
         with _explained(self.path, _ELSEWHERE):
             if self.path.is_file():
                 raise RunDirectoryError(f"{self.path} is a file, and a run needs a directory: {_ELSEWHERE}")
+            _fcntl()
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = (self.path / _LOCK).open("w")
             try:
@@ -91,7 +92,7 @@ def append_record(path: Path, record: Mapping[str, Any]) -> None:
     Raises:
         RunDirectoryError: if it cannot be written; the file is as it was.
     """
-    line = (json_line(record) + "\n").encode()
+    line, fcntl = (json_line(record) + "\n").encode(), _fcntl()
     with _explained(path, _KEPT), (path / RECORDS).open("ab", buffering=0) as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # so that a line cut short is taken back before another one follows it
         before = os.fstat(file.fileno()).st_size
@@ -120,24 +121,58 @@ def read_results(path: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError) as error:
         raise RunDirectoryError(f"cannot read {path / RESULTS} ({error}): move it away or {_ELSEWHERE}") from None
-    if not isinstance(results, dict) or not {"experiment", "settings", "seeds", "rows"} <= results.keys():
-        raise RunDirectoryError(f"{path / RESULTS} was not written by `safestep run`: {_ELSEWHERE}")
+    if wrong := wrong_with_results(results):
+        raise RunDirectoryError(
+            f"{path / RESULTS} was not written by `safestep run` ({wrong}): move it away or {_ELSEWHERE}"
+        )
+    found: dict[str, Any] = results
+    return found
+
+
+def require_results(path: Path) -> dict[str, Any]:
+    """Return results.json of a run directory.
+
+    Raises:
+        RunDirectoryError: if there is no run in it, or it cannot be read.
+    """
+    results = read_results(path)
+    if results is None:
+        there = "" if path.is_dir() else ", which does not exist" if not path.exists() else ", which is a file"
+        raise RunDirectoryError(
+            f"no run in {path}{there}: expected results.json, as `safestep run` writes it to its --out directory"
+        )
     return results
 
 
 def read_records(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Return the records of a run directory, and how many lines were cut short and left out."""
+    """Return the records of a run directory, and how many lines were left out: cut short, or not of any run."""
     records, cut = [], 0
-    with suppress(FileNotFoundError), (path / RECORDS).open("rb") as file:
+    with suppress(FileNotFoundError, NotADirectoryError), (path / RECORDS).open("rb") as file:
         for line in file:
             try:
-                records.append(json.loads(line))
+                record = json.loads(line)
             except ValueError:
+                record = None
+            if wrong_with_record(record):
                 cut += 1
+            else:
+                records.append(record)
     return records, cut
 
 
+def _fcntl() -> Any:
+    """Import what locks files, where there is something to lock: pages are read and drawn without."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:
+        raise RunDirectoryError(
+            "run directories need Linux or macOS: this system has no fcntl, which keeps two runs apart"
+        ) from None
+    return fcntl
+
+
 def _claim(descriptor: int, path: Path) -> None:
+    fcntl = _fcntl()
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

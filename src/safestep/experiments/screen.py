@@ -8,17 +8,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from safestep.experiments.experiment import Experiment, Row
+from safestep.experiments.experiment import Column, Experiment, Row, columns_of, seeds_of
 from safestep.experiments.rundir import RECORDS
 
-_PIPE_WIDTH = 160
-"""Columns where there is no terminal to ask: wide enough for every table."""
 _HUGE = 1e5
 """Numbers from here on are written in scientific notation."""
+_WIDEST = 10_000
+"""More columns than any table takes."""
 _TICK = 0.2
 """Seconds between two looks at the records."""
 
@@ -27,10 +28,7 @@ Finished = Callable[[Row], None]
 
 def console() -> Console:
     """Return a console for standard output; colours only on a terminal, and no text is taken for markup."""
-    screen = Console(markup=False, highlight=False, emoji=False)
-    if not screen.is_terminal:
-        screen.width = _PIPE_WIDTH
-    return screen
+    return Console(markup=False, highlight=False, emoji=False)
 
 
 def say(screen: Console, text: str) -> None:
@@ -57,7 +55,7 @@ def progress(screen: Console, experiment: Experiment[Any], runs: int, records: i
     def line(row: Row) -> None:
         nonlocal done
         done += 1
-        told = ", ".join(f"{c.heading} {cell(row[c.key], c.form)}" for c in experiment.columns[1:])
+        told = ", ".join(f"{c.heading} {cell(row.get(c.key), c.form)}" for c in experiment.columns[1:])
         say(screen, f"{done} of {runs}  {row['label']}, seed {row['seed']}: {told}")
 
     if screen.is_terminal:
@@ -109,31 +107,48 @@ class _LineCount:
         return self._lines
 
 
-def tell(screen: Console, experiment: Experiment[Any], results: Mapping[str, Any]) -> None:
-    """Print the outcome as a table: the rows of a single seed, or the summaries over several."""
-    rows = results["rows"]
-    seeds = list(dict.fromkeys(row["seed"] for row in rows))
+def tell(screen: Console, experiment: Experiment[Any] | None, results: Mapping[str, Any]) -> None:
+    """Print the outcome as a table: the rows of a single seed, or the summaries over several.
+
+    Args:
+        screen: where to print it. Lines that it is too narrow for are left to it to wrap: no digit is lost.
+        experiment: whose columns they are; None for one that this version does not know, which shows what is there.
+        results: of results.json.
+    """
+    rows, summary = results["rows"], results.get("summary", [])
+    seeds = seeds_of(rows)
     several = len(seeds) > 1
-    columns = experiment.summary_columns if several else experiment.columns
-    table = Table()
+    shown = summary if several and summary else rows
+    if experiment is None:
+        columns = columns_of(shown)
+    else:
+        columns = experiment.columns if shown is rows else experiment.summary_columns
+    if several and shown is rows:
+        columns = (*columns[:1], Column("seed", "seed"), *columns[1:])
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
-        table.add_column(column.heading, justify="left" if column.key == "label" else "right")
-    for row in experiment.summarise(rows) if several else rows:
-        table.add_row(*(cell(row[column.key], column.form) for column in columns))
+        table.add_column(column.short or column.heading, justify="left" if column.key == "label" else "right")
+    for row in shown:
+        table.add_row(*(cell(row.get(column.key), column.form) for column in columns))
     over = f"{len(seeds)} seeds" if several else f"seed {seeds[0]}" if seeds else "no run finished yet"
-    say(screen, f"{experiment.name}, {over}")
-    screen.print(table)
+    say(screen, f"{results['experiment']}, {over}")
+    table.width = screen.measure(table, options=screen.options.update(max_width=_WIDEST)).maximum
+    screen.print(table, crop=False)
 
 
 def cell(value: Any, form: str) -> str:
     """Return a value of a record as text.
 
     Example:
-        >>> cell(0.25, ".3f"), cell(4.25e9, ".3f"), cell(True, ""), cell("inf", ".3f")
-        ('0.250', '4.25e+09', 'yes', 'inf')
+        >>> cell(0.25, ".3f"), cell(4.25e9, ".3f"), cell(2e-7, ".3f"), cell(True, ""), cell(None, "")
+        ('0.250', '4.25e+09', '2e-07', 'yes', '–')
     """
+    if value is None:
+        return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:{form if abs(value) < _HUGE else '.3g'}}"
+        text = f"{value:{form or '.5g'}}"
+        lost = value != 0 and float(text) == 0  # every digit
+        return f"{value:.3g}" if lost or abs(value) >= _HUGE else text
     return str(value)

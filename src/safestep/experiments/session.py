@@ -7,17 +7,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
 from safestep._version import __version__
 from safestep.errors import RunDirectoryError
 from safestep.experiments.engine import execute
-from safestep.experiments.experiment import Experiment, Row, Run
+from safestep.experiments.experiment import Experiment, Row, Run, key_of
 from safestep.experiments.rundir import RunDirectory, read_records, read_results
 from safestep.experiments.settings import Settings, assignment
 from safestep.record import plain
+
+_ANEW = "no run of another setting that was begun here was ever finished: starting anew"
 
 
 class Session:
@@ -30,7 +32,8 @@ class Session:
         seeds: of the runs asked for; the directory may hold others besides.
 
     Raises:
-        RunDirectoryError: if the directory holds another experiment or other settings. It was not touched then.
+        RunDirectoryError: if the directory holds finished runs of another experiment or of other settings. It was
+            not touched then.
 
     Attributes:
         experiment: as given.
@@ -45,15 +48,16 @@ class Session:
     ) -> None:
         self._directory, self.experiment, self.settings = directory, experiment, settings
         found = read_results(directory.path)
-        if found is not None:
+        another = found is not None and _is_another(found, experiment, settings)
+        if found is not None and another and found["rows"]:
             _refuse_another(found, directory.path, experiment, settings)
-        self.results = found or _nothing_yet(experiment, settings)
+        self.results = _nothing_yet(experiment, settings) if found is None or another else found
         self.results["seeds"] = list(dict.fromkeys([*self.results["seeds"], *seeds]))
         self._order = {run.key: place for place, run in enumerate(experiment.runs(settings, self.results["seeds"]))}
-        self._done = {_key(row) for row in self.results["rows"]}
+        self._done = {key_of(row) for row in self.results["rows"]}
         asked = experiment.runs(settings, seeds)
         self.missing: list[Run] = [run for run in asked if run.key not in self._done]
-        self.note = "" if found is None else self._found(len(asked))
+        self.note = _ANEW if another else "" if found is None else self._found(len(asked))
 
     def run(self, jobs: int) -> Iterator[Row]:
         """Drop the records of unfinished runs at once, then carry out the missing runs as the rows are asked for.
@@ -78,7 +82,7 @@ class Session:
 
     def _carry_out(self, jobs: int) -> Iterator[Row]:
         for row in execute(self.experiment, self.settings, self.missing, self._directory.path, jobs):
-            self._done.add(_key(row))
+            self._done.add(key_of(row))
             rows = sorted([*self.results["rows"], plain(row)], key=self._place)
             self.results |= {"rows": rows, "summary": self.experiment.summarise(rows)}
             self._directory.save(self.results)
@@ -96,7 +100,7 @@ class Session:
             return f"all {asked} runs are there already"
         records, cut = read_records(self._directory.path)
         there = f"continuing with {len(self.missing)} of {asked} runs"
-        unfinished = sum(_key(record) not in self._done for record in records)
+        unfinished = sum(key_of(record) not in self._done for record in records)
         if not unfinished and not cut:
             return there
         return (
@@ -106,11 +110,11 @@ class Session:
 
     def _keep_finished_records(self) -> None:
         records, _ = read_records(self._directory.path)
-        finished = [record for record in records if _key(record) in self._done]
+        finished = [record for record in records if key_of(record) in self._done]
         self._directory.keep(sorted(finished, key=self._place))
 
     def _place(self, row: Mapping[str, Any]) -> int:
-        return self._order.get(_key(row), len(self._order))
+        return self._order.get(key_of(row), len(self._order))
 
     def _sign(self) -> None:
         """Note where and when this call runs; a directory may be continued elsewhere."""
@@ -147,7 +151,11 @@ def _nothing_yet(experiment: Experiment[Any], settings: Settings) -> dict[str, A
     }
 
 
-def _refuse_another(found: Mapping[str, Any], path: Path, experiment: Experiment[Any], settings: Settings) -> None:
+def _is_another(found: Mapping[str, Any], experiment: Experiment[Any], settings: Settings) -> bool:
+    return (found["experiment"], found["settings"]) != (experiment.name, settings.as_record())
+
+
+def _refuse_another(found: Mapping[str, Any], path: Path, experiment: Experiment[Any], settings: Settings) -> NoReturn:
     elsewhere = "or choose another directory with --out"
     if found["experiment"] != experiment.name:
         raise RunDirectoryError(
@@ -156,18 +164,13 @@ def _refuse_another(found: Mapping[str, Any], path: Path, experiment: Experiment
         )
     there, here = found["settings"], settings.as_record()
     differ = [key for key in {**there, **here} if there.get(key) != here.get(key)]
-    if differ:
-        kept = ", ".join(assignment(key, there.get(key, "(none)")) for key in differ)
-        asked = ", ".join(assignment(key, here.get(key, "(none)")) for key in differ)
-        again = " ".join(f"--set {assignment(key, there[key])}" for key in differ if key in there)
-        raise RunDirectoryError(
-            f"{path} holds {experiment.name} with other settings: {kept} there, {asked} asked for. "
-            f"Continue it with {again}, {elsewhere}"
-        )
-
-
-def _key(row: Mapping[str, Any]) -> tuple[str, int]:
-    return row["label"], row["seed"]
+    kept = ", ".join(assignment(key, there.get(key, "(none)")) for key in differ)
+    asked = ", ".join(assignment(key, here.get(key, "(none)")) for key in differ)
+    again = " ".join(f"--set {assignment(key, there[key])}" for key in differ if key in there)
+    raise RunDirectoryError(
+        f"{path} holds {experiment.name} with other settings: {kept} there, {asked} asked for. "
+        f"Continue it with {again}, {elsewhere}"
+    )
 
 
 def _now() -> str:

@@ -22,7 +22,7 @@ def over_seeds(rows: Sequence[Row]) -> list[Row]:
         Summaries with the number of ``seeds`` and how many ``diverged``; of the accuracy the mean, the standard
         deviation (divisor n - 1; "nan" for one seed), the median and the interquartile range (0 for one seed); the
         medians of peak r and of the cap fraction. Diverged runs count with what they reached; a peak r of nan counts
-        as infinite.
+        as infinite. A row that lacks a number is left out of its statistic, "nan" where all do.
 
     Example:
         >>> row = {"label": "pin", "optimizer": "SGD", "policy": "pin", "base_lr": None, "peak_r": 1.0,
@@ -36,13 +36,13 @@ def over_seeds(rows: Sequence[Row]) -> list[Row]:
 
 
 def _summary(rows: Sequence[Row]) -> Row:
-    accuracies = [number(row["final_acc"]) for row in rows]
-    several = len(rows) > 1
+    accuracies = _there(rows, "final_acc") or [math.nan]
+    several = len(accuracies) > 1
     low, _, high = statistics.quantiles(accuracies, n=4, method="inclusive") if several else accuracies * 3
-    summary: dict[str, Any] = {key: rows[0][key] for key in ("label", "optimizer", "policy", "base_lr")}
+    summary: dict[str, Any] = {key: rows[0].get(key) for key in ("label", "optimizer", "policy", "base_lr")}
     summary |= {
         "seeds": len(rows),
-        "diverged": sum(row["diverged"] for row in rows),
+        "diverged": sum(bool(row.get("diverged")) for row in rows),
         "final_acc_mean": statistics.fmean(accuracies),
         "final_acc_std": statistics.stdev(accuracies) if several else math.nan,
         "final_acc_median": statistics.median(accuracies),
@@ -55,5 +55,9 @@ def _summary(rows: Sequence[Row]) -> Row:
 
 
 def _median(rows: Sequence[Row], key: str) -> float:
-    values = [number(row[key]) for row in rows]
-    return statistics.median([math.inf if math.isnan(value) else value for value in values])
+    values = [math.inf if math.isnan(value) else value for value in _there(rows, key)]
+    return statistics.median(values) if values else math.nan
+
+
+def _there(rows: Sequence[Row], key: str) -> list[float]:
+    return [number(row[key]) for row in rows if row.get(key) is not None]

@@ -14,17 +14,19 @@ _IDENTITY = frozenset({"kind", "label", "optimizer", "policy", "base_lr", "seed"
 
 @dataclass(frozen=True)
 class Band:
-    """A quantity per epoch over seeds: its median and its quartiles, all equal for one seed.
+    """A quantity per epoch over seeds: its median, its quartiles and its maximum, all equal for one seed.
 
     Attributes:
         median: the middle value of each epoch.
         low: the first quartile of each epoch.
         high: the third quartile of each epoch.
+        top: the largest value of each epoch, for what is said of every seed.
     """
 
     median: list[float]
     low: list[float]
     high: list[float]
+    top: list[float]
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def curves_of(records: Iterable[Mapping[str, Any]]) -> list[Curve]:
         >>> line = {"kind": "epoch", "label": "pin", "policy": "pin", "base_lr": None, "epoch": 1, "diverged": False}
         >>> [curve] = curves_of([{**line, "seed": seed, "test_acc": seed / 10} for seed in range(5)])
         >>> curve.seeds, curve.columns["test_acc"]
-        (5, Band(median=[0.2], low=[0.1], high=[0.3]))
+        (5, Band(median=[0.2], low=[0.1], high=[0.3], top=[0.4]))
     """
     by_label: dict[str, dict[tuple[int, Any], Mapping[str, Any]]] = {}
     for record in records:
@@ -100,7 +102,8 @@ def _curve(label: str, lines: Mapping[tuple[int, Any], Mapping[str, Any]]) -> Cu
         for (epoch, _), record in lines.items():
             if name in record:
                 by_epoch[epoch].append(number(record[name]))
-        columns[name] = Band(*([quantile(v or [math.nan], q) for v in by_epoch.values()] for q in (0.5, 0.25, 0.75)))
+        seen = [values or [math.nan] for values in by_epoch.values()]
+        columns[name] = Band(*([quantile(values, q) for values in seen] for q in (0.5, 0.25, 0.75, 1.0)))
     base_lr = records[0].get("base_lr")
     return Curve(
         label=label,

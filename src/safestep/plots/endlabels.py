@@ -100,14 +100,7 @@ def label_ends(ax: Axes, ends: Sequence[End], last: float) -> list[Annotation]:
             ha="left",
             linespacing=1.0,
             annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": end.colour,
-                "lw": 0.6,
-                "shrinkA": 1,
-                "shrinkB": 0,
-                "relpos": (0, 0.5),
-            },
+            arrowprops={**_LEADER, "color": end.colour},
         )
         for end in ends
     ]

@@ -10,11 +10,13 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 LEAVES = "▲"
 """The mark on the upper edge where a curve leaves the frame."""
+_LEAST, _MOST = 1e-300, 1e300
+"""What a logarithmic axis can show, with room below and above."""
 
 
 def usable(values: Iterable[float]) -> list[float]:
     """Return the values that a logarithmic axis can show, with room above and below them."""
-    return [value for value in values if 1e-300 < value < 1e300]
+    return [value for value in values if _LEAST < value < _MOST]
 
 
 def log_frame(values: Iterable[float], *, ceiling: float = math.inf, keep: Iterable[float] = ()) -> tuple[float, float]:
@@ -22,7 +24,7 @@ def log_frame(values: Iterable[float], *, ceiling: float = math.inf, keep: Itera
 
     Args:
         values: what should be seen; what a logarithmic axis cannot show is ignored.
-        ceiling: the upper limit is not above it, except for ``keep``.
+        ceiling: the upper limit is not above it, except for ``keep``, or where the axis could not show it.
         keep: values that must be inside.
 
     Returns:
@@ -33,13 +35,13 @@ def log_frame(values: Iterable[float], *, ceiling: float = math.inf, keep: Itera
         >>> round(low, 2), high
         (0.33, 1000.0)
     """
-    kept = usable(keep)
+    kept, ceiling = usable(keep), max(ceiling, _LEAST)
     shown = [min(value, ceiling) for value in usable(values)] + kept
     low, high = (min(shown), max(shown)) if shown else (0.1, 1.0)
     high = min(high * 1.5, max([ceiling, *(value * 1.5 for value in kept)]))
     low = max(low / 1.5, high * 1e-12)
     if high / low < 10:
-        middle = math.sqrt(high * low)
+        middle = math.sqrt(high) * math.sqrt(low)  # the product itself may be 0 or inf
         low, high = middle / math.sqrt(10), middle * math.sqrt(10)
     return low, high
 

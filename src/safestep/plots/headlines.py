@@ -41,7 +41,7 @@ def accuracy_title(curves: Sequence[Curve]) -> str:
     Example:
         >>> from safestep.plots.curves import Band
         >>> ends = [("fixed", 0.1), ("fixed", 0.953), ("pin", 0.962)]
-        >>> accuracy_title([Curve(p, p, None, 1, False, [1], {"test_acc": Band([a], [a], [a])}) for p, a in ends])
+        >>> accuracy_title([Curve(p, p, None, 1, False, [1], {"test_acc": Band(*4 * [[a]])}) for p, a in ends])
         'Fixed runs end at 10–95 %, pin at 96 %'
     """
     parts: list[str] = []
@@ -62,7 +62,7 @@ def lr_title(curves: Sequence[Curve]) -> str:
 
     Example:
         >>> from safestep.plots.curves import Band
-        >>> cap = Curve("capped 5.0", "cap", 5.0, 1, False, [1], {"mean_lr": Band([0.17], [0.17], [0.17])})
+        >>> cap = Curve("capped 5.0", "cap", 5.0, 1, False, [1], {"mean_lr": Band(*4 * [[0.17]])})
         >>> lr_title([cap])
         'The cap brings base rate 5.0 down to 0.17'
     """
@@ -86,27 +86,26 @@ def lr_title(curves: Sequence[Curve]) -> str:
 
 
 def ratio_title(curves: Sequence[Curve], target: float) -> str:
-    """Say whose steps stay within the target and whose pass it, over the whole run.
+    """Say whose steps stay within the target and whose pass it, over the whole run and all seeds.
 
     Example:
         >>> from safestep.plots.curves import Band
         >>> ends = [("fixed", 18.0), ("cap", 1.0)]
-        >>> ratio_title([Curve(p, p, 0.5, 1, False, [1], {"max_r": Band([r], [r], [r])}) for p, r in ends], 1.0)
+        >>> ratio_title([Curve(p, p, 0.5, 1, False, [1], {"max_r": Band(*4 * [[r]])}) for p, r in ends], 1.0)
         'Capped steps stay within r = 1; fixed reaches 18'
     """
     goal = f"r = {plain_number(target)}"
-    over = " (medians)" if any(curve.seeds > 1 for curve in curves) else ""
     peaks = {curve.label: _peak(curve) for curve in curves}
     past = [curve for curve in curves if not peaks[curve.label] <= target * (1 + _TOLERANCE)]
     if not past:
-        return f"No step of any run goes past {goal}{over}"
+        return f"No step of any run goes past {goal}"
     held = [word for policy, word in _WORDS.items() if policy != "fixed" and _none_past(curves, past, policy)]
-    top = max(past, key=lambda curve: peaks[curve.label])
+    some = " in at least one seed" if any(curve.seeds > 1 for curve in past) else ""
     named = named_list([curve.label for curve in past]) if len(past) <= 4 else f"{len(past)} of {len(curves)} runs"
-    verb = f"reaches {plain_number(peaks[top.label])}" if len(past) == 1 else "go past it"
+    verb = f"reaches {plain_number(peaks[past[0].label])}" if len(past) == 1 else "go past it"
     if held:
-        return sentence(f"{' and '.join(held)} steps stay within {goal}; {named} {verb}{over}")
-    return sentence(f"{named} {verb}{over}" if len(past) == 1 else f"{named} go past {goal}{over}")
+        return sentence(f"{' and '.join(held)} steps stay within {goal}; {named} {verb}{some}")
+    return sentence(f"{named} {verb}{some}" if len(past) == 1 else f"{named} go past {goal}{some}")
 
 
 def over_seeds(curves: Sequence[Curve]) -> str:
@@ -166,9 +165,8 @@ def _last(curve: Curve, column: str) -> float:
 
 def _peak(curve: Curve) -> float:
     band = curve.columns.get("max_r")
-    return (
-        max((math.inf if math.isnan(value) else value for value in band.median), default=math.nan) if band else math.nan
-    )
+    values = band.top if band else []
+    return max((math.inf if math.isnan(value) else value for value in values), default=math.nan)
 
 
 def _none_lost(curves: Sequence[Curve], policy: str) -> bool:

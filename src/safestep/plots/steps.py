@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from matplotlib.axes import Axes
 
@@ -33,23 +33,16 @@ def step_ratios(history: Iterable[StepReport], *, ax: Axes | None = None) -> Axe
         >>> step_ratios([]).get_title(loc="left")
         'No steps yet'
     """
-    reports, ax = list(history), bare_axes(ax)
+    reports, x, ax = _open(history, ax)
     goals = usable(report.target for report in reports)
     proposed = [report.ratio for report in reports]
     taken = [report.applied_ratio for report in reports]
     ceiling = 1e3 * max(goals, default=1.0)
     low, high = log_frame([*proposed, *taken], ceiling=ceiling, keep=goals)
     log_axis(ax, low, high)
-    x = [report.step for report in reports]
     last = count_axis(ax, x)
     left = departures(proposed, high)
-    lines = [("proposed", _ORANGE, proposed, 2.6), ("taken", _BLUE, taken, 1.5)]
-    if proposed == taken:
-        lines = [("taken", _BLUE, taken, 1.5)]
-    ends = []
-    for name, colour, values, width in lines:
-        ax.plot(x, drawable(values, high), color=colour, lw=width, label=name, marker=_marker(x), ms=4)
-        ends += _end(x, values, name, colour)
+    ends = _pair(ax, x, {"proposed": proposed, "taken": taken}, high)
     if goals:
         targets = [report.target for report in reports]
         ax.plot(x, targets, color=style.INK, lw=1.0, ls=(0, (6, 3)), label="target")
@@ -76,25 +69,50 @@ def effective_lrs(history: Iterable[StepReport], *, ax: Axes | None = None) -> A
         >>> effective_lrs([]).get_title(loc="left")
         'No steps yet'
     """
-    reports, ax = list(history), bare_axes(ax)
+    reports, x, ax = _open(history, ax)
     groups = max((len(report.lrs) for report in reports), default=0)
     low, high = log_frame(v for report in reports for v in (*report.lrs, *report.effective_lrs))
     log_axis(ax, low, high)
-    x, ends = [report.step for report in reports], []
-    last = count_axis(ax, x)
+    last, ends = count_axis(ax, x), []
     for group in range(groups):
         number = f" {group}" if groups > 1 else ""
         given = [_at(report.lrs, group) for report in reports]
         effective = [_at(report.effective_lrs, group) for report in reports]
-        lines = [(f"given{number}", _ORANGE, given, 2.6), (f"effective{number}", _BLUE, effective, 1.5)]
-        for name, colour, values, width in lines if given != effective else lines[1:]:
-            ax.plot(x, values, color=colour, lw=width, label=name, marker=_marker(x), ms=4)
-            ends += _end(x, values, name, colour)
+        ends += _pair(ax, x, {f"given{number}": given, f"effective{number}": effective})
     label_ends(ax, ends, last)
     name_axes(ax, "step", "learning rate")
     subtitle = "Learning rate of each step, and the same times the scale of the step, log scale."
     headline(ax, _lr_title(reports), subtitle)
     return ax
+
+
+def _open(history: Iterable[StepReport], ax: Axes | None) -> tuple[list[StepReport], list[int], Axes]:
+    """Return the reports, the numbers of their steps, and the axes to draw on."""
+    reports = list(history)
+    return reports, [report.step for report in reports], bare_axes(ax)
+
+
+def _pair(ax: Axes, x: Sequence[int], lines: Mapping[str, Sequence[float]], high: float = math.inf) -> list[End]:
+    """Draw what was asked for, broad, and what became of it on top; where they are the same, the latter alone.
+
+    Args:
+        ax: axes whose y scale and limits are set.
+        x: the steps.
+        lines: the two by name, in this order.
+        high: where the frame ends, if what lies beyond it or is not finite should be drawn there.
+
+    Returns:
+        The ends of the lines.
+    """
+    (_, before), (last, after) = lines.items()
+    looks = {name: (_BLUE, 1.5) if name == last else (_ORANGE, 2.6) for name in lines}
+    ends = []
+    for name, (colour, width) in looks.items():
+        if name == last or before != after:
+            values = drawable(lines[name], high) if high < math.inf else lines[name]
+            ax.plot(x, values, color=colour, lw=width, label=name, marker=_marker(x), ms=4)
+            ends += _end(x, lines[name], name, colour)
+    return ends
 
 
 def _at(rates: Sequence[float], group: int) -> float:

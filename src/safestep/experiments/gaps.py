@@ -1,0 +1,72 @@
+"""What is missing of a run, in sentences: for the top of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safestep.experiments.pageparts import Picture
+from safestep.experiments.rundir import RECORDS, read_records
+
+_Key = tuple[Any, Any]
+"""Label and seed of a run."""
+
+
+def gaps(results: Mapping[str, Any], directory: Path, drawn: Sequence[Picture]) -> list[str]:
+    """Return what is missing of a run, one sentence each; none for a whole one.
+
+    Args:
+        results: what results.json holds.
+        directory: where records.jsonl is.
+        drawn: the figures that the page will show.
+    """
+    records, cut = read_records(directory)
+    rows = results["rows"]
+    done = {(row["label"], row["seed"]) for row in rows}
+    kept = _epochs(records)
+    begun = kept.keys() - done
+    found = []
+    if not results.get("finished"):
+        here = "1 row is" if len(rows) == 1 else f"{len(rows)} rows are"
+        found.append(
+            f"This run is not finished: {here} here so far. The command below, with `--out` and this directory, "
+            "continues it."
+        )
+    else:
+        labels = {label for label, _ in (*done, *begun)} | {row["label"] for row in results.get("summary", [])}
+        absent = {(label, seed) for label in labels for seed in results["seeds"]} - done
+        found += [f"Rows are missing: {_named(absent)}."] if absent else []
+    if begun:
+        found.append(f"Begun but not ended, so without a row: {_named(begun)}. Their epochs are in the pictures.")
+    if cut:
+        lines = "1 line" if cut == 1 else f"{cut} lines"
+        found.append(f"Left out of {RECORDS}: {lines} cut short, as by a kill or a full disk, or not of a run.")
+    if records and not drawn:
+        found.append("The pictures are not drawn yet: `safestep report` draws them.")
+    if rows and not records:
+        found.append(f"There are no records ({RECORDS}), so no curves could be drawn.")
+    elif rows:
+        epochs = results["settings"].get("epochs")
+        found += _lost(done, kept, epochs if isinstance(epochs, int) else 1)
+    return found
+
+
+def _lost(done: Iterable[_Key], kept: Mapping[_Key, int], epochs: int) -> list[str]:
+    """Return of which runs that have a row the records are gone, wholly or in part."""
+    gone = [key for key in done if not kept.get(key)]
+    some = {key: f" ({kept[key]} of {epochs} kept)" for key in done if 0 < kept.get(key, 0) < epochs}
+    found = [f"No epochs are kept of: {_named(gone)}; their curves are missing."] if gone else []
+    return [*found, f"Some epochs are lost of: {_named(some, some)}; their curves have gaps."] if some else found
+
+
+def _epochs(records: Iterable[Mapping[str, Any]]) -> dict[_Key, int]:
+    """Count the epochs that are kept of each run; a record of another kind shows that its run was begun."""
+    epochs: dict[_Key, set[Any]] = {}
+    for record in records:
+        epochs.setdefault((record.get("label"), record.get("seed")), set()).add(record.get("epoch"))
+    return {key: len(seen - {None}) for key, seen in epochs.items()}
+
+
+def _named(runs: Iterable[_Key], notes: Mapping[_Key, str] | None = None) -> str:
+    return "; ".join(sorted(f"{label}, seed {seed}{(notes or {}).get((label, seed), '')}" for label, seed in runs))
