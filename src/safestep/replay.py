@@ -46,7 +46,9 @@ def run(seen: Seen, forward: Forward, mode: Mode, tensors: Mapping[str, Tensor],
         module.training = flag and mode == "train"
     forward.generators.restore()
     buffers = dict(model.named_buffers()) | (forward.buffers if mode == "train" else {})
-    state: dict[str, Tensor] = {name: _cast(p.detach(), dtype) for name, p in model.named_parameters()}
+    state: dict[str, Tensor] = {}
+    if dtype is not None:
+        state |= {name: _cast(p.detach(), dtype) for name, p in model.named_parameters()}
     state |= {name: _cast(b.clone(), dtype) for name, b in buffers.items()}
     state |= {name: _cast(t, dtype) for name, t in tensors.items()}
     # A forward that writes to its inputs was recorded with copies (and no versions); they must last for more replays.
@@ -69,7 +71,7 @@ def no_trace(model: nn.Module) -> Iterator[None]:
     forward hooks do when they fire again. Warnings are not filtered: Python would forget which it has shown.
     """
     attributes = [(module, dict(vars(module))) for module in model.modules()]
-    owned = (value for _, before in attributes for value in before.values() if isinstance(value, torch.Generator))
+    owned = (value for _, before in attributes for value in before.values() if type(value) is torch.Generator)
     generators = [(generator, generator.get_state()) for generator in owned]
     try:
         with _ONE_AT_A_TIME, torch.no_grad(), preserved_generators(), _differentiable_kernels(model):
