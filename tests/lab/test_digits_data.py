@@ -70,5 +70,5 @@ def test_every_pass_of_either_loader_draws_from_torchs_generator():
 
 def test_without_scikit_learn_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(MissingExtraError, match=r"safestep\[experiments\]"):
+    with pytest.raises(MissingExtraError, match=r"extra .experiments."):
         load_split(7)
