@@ -189,6 +189,29 @@ def test_parameters_changed_between_forward_and_step_are_noticed():
     assert not guard.last.exact
 
 
+def test_a_change_between_forward_and_step_is_noticed_whenever_it_comes():
+    model, optimizer, guard, _, x = one_step(nn.Identity(), policy=Watch())
+    for _ in range(5):
+        optimizer.step()
+        model(x).logsumexp(-1).mean().backward()
+    assert all(report.exact for report in guard.history)
+    with torch.no_grad():
+        model[0].weight += 1.0
+    with pytest.warns(SafestepWarning, match="did the parameters change"):
+        optimizer.step()
+    assert not guard.last.exact
+
+
+def test_one_micro_batch_of_other_parameters_makes_the_reading_inexact():
+    model, optimizer, guard, _, x = one_step(nn.Identity(), policy=Watch())  # the first forward ...
+    with torch.no_grad():
+        model[0].weight += 1.0  # ... whose parameters are not those of the step
+    cross_entropy(model(x), torch.zeros(6, dtype=torch.long)).backward()
+    with pytest.warns(SafestepWarning, match="did the parameters change"):
+        optimizer.step()
+    assert not guard.last.exact
+
+
 def test_lbfgs_is_measured_where_its_step_started():
     torch.manual_seed(0)
     model = nn.Linear(5, 4)

@@ -55,7 +55,7 @@ def central_difference(
     """Return the logits ``z`` and ``(z(theta_0 + eps p) - z(theta_0 - eps p)) / (2 eps)``.
 
     Works wherever the model runs. ``eps`` is chosen so that the logits change by 1e-5 in float64 (relative error
-    near 1e-10) or 0.03 in float32 (near 1e-3), whatever the length of ``p``.
+    near 1e-9) or 0.03 in float32 (near 1e-3), whatever the length of ``p``.
 
     Raises:
         MeasurementError: if no ``eps`` changes the logits by about as much, though some change them.

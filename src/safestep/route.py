@@ -38,13 +38,18 @@ class Route:
         way: the way in use; None before the first measurement.
         faithful: whether a replay that way repeats the training forward. If no way does (a random source of its own,
             say), r belongs to another draw of the model than the one that was trained.
-        uses: how many measurements were made. At every power of two the way is chosen anew: a tangent may be lost in
+        uses: how many forwards were measured. At every power of two the way is chosen anew: a tangent may be lost in
             a part of the model that moves no logit at first (behind a head that starts at zero).
     """
 
     way: Way | None = None
     faithful: bool = True
     uses: int = 0
+
+    @property
+    def exact(self) -> bool:
+        """Whether what was measured last is the derivative of the training forward, up to rounding."""
+        return self.way == "forward-mode" and self.faithful
 
     def derivative(self, seen: Seen, forward: Forward, mode: Mode, line: Line) -> tuple[Tensor, Tensor, Route]:
         """Return logits, their derivative along the line, and the route to take from now on.
@@ -59,7 +64,7 @@ class Route:
             # An all-zero tangent may be a lost one: look again.
             if slope is not None and (not self.faithful or trial.repeats(slope)) and bool(slope[1].any()):
                 return (*slope, replace(self, uses=uses))
-        value, tangent, route = trial.choose(said=self.way)
+        value, tangent, route = trial.choose(self)
         return value, tangent, replace(route, uses=uses)
 
 
@@ -88,8 +93,11 @@ class _Trial:
         """Return whether the replay was the training forward; in eval mode it is not meant to be."""
         return self.mode == "eval" or self.forward.repeated_by(slope[0])
 
-    def choose(self, said: Way | None) -> tuple[Tensor, Tensor, Route]:
-        """Try the ways in order of preference; keep the first that is right, else the first that runs at all."""
+    def choose(self, known: Route) -> tuple[Tensor, Tensor, Route]:
+        """Try the ways in order of preference; keep the first that is right, else the first that runs at all.
+
+        What differs from the known route is said.
+        """
         spare: tuple[Slope, Way] | None = None
         doubt, error = "", None
         for way in get_args(Way):
@@ -103,7 +111,7 @@ class _Trial:
                 spare = spare or (slope, way)
                 doubt = contradiction
             else:
-                if way != "forward-mode" and way != said:
+                if way not in {"forward-mode", known.way}:
                     _say(f"forward-mode differentiation {doubt}: r is measured by central differences of the logits")
                 return (*slope, Route(way))
         if spare is None:
@@ -117,7 +125,7 @@ class _Trial:
                 "r cannot be measured: the replay neither repeats the training forward nor follows the parameters "
                 "(does the model use a parameter from a list or a closure, and not by the name it is registered under?)"
             )
-        if way != said:
+        if known.faithful:
             _say(
                 "no replay repeats the training forward (does the model draw from a generator of its own, or did "
                 "the parameters change between the forward and the step?): r belongs to another draw, and no record "

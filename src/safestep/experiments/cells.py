@@ -1,4 +1,4 @@
-"""A value of a row as the text of a cell, on the page as on screen."""
+"""A value of a row as the text of a cell on the page."""
 
 from __future__ import annotations
 

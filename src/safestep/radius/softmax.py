@@ -86,15 +86,16 @@ class SoftmaxRadius:
         # A power of two: dividing by it rounds nothing, and r(c p) = c r(p) puts it back.
         unit = 1.0 if low <= length <= high else 2.0 ** math.floor(math.log2(length))
         line, route = Line.of(step, seen.model, unit), from_state(state)
-        spreads, active = [], []
+        spreads, active, exact = [], [], seen.dropped == 0 and self.quantile == 1.0
         with no_trace(seen.model):
             for forward in seen.forwards:
                 value, tangent, route = route.derivative(seen, forward, self.mode, line)
+                exact = exact and route.exact and not forward.autocast
                 pieces = _spreads(value, tangent, self.head)
                 spreads.append(pieces.flatten())
                 active.append(_active(forward, pieces, value, self.head).flatten())
         ratio = step_ratio(self._largest(torch.cat(spreads), torch.cat(active))) * unit
-        return Reading(step.index, ratio, self._describe(route), self._exact(route, seen)), as_state(route)
+        return Reading(step.index, ratio, self._describe(route), exact), as_state(route)
 
     def _largest(self, spreads: Tensor, active: Tensor) -> float:
         counted = spreads[active] if bool(active.any()) else spreads
@@ -108,10 +109,6 @@ class SoftmaxRadius:
     def _describe(self, route: Route) -> str:
         quantile = "" if self.quantile == 1.0 else f"/quantile {self.quantile:g}"
         return f"{route.way}/{self.mode}{quantile}"
-
-    def _exact(self, route: Route, seen: Seen) -> bool:
-        reduced = seen.dropped > 0 or any(forward.autocast for forward in seen.forwards)
-        return route.way == "forward-mode" and route.faithful and self.quantile == 1.0 and not reduced
 
     def _check_loss(self, seen: Seen, state: State) -> None:
         """Say once, at the first measured step, if the gradient at the logits is not that of a softmax loss."""
