@@ -16,6 +16,7 @@ from safestep.radius import Radius, SoftmaxRadius
 from safestep.reading import Reading, Status
 from safestep.record import History, JsonLines, StepReport
 from safestep.tiers import Tiers
+from safestep.tools import LearningRate, suggest_lr
 from safestep.wiring import attach
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Guard",
     "History",
     "JsonLines",
+    "LearningRate",
     "LogitsNotFoundError",
     "MeasurementError",
     "Pin",
@@ -41,4 +43,5 @@ __all__ = [
     "Watch",
     "__version__",
     "attach",
+    "suggest_lr",
 ]

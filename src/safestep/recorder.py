@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
@@ -125,6 +127,15 @@ class ForwardRecorder:
         """Remove the hooks."""
         for handle in self.handles:
             handle.remove()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep every other recorder from hearing the forwards inside: they are trials, no part of its training."""
+        token = _alone.set(self)
+        try:
+            yield
+        finally:
+            _alone.reset(token)
 
     @property
     def count(self) -> int:
@@ -256,6 +267,10 @@ class ForwardRecorder:
         forward.effort = total / 2 if forward.effort is None else forward.effort + total / 2
 
 
+_alone: ContextVar[ForwardRecorder | None] = ContextVar("alone", default=None)
+"""The recorder that alone hears the forwards of this thread; None if all do."""
+
+
 class _Hook:
     """A hook that holds its owner weakly, and that copies and pickles of the model carry as an inert stub."""
 
@@ -264,7 +279,8 @@ class _Hook:
 
     @_disable_dynamo  # a compiled model runs its hooks as they are: nothing in them is for a graph
     def __call__(self, *args: Any) -> None:
-        if self._method is not None and (method := self._method()) is not None:
+        method = self._method() if self._method is not None else None
+        if method is not None and _alone.get() in {None, method.__self__}:
             method(*args)
 
     def __reduce__(self) -> tuple[type[_Hook], tuple[()]]:

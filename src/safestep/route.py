@@ -115,7 +115,7 @@ class _Trial:
                 continue
             slope, error = self.go(way)
             if way == "tangents":
-                missed = first_line(error) if slope is None else self.contradiction(slope)
+                missed = str(error) if slope is None else self.contradiction(slope)
                 if slope is not None and not missed:
                     return (*slope, Route(way))
                 continue

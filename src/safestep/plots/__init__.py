@@ -6,6 +6,7 @@ the data: they state what the picture shows, whatever the settings were.
 
 from safestep.plots._extra import matplotlib as _matplotlib  # noqa: F401 (first: it says which extra is missing)
 from safestep.plots.curves import Band, Curve, curves_of
+from safestep.plots.learning_rate import ratio_over_rates
 from safestep.plots.seeds import accuracy_over_seeds
 from safestep.plots.steps import effective_lrs, step_ratios
 from safestep.plots.training import effective_lr, largest_ratio, overview, test_accuracy, training_loss
@@ -19,6 +20,7 @@ __all__ = [
     "effective_lrs",
     "largest_ratio",
     "overview",
+    "ratio_over_rates",
     "step_ratios",
     "test_accuracy",
     "training_loss",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
@@ -46,15 +47,15 @@ def log_frame(values: Iterable[float], *, ceiling: float = math.inf, keep: Itera
     return low, high
 
 
-def log_axis(ax: Axes, low: float, high: float) -> None:
-    """Make y logarithmic from ``low`` to ``high``, with few and plainly written ticks."""
-    ax.set_yscale("log", nonpositive="clip")
-    ax.set_ylim(low, high)
-    decades = math.log10(high / low)
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2.6 else (1,), numticks=9))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: plain_number(value)))
-    ax.yaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_minor_formatter(NullFormatter())
+def log_axis(ax: Axes, low: float, high: float, *, along: Literal["x", "y"] = "y") -> None:
+    """Make y (or x) logarithmic from ``low`` to ``high``, with few and plainly written ticks."""
+    (ax.set_xscale if along == "x" else ax.set_yscale)("log", nonpositive="clip")
+    ax.set(**{f"{along}lim": (low, high)})
+    axis, decades = (ax.xaxis if along == "x" else ax.yaxis), math.log10(high / low)
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2.6 else (1,), numticks=9))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: plain_number(value)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
 
 
 def count_axis(ax: Axes, counts: Sequence[int]) -> float:

@@ -1,0 +1,123 @@
+"""Steps on trial: what r would be if the optimizers stepped now at other learning rates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from safestep.errors import MeasurementError
+from safestep.forward import Seen
+from safestep.logits import LogitsFinder
+from safestep.nonfinite import parameters_of
+from safestep.radius import Radius
+from safestep.reading import Reading
+from safestep.recorder import ForwardRecorder
+from safestep.step import Parameters, Step
+from safestep.tools.twin import twin_of
+from safestep.tools.untouched import untouched
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What a step on trial told.
+
+    Attributes:
+        reading: r of the step, with how it was measured; nan for a step that is not finite.
+        moved: whether the step moved a parameter at all: not at a rate of 0, nor where rounding swallows it.
+    """
+
+    reading: Reading
+    moved: bool = True
+
+
+@contextmanager
+def trial_steps(
+    model: nn.Module,
+    optimizers: Sequence[Optimizer],
+    closure: Callable[[], object],
+    radius: Radius,
+    logits: LogitsFinder | None,
+) -> Iterator[Callable[[Sequence[float]], Trial]]:
+    """Run the closure, once, and yield a function from the rates of all groups to the trial step there.
+
+    Everything is untouched afterwards: the steps are taken by twins of the optimizers (see `twin`) and undone, and no
+    guard hears of the forwards.
+
+    Raises:
+        MeasurementError: if the closure leaves no gradient, or steps an optimizer itself.
+    """
+    parameters = [parameter for optimizer in optimizers for parameter in parameters_of(optimizer)]
+
+    def gradients() -> Parameters:
+        return {parameter: parameter.grad for parameter in parameters if parameter.grad is not None}
+
+    with untouched(model, parameters) as start:
+        recorder = ForwardRecorder(model, logits, lambda: None, lambda: bool(gradients()), lambda: False)
+        try:
+            with recorder.alone():
+                with _no_steps(optimizers), torch.enable_grad():
+                    closure()
+                if not (found := gradients()):
+                    raise MeasurementError(
+                        "the closure left no gradient on any parameter of the optimizer: it must run backward on the "
+                        "batch, such as lambda: loss_fn(model(x), y).backward()"
+                    )
+                yield _Bench(model, optimizers, start, found, recorder.take(recorder.count), radius).measure
+        finally:
+            recorder.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """The beginning of a step: parameters, gradients of the batch, and what the model saw."""
+
+    model: nn.Module
+    optimizers: Sequence[Optimizer]
+    start: Parameters
+    gradients: Parameters
+    seen: Seen
+    radius: Radius
+
+    def measure(self, rates: Sequence[float]) -> Trial:
+        """Take a step at these rates, measure it, and undo it."""
+        for parameter, gradient in self.gradients.items():
+            parameter.grad = gradient.clone()  # an optimizer or a hook of it (a clipping) may write to it
+        step = Step(0)
+        step.start |= self.start
+        try:
+            remaining = iter(rates)
+            for optimizer in self.optimizers:
+                twin_of(optimizer, self.model, [next(remaining) for _ in optimizer.param_groups]).step()
+            if step.length == 0.0 or not math.isfinite(step.length):
+                return Trial(Reading(0, 0.0 * step.length, "", exact=False), moved=step.length != 0.0)
+            return Trial(self.radius.measure(step, self.seen, None)[0])  # None: each trial is a first measurement
+        finally:
+            step.undo()
+
+
+@contextmanager
+def _no_steps(optimizers: Sequence[Optimizer]) -> Iterator[None]:
+    """Refuse ``step()``, before any hook of it runs."""
+
+    def refuse(*_: Any, **__: Any) -> NoReturn:
+        raise MeasurementError(
+            "the closure called optimizer.step(): leave it out, the step is taken on a copy of the optimizer"
+        )
+
+    before = [dict(vars(optimizer)) for optimizer in optimizers]
+    for optimizer in optimizers:
+        vars(optimizer)["step"] = refuse
+    try:
+        yield
+    finally:
+        for optimizer, attributes in zip(optimizers, before, strict=True):
+            del vars(optimizer)["step"]
+            if "step" in attributes:  # a scheduler's, that counts
+                vars(optimizer)["step"] = attributes["step"]
