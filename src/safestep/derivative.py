@@ -53,8 +53,13 @@ class Line:
 
     def at(self, t: float) -> dict[str, Tensor]:
         """Return ``theta_0 + t p``, fresh tensors; the unit has no part in it."""
-        moved = torch._foreach_lerp(list(self.start.values()), list(self.end.values()), t) if self.start else []
-        return dict(zip(self.start, moved, strict=True))
+        return {name: _between(start, self.end[name], t) for name, start in self.start.items()}
+
+
+def _between(start: Tensor, end: Tensor, t: float) -> Tensor:
+    # Into memory of the very same layout, which a plain lerp would choose anew: dropout draws along the layout.
+    memory = torch.empty_strided(start.shape, start.stride(), dtype=start.dtype, device=start.device)
+    return torch.lerp(start, end, t, out=memory)
 
 
 def recorded(seen: Seen, forward: Forward, line: Line) -> tuple[Tensor, Tensor]:
