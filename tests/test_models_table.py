@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from safestep import SafestepWarning, Watch, attach
+from safestep import SafestepWarning, SoftmaxRadius, Watch, attach
 from zoo import ZOO
 
 PAGE = (Path(__file__).parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
@@ -23,7 +23,7 @@ def test_the_table_says_how_each_model_is_measured(case):
         warnings.simplefilter("ignore", FutureWarning)  # the old weight norm
         model = case.build()
         optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
-        guard = attach(model, optimizer, policy=Watch())
+        guard = attach(model, optimizer, policy=Watch(), radius=SoftmaxRadius(method="exact"))
         batch = case.batch(0, torch.float32)
         case.loss(model(*batch.args, **batch.kwargs), batch.labels).backward()
         optimizer.step()

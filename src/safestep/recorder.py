@@ -159,7 +159,9 @@ class ForwardRecorder:
         if listening and any(forward.stored for forward in seen.forwards) and not self._gradients():
             seen.forwards = [forward for forward in seen.forwards if not forward.stored]
         call = _Call(_frame_of_call(), self._entry(bare(module), (args, kwargs)) if listening else None)
-        alone = not (self._entries or self._several or seen.forwards)
+        # A compiled forward is one operation to a tape.
+        compiled = hasattr(module, "_orig_mod") or module._compiled_call_impl is not None
+        alone = not (self._entries or self._several or seen.forwards or compiled)
         self._entries.append(call)
         if self._moving is not None and listening and alone and torch._C._functorch.maybe_current_level() is None:
             call.tape = Tape(self._moving(), (t for t in tensors_in((args, kwargs)) if t.requires_grad))

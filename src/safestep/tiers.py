@@ -71,7 +71,8 @@ class Tiers:
             return "full"
         bound = track.bound(vitals) / target
         quiet = (
-            self.margin * expected <= self.inside
+            len(track.rates) == _KEPT
+            and self.margin * expected <= self.inside
             and bound <= self.bound
             and vitals.length <= self.length_jump * track.length
             and (vitals.effort is None or vitals.effort <= self.effort_jump * track.effort)
