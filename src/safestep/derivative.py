@@ -53,7 +53,12 @@ class Line:
     def at(self, t: float) -> dict[str, Tensor]:
         """Return ``theta_0 + t p``, fresh tensors; the unit has no part in it."""
         moved = torch._foreach_lerp(list(self.start.values()), list(self.end.values()), t) if self.start else []
-        return dict(zip(self.start, moved, strict=True))
+        return {name: _laid_out(one, self.start[name]) for name, one in zip(self.start, moved, strict=True)}
+
+
+def _laid_out(tensor: Tensor, like: Tensor) -> Tensor:
+    """Return a tensor in the memory layout of another: dropout draws its mask along the layout that weights give."""
+    return tensor if tensor.stride() == like.stride() else torch.empty_like(like).copy_(tensor)
 
 
 def forward_mode(seen: Seen, forward: Forward, mode: Mode, line: Line) -> tuple[Tensor, Tensor]:

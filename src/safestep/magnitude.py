@@ -87,7 +87,10 @@ def _shaped(piece: Tensor, parameter: Tensor) -> Tensor:
 
 def _square(flat: Tensor) -> Tensor:
     real = torch.view_as_real(flat).flatten() if flat.is_complex() else flat
-    return torch.dot(real, real) if real.dtype in _FULL else torch.linalg.vector_norm(real, dtype=torch.float32).square()
+    if real.dtype in _FULL:
+        return torch.dot(real, real)
+    length: Tensor = torch.linalg.vector_norm(real, dtype=torch.float32)
+    return length.square()
 
 
 def _plain(gradient: Tensor | None, flat: Tensor) -> bool:
