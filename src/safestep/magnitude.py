@@ -41,10 +41,9 @@ def magnitude(start: Mapping[Tensor, Tensor], scratch: Scratch, *, slope: bool) 
         else:  # a few kernels for many small tensors
             torch._foreach_copy_(views, group)
             torch._foreach_sub_(views, [start[parameter] for parameter in group])
-        full = flat.dtype in _FULL
-        squares.append(torch.dot(flat, flat) if full else torch.linalg.vector_norm(flat, dtype=torch.float32).square())
+        squares.append(_square(flat))
         if products is not None:
-            plain = full and not any(parameter.grad is not None and parameter.grad.is_sparse for parameter in group)
+            plain = flat.dtype in _FULL and all(_plain(parameter.grad, flat) for parameter in group)
             products = products + _products(group, views, flat) if plain else None
     home = squares[0].device
     total = torch.stack([square.to(home, torch.float64) for square in squares]).sum()
@@ -84,6 +83,18 @@ def _shaped(piece: Tensor, parameter: Tensor) -> Tensor:
     if parameter.is_contiguous():
         return piece.view(parameter.shape)
     return piece.as_strided(parameter.shape, torch.empty_like(parameter, device="meta").stride())
+
+
+def _square(flat: Tensor) -> Tensor:
+    real = torch.view_as_real(flat).flatten() if flat.is_complex() else flat
+    if real.dtype in _FULL:
+        return torch.dot(real, real)
+    length: Tensor = torch.linalg.vector_norm(real, dtype=torch.float32)
+    return length.square()
+
+
+def _plain(gradient: Tensor | None, flat: Tensor) -> bool:
+    return gradient is None or (gradient.layout is torch.strided and gradient.dtype == flat.dtype)
 
 
 def _products(group: list[Tensor], views: list[Tensor], flat: Tensor) -> list[Tensor]:

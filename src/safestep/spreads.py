@@ -36,7 +36,7 @@ class Spreads:
 
     def add_difference(self, forward: Forward, value: Tensor, moved: Tensor, unit: float) -> None:
         """Add the samples of a forward whose ``J p`` is ``(moved - value) / unit``."""
-        rows, others = value.flatten(0, -2), moved.flatten(0, -2)
+        rows, others = (torch.atleast_2d(logits).flatten(0, -2) for logits in (value, moved))
         few = max(1, _CHUNK // max(1, value.shape[-1]))
         pieces = []
         for row, other in zip(rows.split(few), others.split(few), strict=True):

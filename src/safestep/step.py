@@ -120,7 +120,8 @@ class Step:
             return length
         # A float32 sum of squares overflows above 1e19 and underflows below 1e-23: look again in float64.
         pieces = (q.detach() - start for q, start in self.start.items())
-        return math.hypot(*(torch.linalg.vector_norm(piece, dtype=torch.float64).item() for piece in pieces))
+        real = (torch.view_as_real(piece) if piece.is_complex() else piece for piece in pieces)
+        return math.hypot(*(torch.linalg.vector_norm(piece, dtype=torch.float64).item() for piece in real))
 
     @cached_property
     def displacement(self) -> Parameters:

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from safestep import Cap, MeasurementError, Pin, SoftmaxRadius, Status, Watch
 from safestep.formulas.softmax import spread
-from zoo import RECIPES, ZOO, Case, Scene, Training, said, twin_ratio, twin_sensitivity
+from zoo import METHODS, RECIPES, ZOO, Case, Scene, Training, said, twin_ratio, twin_sensitivity
 
 SCALES = st.builds(lambda sign, power: sign * 10.0**power, st.sampled_from([-1.0, 1.0]), st.floats(-15, 15))
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -46,7 +46,7 @@ def shifted(training, c, directions=None, policy=None, **radius):
     names = [name for name, _ in training.model.named_parameters() if name in directions]
     parameters = dict(training.model.named_parameters())
     training.optimizers = [Shift([parameters[n] for n in names], [directions[n] for n in names], c)]
-    guard = training.attach(policy=policy or Watch(), radius=SoftmaxRadius(**radius))
+    guard = training.attach(policy=policy or Watch(), radius=SoftmaxRadius(**{"method": "exact"} | radius))
     training.step()
     return guard.last
 
@@ -125,6 +125,14 @@ def test_the_applied_step_does_not_depend_on_the_scale_of_the_proposal(c, policy
         assert report.applied_length == pytest.approx(report.radius, rel=1e-12)
     else:
         assert report.scale == 1.0
+
+
+@DTYPES
+@pytest.mark.parametrize("c", [1e-6, 0.02, 0.7, 3.0, 50.0, 1e4])
+@pytest.mark.parametrize("method", ["probe", "tiered"])
+def test_an_estimated_r_is_homogeneous_to_a_few_percent(method, c, dtype):
+    one, report = (adapter_step(scale, dtype, method=method) for scale in (1.0, c))
+    assert report.ratio == pytest.approx(c * one.ratio, rel=0.05)
 
 
 @DTYPES
@@ -227,12 +235,13 @@ class Divide(nn.Module):
 
 
 @DTYPES
+@pytest.mark.parametrize("method", ["exact", "probe", "tiered"])
 @pytest.mark.parametrize("policy", [Cap(1.0), Cap(1e-9), Pin(1.0), Pin(0.01), Watch(), Watch(Pin(1.0))], ids=str)
 @pytest.mark.parametrize("c", [1e-15, 1.0, 1e15])
-def test_zero_spread_is_a_status(policy, c, dtype):
+def test_zero_spread_is_a_status(policy, c, method, dtype):
     """A step along the common shift moves no logit against another: r is 0, nothing limits it, and it stands."""
     training = Training(ADAPTED, RECIPES["SGD"], dtype=dtype)
-    report = shifted(training, c, {"adapter.bias": torch.ones(3, dtype=dtype)}, policy=policy)
+    report = shifted(training, c, {"adapter.bias": torch.ones(3, dtype=dtype)}, policy=policy, method=method)
     assert report.ratio == 0.0
     assert report.applied_ratio == 0.0
     assert report.radius == math.inf
@@ -266,9 +275,10 @@ def one_output(policy, **radius):
 
 
 @pytest.mark.filterwarnings("ignore::safestep.SafestepWarning")  # that the loss is no softmax loss either
+@METHODS
 @pytest.mark.parametrize("policy", [Cap(1.0), Pin(1.0)], ids=str)
-def test_one_output_under_a_softmax_head_is_an_error(policy):
-    training, guard = one_output(policy)
+def test_one_output_under_a_softmax_head_is_an_error(policy, method):
+    training, guard = one_output(policy, method=method)
     start = training.parameters()
     with pytest.raises((ValueError, MeasurementError), match="head='sigmoid'"):
         training.step()

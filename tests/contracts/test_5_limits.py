@@ -14,15 +14,16 @@ from torch import nn
 
 from safestep import Cap, Status, Watch
 from safestep.formulas.softmax import radius_bound, spread, step_ratio, two_class_radius
-from zoo import ALL, ZOO, Batch, Case, Training, recipes_for
+from zoo import ALL, METHODS, ZOO, Batch, Case, Training, recipes_for
 from zoo.asserts import assert_untouched
 
 
+@METHODS
 @pytest.mark.parametrize("recipe", recipes_for(ZOO["mlp"]), ids=str)
-def test_an_infinite_cap_is_the_plain_optimizer_far_outside_the_radius(recipe):
+def test_an_infinite_cap_is_the_plain_optimizer_far_outside_the_radius(recipe, method):
     plain = Training(ZOO["mlp"], recipe, dtype=torch.float64, big=True).steps(2)
     training = Training(ZOO["mlp"], recipe, dtype=torch.float64, big=True)
-    guard = training.attach(policy=Cap(math.inf))
+    guard = training.attach(policy=Cap(math.inf), method=method)
     training.steps(2)
     assert guard.history["ratio"][0] > 0.05
     assert_untouched(training.everything(), plain.everything())
@@ -32,10 +33,10 @@ def test_an_infinite_cap_is_the_plain_optimizer_far_outside_the_radius(recipe):
 def test_a_capped_step_at_its_own_ratio_is_the_plain_step(recipe):
     """target = r is inside: the boundary belongs to the safe side."""
     watched = Training(ZOO["mlp"], recipe, big=True)
-    r = watched.attach(policy=Watch())
+    r = watched.attach(policy=Watch(), method="exact")
     watched.step()
     training = Training(ZOO["mlp"], recipe, big=True)
-    guard = training.attach(policy=Cap(r.last.ratio))
+    guard = training.attach(policy=Cap(r.last.ratio), method="exact")
     training.step()
     assert guard.last.scale == 1.0
     assert_untouched(training.everything(), watched.everything())
@@ -107,7 +108,7 @@ class Gap(nn.Module):
 def test_the_reported_radius_never_exceeds_the_exact_one(gap, slope):
     case = Case("gap", lambda: Gap(gap, slope), lambda i, d: Batch((torch.zeros(3),), torch.tensor([0, 1, 1])))
     training = Training(case, ALL["SGD"], dtype=torch.float64)
-    guard = training.attach(policy=Watch())
+    guard = training.attach(policy=Watch(), method="exact")
     training.step()
     if guard.last is None:  # the gradient was exactly zero
         return
@@ -121,7 +122,7 @@ def test_r_is_one_where_the_two_even_classes_have_their_zero():
     case = Case("gap", lambda: Gap(0.0, 2.0), lambda i, d: Batch((torch.zeros(1),), torch.tensor([1])))
     training = Training(case, ALL["SGD"], dtype=torch.float64)
     training.optimizers[0].param_groups[0]["lr"] = math.pi / 2  # the gradient is -slope / 2 = -1
-    guard = training.attach()
+    guard = training.attach(method="exact")
     training.step()
     assert guard.last.step_length == pytest.approx(math.pi / 2, rel=1e-15)
     assert guard.last.ratio == pytest.approx(1.0, rel=1e-15)

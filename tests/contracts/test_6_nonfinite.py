@@ -10,7 +10,7 @@ import torch
 from torch.optim import SGD, Optimizer
 
 from safestep import Cap, Pin, PoisonedOptimizerError, SafestepWarning, Status, Watch
-from zoo import ALL, ZOO, Batch, Case, Recipe, Training, poison, said
+from zoo import ALL, METHODS, ZOO, Batch, Case, Recipe, Training, poison, said
 from zoo.asserts import assert_identical, assert_untouched
 
 BAD = pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -159,8 +159,9 @@ def test_a_step_from_good_gradients_to_a_bad_place_is_undone(bad, on_nonfinite):
 
 
 @BAD
+@METHODS
 @pytest.mark.parametrize("policy", [Cap(1.0), Pin(1.0)], ids=str)
-def test_bad_logits_undo_the_step(policy, bad):
+def test_bad_logits_undo_the_step(policy, method, bad):
     """The displacement is finite, the logits and their derivative are not."""
 
     def batch(index, dtype):
@@ -169,7 +170,7 @@ def test_bad_logits_undo_the_step(policy, bad):
 
     training = Training(Case("bad", ZOO["mlp"].build, batch), ALL["SGD"])
     training.optimizers = [Writes(training.model.parameters(), 0.5)]
-    guard, start = training.attach(policy=policy), training.parameters()
+    guard, start = training.attach(policy=policy, method=method), training.parameters()
     training.step()
     assert guard.last.status is Status.UNDONE
     assert guard.last.message == "r is not finite"

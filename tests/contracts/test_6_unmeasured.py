@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 import safestep
 from safestep import Cap, MeasurementError, Pin, PoisonedOptimizerError, SafestepWarning, SoftmaxRadius, Status, Watch
-from zoo import ALL, ZOO, Case, Scene, Training, said, twin_ratio
-from zoo.asserts import SLACK, assert_identical, assert_untouched
+from zoo import ALL, METHODS, ZOO, Case, Scene, Training, said, twin_ratio
+from zoo.asserts import PRECISION, assert_identical, assert_untouched
 
 
 class Unreadable(nn.Module):
@@ -116,10 +116,12 @@ ignore_other_warnings = pytest.mark.filterwarnings("ignore:the gradient at the l
 
 @ignore_other_warnings
 @each_trouble
+@METHODS
 @pytest.mark.parametrize("policy", [Cap, Pin])
-def test_a_step_that_cannot_be_measured_is_undone_and_raises(policy, case, act, options, error, text):
+def test_a_step_that_cannot_be_measured_is_undone_and_raises(policy, method, case, act, options, error, text):
     training = Training(case, ALL["SGD-momentum"])
-    guard = training.attach(policy=policy(options.get("target", 1.0)), radius=options.get("radius"))
+    radius = options.get("radius", SoftmaxRadius(method=method))
+    guard = training.attach(policy=policy(options.get("target", 1.0)), radius=radius)
     start = training.parameters()
     with pytest.raises(error, match=text):
         act(training)
@@ -130,11 +132,12 @@ def test_a_step_that_cannot_be_measured_is_undone_and_raises(policy, case, act, 
 
 @ignore_other_warnings
 @each_trouble
-def test_watched_it_stands_is_reported_and_said_once(case, act, options, error, text):
+@METHODS
+def test_watched_it_stands_is_reported_and_said_once(method, case, act, options, error, text):
     plain = Training(case, ALL["SGD-momentum"])
     training = Training(case, ALL["SGD-momentum"])
     policy = Watch(Cap(options["target"])) if "target" in options else Watch()
-    guard = training.attach(policy=policy, radius=options.get("radius"))
+    guard = training.attach(policy=policy, radius=options.get("radius", SoftmaxRadius(method=method)))
     for _ in range(3):
         act(plain)
     with pytest.warns(SafestepWarning, match=text) as caught:
@@ -167,14 +170,15 @@ def test_an_interrupt_while_measuring_leaves_the_start():
     assert_identical(training.parameters(), start)
 
 
-def test_logits_are_found_where_the_user_says():
+@METHODS
+def test_logits_are_found_where_the_user_says(method):
     training = Training(UNREADABLE, ALL["SGD"], big=True)
-    guard = training.attach(logits=lambda output: output["scores"])
+    guard = training.attach(logits=lambda output: output["scores"], method=method)
     scene, start = Scene.of(training), training.parameters()
     training.step()
     applied = {name: p - start[name] for name, p in training.parameters().items()}
     assert guard.last.status is Status.CAPPED
-    assert twin_ratio(training, scene, applied) == pytest.approx(1.0, rel=SLACK)
+    assert twin_ratio(training, scene, applied) == pytest.approx(1.0, rel=PRECISION[method])
 
 
 # -- around the measurement -------------------------------------------------------------------------------------------

@@ -3,11 +3,12 @@
 from zoo.batches import Batch
 from zoo.cases import ZOO, Case
 from zoo.optimizers import ALL, RECIPES, Recipe, recipes_for
-from zoo.training import Training, generators, pair, poison, said, seed_everything, set_generators
+from zoo.training import METHODS, Training, generators, pair, poison, said, seed_everything, set_generators
 from zoo.twin import Scene, applied_ratio, twin_ratio, twin_sensitivity
 
 __all__ = [
     "ALL",
+    "METHODS",
     "RECIPES",
     "ZOO",
     "Batch",

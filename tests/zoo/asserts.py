@@ -13,6 +13,8 @@ from safestep import StepReport
 
 SLACK = 1e-3
 """How far above its target the r of an applied step may lie (contract 2)."""
+PRECISION = {"exact": SLACK, "probe": 0.05, "tiered": 0.05}
+"""How far the r of a scaled step may lie from its target, by the method that measured it."""
 
 
 def assert_identical(one: Any, other: Any, where: str = "") -> None:

@@ -20,6 +20,9 @@ from zoo.optimizers import ALL, Recipe
 
 Generators = tuple[Tensor, Any, Any]
 
+METHODS = pytest.mark.parametrize("method", ["tiered", "exact"])
+"""The default method of the softmax radius, and the one whose readings are exact: for what must hold either way."""
+
 
 def seed_everything(seed: int) -> None:
     random.seed(seed)
@@ -62,7 +65,10 @@ class Training:
         self.optimizers: list[Optimizer] = recipe.build(self.model, big=big)
         self.index = 0
 
-    def attach(self, **options: Any) -> safestep.Guard:
+    def attach(self, *, method: str | None = None, **options: Any) -> safestep.Guard:
+        """Guard the training, on request with the softmax radius measured by a method."""
+        if method is not None:
+            options["radius"] = safestep.SoftmaxRadius(method=method)
         return safestep.attach(self.model, self.optimizers, **options)
 
     def backward(self) -> Tensor:

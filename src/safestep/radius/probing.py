@@ -66,14 +66,21 @@ class Probing:
                     return ratio, "sample", track
             if not track.repeats and not checked:
                 return None, "", track
-            probe = self._probe(self.seen.forwards)
-            origins = probe.origins(again=checked)
-            if checked and self.options.mode == "train":
-                repeats = [f.repeated_by(origin) for f, origin in zip(self.seen.forwards, origins, strict=True)]
-                track = replace(track, repeats=all(repeats))
-            if not track.repeats:
-                return None, "", track
-            return probe.ratio(self._guess(), origins, self._careless()), "probe", track
+            try:
+                ratio, repeats = self._probed(checked)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception:  # a model that does not run again: differentiation names the layer, or finds a way
+                ratio, repeats = None, False
+        return ratio, "probe", replace(track, repeats=repeats)
+
+    def _probed(self, checked: bool) -> tuple[float | None, bool]:
+        """Return r from all rows, None if no probe tells it, and whether a replay repeats the training forward."""
+        probe, repeats = self._probe(self.seen.forwards), self.track.repeats
+        origins = probe.origins(again=checked)
+        if checked and self.options.mode == "train":
+            repeats = all(f.repeated_by(origin) for f, origin in zip(self.seen.forwards, origins, strict=True))
+        return (probe.ratio(self._guess(), origins, self._careless()) if repeats else None), repeats
 
     def _probe(self, forwards: list[Forward]) -> Probe:
         line = Line.of(self.step, self.seen.model)
