@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from safestep.tape.rules import Call, Tangents, rule
+from safestep.tape.rules import Call, Get, Tangents, rule
 
 _BLOCK = 1 << 20
 """Probabilities (elements) held at once; three such blocks live at a time, whatever the length of the sequence."""
 
 
-def _drops(get: Callable[[str], Any]) -> str:
+def _drops(get: Get) -> str:
     return "drops probabilities inside its kernel, where the mask is not seen" if get("dropout_p") else ""
 
 
@@ -31,9 +31,11 @@ def attention(call: Call) -> Tangents:
     mask, dmask = _mask_of(call)
     scale = call["scale"] if call["scale"] is not None else 1 / math.sqrt(q.shape[-1])
     size = (*q.shape[:3], k.shape[2])
-    operands = _Operands(
-        *(_by_head(t, q.shape[1]) for t in (q, k, v, *call.dots[:3])),
-        *(None if t is None else t.expand(size) for t in (mask, dmask)),
+    operands = _Operands._make(
+        (
+            *(_by_head(t, q.shape[1]) for t in (q, k, v, *call.dots[:3])),
+            *(None if t is None else t.expand(size) for t in (mask, dmask)),
+        )
     )
     return _blockwise(operands, scale, call["is_causal"], q.shape[:2]).view(*q.shape[:3], v.shape[-1])
 
@@ -78,17 +80,21 @@ def _blockwise(of: _Operands, scale: float, causal: bool, batch_and_heads: Seque
     width = max(1, _BLOCK // max(1, keys * height))
     for first in range(0, count, width):
         each = range(first, min(first + width, count))
+        heads_of = slice(each.start, each.stop)
         for row in range(0, rows, height):
             seen = min(keys, row + height) if causal else keys
             last = min(rows, row + height)
-            block = _Operands(
-                *(None if t is None else t[each.start : each.stop, row:last] for t in (of.q,)),
-                *(None if t is None else t[each.start : each.stop, :seen] for t in (of.k, of.v)),
-                *(None if t is None else t[each.start : each.stop, row:last] for t in (of.dq,)),
-                *(None if t is None else t[each.start : each.stop, :seen] for t in (of.dk, of.dv)),
-                *(_rows_of_mask(t, each, heads, row, last, seen) for t in (of.mask, of.dmask)),
+            queries, others = (slice(row, last), slice(0, seen))
+            block = _Operands._make(
+                (
+                    *(
+                        None if t is None else t[heads_of, part]
+                        for t, part in zip(of[:6], (queries, others, others) * 2, strict=True)
+                    ),
+                    *(_rows_of_mask(t, each, heads, row, last, seen) for t in (of.mask, of.dmask)),
+                )
             )
-            total[each.start : each.stop, row:last] = _block(block, scale, row if causal else None)
+            total[heads_of, queries] = _block(block, scale, row if causal else None)
     return total
 
 
@@ -98,7 +104,7 @@ def _rows_of_mask(mask: Tensor | None, each: range, heads: int, row: int, last: 
     return torch.stack([mask[i // heads, i % heads, row:last, :seen] for i in each])
 
 
-def _block(of: _Operands, scale: float, causal_from: int | None) -> Tensor:
+def _block(of: _Operands, scale: float, causal_from: int | None) -> Tangents:
     """Return the tangent of some query rows, the first of which is ``causal_from`` if they see no later keys."""
     q, k, v, dq, dk, dv, mask, dmask = of
     scores = _wide(torch.bmm(q, k.mT)).mul_(scale)
@@ -113,7 +119,7 @@ def _block(of: _Operands, scale: float, causal_from: int | None) -> Tensor:
         weights = weights.nan_to_num_(nan=0.0)  # a row that sees no key at all
     narrow = weights.to(v.dtype)
     slopes = _slopes(q, k, dq, dk, scale, dmask)
-    total = None
+    total: Tensor | None = None
     if slopes is not None:
         moved = torch.ops.aten._softmax_backward_data(slopes.to(weights.dtype), weights, -1, weights.dtype)
         total = torch.bmm(moved.to(v.dtype), v)

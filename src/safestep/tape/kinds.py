@@ -56,8 +56,9 @@ def kind_of(func: Any) -> Kind:
 
 def _classify(func: Any) -> Kind:
     name = str(func)
-    if not isinstance(func, torch._ops.OpOverload):
-        return Kind(name, silent=False, reason="is not an operation of aten")
+    # Without a kernel for autograd, as other people's operations may be, dual numbers would lose a tangent in silence.
+    if not isinstance(func, torch._ops.OpOverload) or func.namespace != "aten":
+        return Kind(name, silent=False, reason="is not an operation of torch itself")
     arguments = func._schema.arguments
     writes: tuple[Position, ...] = tuple(
         a.name if a.kwarg_only else i for i, a in enumerate(arguments) if a.alias_info and a.alias_info.is_write
@@ -68,15 +69,21 @@ def _classify(func: Any) -> Kind:
         return Kind(name, silent=False, reason="moves or reinterprets a storage", writes=writes)
     if plain in _SHAPE_ONLY or torch.Tag.inplace_view in func.tags or (views and all(views)):
         return Kind(name, silent=True)
-    out = any(arguments[i].is_out for i in range(len(arguments)))
     functional = _functional(func, writes) if writes else func
     if functional is None:
         return Kind(name, silent=False, reason="writes in place to several tensors, or in no known way", writes=writes)
     packet = f"{functional.namespace}.{functional._schema.name.split('::')[1]}"
     found = RULES.get(str(functional)) or RULES.get(packet)
-    if found is None and torch.Tag.nondeterministic_seeded in func.tags:
-        return Kind(name, silent=False, reason="draws random numbers", writes=writes)
-    return Kind(name, silent=False, func=functional, rule=found or GENERIC, writes=writes, out=out)
+    chance = found is None and torch.Tag.nondeterministic_seeded in func.tags
+    return Kind(
+        name,
+        silent=False,
+        func=functional,
+        rule=None if chance else found or GENERIC,
+        reason="draws random numbers" if chance else "",
+        writes=writes,
+        out=any(argument.is_out for argument in arguments),
+    )
 
 
 def _functional(func: Any, writes: tuple[Position, ...]) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from safestep.tape.rules import Call, Tangents, only, passive, rule
 from safestep.tape.slots import Slot
@@ -43,9 +42,7 @@ def added(call: Call) -> Tangents:
     """Return ``da + alpha db``, written into whichever of the two nobody needs any more."""
     alpha, name = call["alpha"], call.func._schema.name
     factors = {"aten::add": (1, alpha), "aten::sub": (1, -alpha), "aten::rsub": (-alpha, 1)}[name]
-    terms = [
-        (dot, factor, i) for i, (dot, factor) in enumerate(zip(call.dots, factors, strict=False)) if dot is not None
-    ]
+    terms = [(call.dots[i], factor, i) for i, factor in enumerate(factors) if call.dots[i] is not None]
     if len(terms) == 1:
         dot, factor, _ = terms[0]
         return dot if factor == 1 else dot * factor

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from safestep.tape.rules import Call, Tangents, only, passive, rule
+from safestep.tape.rules import Call, Get, Tangents, only, passive, rule
 
 _SUM, _MEAN, _MAX = range(3)
 
@@ -19,7 +18,7 @@ def embedding(call: Call) -> Tangents:
     return torch.embedding(call.dots[0], call.args[1])
 
 
-def _weighted_and_largest(get: Callable[[str], Any]) -> str:
+def _weighted_and_largest(get: Get) -> str:
     return "mode 'max' with weights" if get("mode") == _MAX and get("per_sample_weights") is not None else ""
 
 
@@ -29,11 +28,12 @@ def embedding_bag(call: Call) -> Tangents:
     table, weights, dtable = call.args[0], call["per_sample_weights"], call.dots[0]
     dweights = call.dots[6] if len(call.dots) > 6 else None
     if call["mode"] == _MAX:
-        return dtable.gather(0, call.results[3].clamp(min=0)) * (call.results[3] >= 0) if dtable is not None else None
+        return dtable.gather(0, call.result(3).clamp(min=0)) * (call.result(3) >= 0) if dtable is not None else None
 
     def bags(rows: Tensor, by: Tensor | None) -> Tensor:
         rest = (call["mode"], False, by, call["include_last_offset"], call["padding_idx"])
-        return torch.ops.aten._embedding_bag(rows, *call.args[1:3], False, *rest)[0]
+        found: Tensor = torch.ops.aten._embedding_bag(rows, *call.args[1:3], False, *rest)[0]
+        return found
 
     total = None if dtable is None else bags(dtable, weights)
     if dweights is None:
@@ -47,7 +47,7 @@ def embedding_bag(call: Call) -> Tangents:
 )  # fmt: skip
 def largest_of_window(call: Call) -> Tangents:
     """Return the tangent where the maximum was."""
-    where: Any = call.results[1]
+    where: Any = call.result(1)
     window = 3 if "3d" in str(call.func) else 2
     dx = call.dots[0].flatten(-window)
     return dx.gather(-1, where.flatten(-window)).view(where.shape)

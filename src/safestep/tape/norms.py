@@ -7,13 +7,12 @@ for ``J^T g`` computes ``J dx`` as well. With weight and bias, ``y = w xhat + b`
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from safestep.tape.rules import Call, Tangents, only, rule
+from safestep.tape.rules import Call, Get, Tangents, only, rule
 
 aten = torch.ops.aten
 
@@ -25,10 +24,11 @@ def layer_norm(call: Call) -> Tangents:
     """Return ``w (J dx) + dw xhat + db`` over the last dimensions."""
     x, shape, weight = call.args[:3]
     dx, _, dw, db = call.dots[:4]
-    mean, rstd = call.results[1:3]
+    mean, rstd = call.result(1), call.result(2)
     inner = None
     if dx is not None:
-        inner = aten.native_layer_norm_backward(dx, x, shape, mean, rstd, None, None, _MASK)[0]
+        ones = _ones(weight, mean, x)
+        inner = aten.native_layer_norm_backward(dx, x, shape, mean, rstd, ones, None, _MASK)[0]
     outer = None
     if dw is not None:
         outer = aten.native_layer_norm(x, shape, dw, db, call["eps"])[0]
@@ -40,15 +40,21 @@ def group_norm(call: Call) -> Tangents:
     """Return ``w (J dx) + dw xhat + db``, each group of channels by itself."""
     x, weight, _, *sizes, groups, eps = call.args
     dx, dw, db = call.dots[:3]
-    mean, rstd = call.results[1:3]
+    mean, rstd = call.result(1), call.result(2)
     inner = outer = None
     if dx is not None:
-        inner = aten.native_group_norm_backward(dx.contiguous(), x, mean, rstd, None, *sizes, groups, _MASK)[0]
+        ones = _ones(weight, mean, x)
+        inner = aten.native_group_norm_backward(dx.contiguous(), x, mean, rstd, ones, *sizes, groups, _MASK)[0]
     if dw is not None:
         outer = aten.native_group_norm(x, dw, db, *sizes, groups, eps)[0]
     channels = (1, -1, *(1,) * (len(call.shape) - 2))
     weight = None if weight is None else weight.view(channels)
     return _together(inner, weight, outer if outer is not None else None if db is None else db.view(channels))
+
+
+def _ones(weight: Tensor | None, mean: Tensor, x: Tensor) -> Tensor | None:
+    """Return a weight of one where autocast left the statistics in float32, which the kernels infer from a weight."""
+    return None if weight is None or mean.dtype == x.dtype else torch.ones_like(weight)
 
 
 def _together(inner: Tensor | None, weight: Tensor | None, outer: Tensor | None) -> Tangents:
@@ -66,7 +72,7 @@ def rms_norm(call: Call) -> Tangents:
     """Return ``w (J dx) + dw xhat`` for ``xhat = x / rms(x)``."""
     x, shape, weight = call.args[:3]
     dx, _, dw = call.dots[:3]
-    rstd: Any = call.results[1]
+    rstd: Any = call.result(1)
     inner = None
     if dx is not None:
         dims = tuple(range(-len(shape), 0))
@@ -74,12 +80,12 @@ def rms_norm(call: Call) -> Tangents:
     return _together(inner, weight, None if dw is None else x * rstd * dw)
 
 
-def _running(get: Callable[[str], Any]) -> tuple[int, ...]:
+def _running(get: Get) -> tuple[int, ...]:
     """The positions of the running statistics, which training writes and does not read."""
     return (3, 4) if get("training") else ()
 
 
-def _always(get: Callable[[str], Any]) -> tuple[int, ...]:
+def _always(get: Get) -> tuple[int, ...]:
     return (3, 4)
 
 
@@ -101,30 +107,39 @@ def batch_norm_with_update(call: Call) -> Tangents:
 def _batch_norm(call: Call, training: bool) -> Tangents:
     """Return ``a dx + b x + c`` with three numbers for each channel: all that J needs are two sums over the batch."""
     x, weight, dx, dw, db = *call.args[:2], *call.dots[:3]
-    mean, rstd = call.results[1:3] if training else (call.args[3], (call.args[4] + call.args[-1]).rsqrt())
+    if training:
+        mean, rstd = call.result(1), call.result(2)
+    else:
+        mean, rstd = call.args[3], (call.args[4] + call.args[-1]).rsqrt()
     slope: Tensor | None = None if dw is None else dw * rstd
     offset = db
-    if dx is not None:
-        by = rstd if weight is None else rstd * weight
-        if training:
-            eps, sums = call.args[-1], [False, True, True]
-            _, along, total = aten.native_batch_norm_backward(
-                dx, x, weight, None, None, mean, rstd, True, eps, sums
-            )  # sums over the batch of dx xhat and of dx
-            share = mean.numel() / x.numel()
-            slope = _sum(slope, along * rstd * by * -share)
-            offset = _sum(offset, total * by * -share)
+    by = rstd if weight is None else rstd * weight
+    if dx is not None and training:
+        sums = [False, True, True]  # over the batch: of dx xhat, and of dx
+        _, along, total = aten.native_batch_norm_backward(
+            dx, x, weight, None, None, mean, rstd, True, call.args[-1], sums
+        )
+        share = mean.numel() / x.numel()
+        slope = _sum(slope, along * rstd * by * -share)
+        offset = _sum(offset, total * by * -share)
     if slope is not None:
         offset = _sum(offset, -slope * mean)
+    return _affine(call, x, slope, dx, by, offset)
+
+
+def _affine(
+    call: Call, x: Tensor, slope: Tensor | None, dx: Tensor | None, by: Tensor, offset: Tensor | None
+) -> Tangents:
+    """Return ``slope x + by dx + offset``, the numbers one for each channel; None is 0."""
     channels = (1, -1, *(1,) * (len(call.shape) - 2))
-    moved = None if offset is None else offset.view(channels).to(call.dtype)
+    if offset is None:
+        return None if dx is None else dx * by.view(channels).to(call.dtype)
+    moved = offset.view(channels).to(call.dtype)
     if slope is not None:
         moved = torch.addcmul(moved, x, slope.view(channels).to(call.dtype))
     if dx is None:
         return moved
     by = by.view(channels).to(call.dtype)
-    if moved is None:
-        return dx * by
     return moved.addcmul_(dx, by) if slope is not None else torch.addcmul(moved, dx, by)
 
 
@@ -136,11 +151,11 @@ def _sum(one: Tensor | None, other: Tensor) -> Tensor:
 def softmax(call: Call) -> Tangents:
     """Return ``P (dx - sum P dx)``."""
     dx = call.dots[0].to(call.dtype)
-    return aten._softmax_backward_data(dx, call.result, call["dim"], call.dtype)
+    return aten._softmax_backward_data(dx, call.result(), call["dim"], call.dtype)
 
 
 @rule("_log_softmax", keeps=only(), results=(0,))
 def log_softmax(call: Call) -> Tangents:
     """Return ``dx - sum P dx``."""
     dx = call.dots[0].to(call.dtype)
-    return dx - (call.result.exp() * dx).sum(call["dim"], keepdim=True)
+    return dx - (call.result().exp() * dx).sum(call["dim"], keepdim=True)

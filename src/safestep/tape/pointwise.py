@@ -20,7 +20,7 @@ def _of_argument(name: str, slope: Slope) -> None:
 
 
 def _of_result(name: str, slope: Slope) -> None:
-    rule(name, keeps=only(), results=(0,))(lambda call: slope(call.dots[0], call.result, call))
+    rule(name, keeps=only(), results=(0,))(lambda call: slope(call.dots[0], call.result(), call))
 
 
 # d f(x) = f'(x) dx is what a backward kernel computes from (dx, x): a diagonal Jacobian is its own transpose.
@@ -52,7 +52,7 @@ _of_result("reciprocal", lambda d, y, call: d * y.square().neg_())
 @rule("log_sigmoid_forward", keeps=only(0), results=(1,))
 def log_sigmoid(call: Call) -> Tangents:
     """Return ``sigmoid(-x) dx``."""
-    return aten.log_sigmoid_backward(call.dots[0], call.args[0], call.results[1])
+    return aten.log_sigmoid_backward(call.dots[0], call.args[0], call.result(1))
 
 
 @rule("native_dropout", keeps=only(), results=(1,))
@@ -60,4 +60,4 @@ def dropout(call: Call) -> Tangents:
     """Return the tangent under the forward's mask."""
     if call["train"] is False:
         return call.dots[0]
-    return aten.native_dropout_backward(call.dots[0], call.results[1], 1 / (1 - call["p"]) if call["p"] < 1 else 0.0)
+    return aten.native_dropout_backward(call.dots[0], call.result(1), 1 / (1 - call["p"]) if call["p"] < 1 else 0.0)

@@ -70,7 +70,7 @@ def quotient(call: Call) -> Tangents:
     b, (da, db) = call.args[1], call.dots
     if db is None:
         return call.func(da, b)
-    top = call.result * db
+    top = call.result() * db
     return call.func(top.neg_() if da is None else torch.sub(da, top), b)
 
 
@@ -85,11 +85,12 @@ def convolution(call: Call) -> Tangents:
     dx, dw, db = call.dots[0], call.dots[1], call.dots[2] if biased else None
 
     def convolve(one: Tensor, kernel: Tensor, bias: Any) -> Tensor:
-        arguments = [one, kernel, bias, *call.args[3:]] if biased else [one, kernel, *call.args[2:]]
-        return call.func(*arguments, **call.kwargs)
+        rest = [bias, *call.args[3:]] if biased else call.args[2:]
+        convolved: Tensor = call.func(one, kernel, *rest, **call.kwargs)
+        return convolved
 
     if dx is None and dw is None:
-        return db.reshape(-1, *(1,) * (len(call.shape) - 2)).expand(call.shape)
+        return None if db is None else db.reshape(-1, *(1,) * (len(call.shape) - 2)).expand(call.shape)
     if dx is None:
         return convolve(x, dw, db)
     total = convolve(dx, w, db)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import linear
 
-from safestep.tape.rules import Call, Tangents, only, rule
+from safestep.tape.rules import Call, Get, Tangents, only, rule
 
 _LSTM = 2
 
 
-def _not_lstm(get: Callable[[str], Any]) -> str:
+def _not_lstm(get: Get) -> str:
     return "" if get("mode") == _LSTM else "is no LSTM layer"
 
 
@@ -30,14 +27,14 @@ def lstm_layer(call: Call) -> Tangents:
     dx, dw, du, db_w, db_u, dh, dc = call.dots[:7]
     if not call["has_biases"]:  # the weights stand in for them
         b_w = b_u = db_w = db_u = None
-    reverse, hidden = call["reverse"], call.result
+    reverse, hidden = call["reverse"], call.result()
     first = h0.view(1, *hidden.shape[1:])
     before = torch.cat([hidden[1:], first] if reverse else [first, hidden[:-1]])
-    gates = F.linear(x, w, b_w).add_(F.linear(before, u, b_u))
+    gates = linear(x, w, b_w).add_(linear(before, u, b_u))
     moves = torch.zeros_like(gates)
     for one, kernel in ((dx, w), (x, dw), (before, du)):
         if one is not None and kernel is not None:
-            moves += F.linear(one, kernel)
+            moves += linear(one, kernel)
     for db in (db_w, db_u):
         if db is not None:
             moves += db

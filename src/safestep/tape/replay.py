@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from safestep.errors import TapeError
-from safestep.tape.rules import Call, Position
+from safestep.tape.op import Op
+from safestep.tape.rules import Call
 from safestep.tape.slots import Slot, layout
-
-if TYPE_CHECKING:
-    from safestep.tape.tape import Op
 
 Known = Mapping[int, Sequence[tuple[Tensor, Slot]]]
 """The parameters in each storage that holds any, with where they lie in it."""
@@ -73,13 +71,11 @@ class Replay:
                 dots,
                 named,
                 [None if slot is None else self._value(op, slot) for slot in op.kept],
-                self._spent(op, first),
+                op.spent,
                 first.layout[0],
                 first.layout[3],
             )
-            rule = op.kind.rule
-            assert rule is not None
-            found = rule.formula(call)
+            found = _formula(op)(call)
             tangents = [found] if found is None or isinstance(found, Tensor) else found
         for slot, tangent in zip(op.results, tangents, strict=True):
             if slot is not None:
@@ -97,8 +93,8 @@ class Replay:
             return slot.look(self._started(slot.cell))
         if slot.overwritten:
             raise TapeError(
-                f"a tensor of shape {slot.layout[0]} that {op.kind.name} read or returned has been overwritten in "
-                "place since the forward, so the recorded pass cannot be differentiated any more"
+                f"a tensor of shape {tuple(slot.layout[0])} that {op.kind.name} read or returned has been overwritten "
+                "in place since the forward, so the recorded pass cannot be differentiated any more"
             )
         return slot.value
 
@@ -135,23 +131,8 @@ class Replay:
         mirror = self._mirrors.get(slot.cell)
         return None if mirror is None else slot.look(mirror)
 
-    def _spent(self, op: Op, first: Slot) -> list[Position]:
-        """Return the arguments whose tangent nobody reads any more once this operation is done."""
-        cells = [slot.cell for slot in op.slots()]
-        return [
-            position
-            for position, slot in (*enumerate(op.args), *op.kwargs.items())
-            if isinstance(slot, Slot)
-            and (slot.cell in op.last or (slot.cell == first.cell and slot.layout == first.layout))
-            and slot.cell not in self._parameters
-            and cells.count(slot.cell) == 1
-            and not slot.overlaps
-        ]
-
     def _write(self, op: Op, slot: Slot, tangent: Tensor | None) -> None:
         mirror = self._mirrors.get(slot.cell)
-        if mirror is None and tangent is None:
-            return
         if mirror is not None and not (slot.whole and tangent is not None and slot.cell not in self._parameters):
             place = slot.look(mirror)
             if tangent is None:
@@ -159,7 +140,8 @@ class Replay:
             elif tangent is not place and not _same(tangent, place):
                 place.copy_(tangent)
             return
-        assert tangent is not None
+        if tangent is None:
+            return
         if slot.whole:
             if layout(tangent) == slot.layout and not self._shared(op, slot, tangent):
                 self._mirrors[slot.cell] = tangent
@@ -182,7 +164,13 @@ class Replay:
         )
 
 
-def _flat(values: Any) -> Iterator[Any]:
+def _formula(op: Op) -> Callable[[Call], Any]:
+    if op.kind.rule is None:
+        raise TapeError(f"{op.kind.name} cannot be differentiated: {op.reason}")
+    return op.kind.rule.formula
+
+
+def _flat(values: Iterable[Any]) -> Iterator[Any]:
     for value in values:
         if isinstance(value, list):
             yield from value
@@ -209,9 +197,8 @@ def _over(base: Tensor, parts: Sequence[tuple[Slot, Tensor]]) -> Tensor:
 
 
 def _copy_of_storage(tensor: Tensor) -> Tensor:
-    storage = tensor.untyped_storage()
-    flat = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-    return flat.set_(storage, 0, (storage.nbytes() // tensor.element_size(),)).clone()
+    count = tensor.untyped_storage().nbytes() // tensor.element_size()
+    return tensor.as_strided((count,), (1,), 0).clone()
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -13,8 +13,12 @@ from torch import Tensor
 Position = int | str
 """An argument of an operation: its index, or its keyword."""
 
-Tangents = Tensor | None | Sequence[Tensor | None]
-"""One for each result that a rule differentiates; None is zero."""
+Get = Callable[[str], Any]
+"""From the name of an argument in an operation's schema to its value."""
+
+Tangents = Any
+"""A tensor, None for zero, or a sequence of such where a rule differentiates several results. (A union in fact, but
+operations of torch are not typed.)"""
 
 
 @dataclass(eq=False, slots=True)
@@ -29,7 +33,7 @@ class Call:
         dots: the tangent of every positional argument, in its shape; None is zero (or no tensor). A list for a list.
         named: the tangents of keyword arguments, where there are any.
         results: the results that the rule asked for, None in place of the others.
-        spent: arguments whose tangent is not needed after this call, so that the rule may write over it.
+        spent: arguments whose tangent nobody reads after this call, so that the rule may write over it.
         shape: size of the (first) result.
         dtype: of the (first) result.
     """
@@ -49,21 +53,12 @@ class Call:
         """Return an argument by its name in the operation's schema, defaults included."""
         return argument(self.func, self.args, self.kwargs, name)
 
-    @property
-    def result(self) -> Tensor:
-        """The first result of the forward, for a rule that asked for it."""
-        result = self.results[0]
-        assert result is not None
+    def result(self, index: int = 0) -> Tensor:
+        """Return a result of the forward that the rule asked for."""
+        result = self.results[index]
+        if result is None:
+            raise IndexError(f"the rule of {self.func} did not ask for result {index}")
         return result
-
-    def own(self, position: int) -> Tensor:
-        """Return the tangent of an argument as a tensor that the rule may write to, in the shape of the result."""
-        dot: Tensor = self.dots[position]
-        if position in self.spent and dot.size() == self.shape and dot.dtype == self.dtype:
-            return dot
-        return (
-            dot.to(self.dtype, copy=True) if dot.size() == self.shape else dot.to(self.dtype).expand(self.shape).clone()
-        )
 
 
 Keeps = Callable[[Container[Position]], Container[Position]]
@@ -112,8 +107,8 @@ class Rule:
         keeps: which arguments the formula needs the value of.
         results: which results it needs the value of.
         outputs: how many of the results it differentiates, from the first; None for all.
-        unread: arguments that the results do not depend on, by name, such as running statistics in training.
-        spoiled: arguments that the operation overwrites without differentiating them.
+        unread: arguments that the results do not depend on, such as running statistics in training.
+        spoiled: arguments that the operation overwrites and the rule does not differentiate.
         refuses: why a call cannot be differentiated by this rule; an empty text if it can.
     """
 
@@ -121,9 +116,9 @@ class Rule:
     keeps: Keeps = everything
     results: tuple[int, ...] = ()
     outputs: int | None = 1
-    unread: Callable[[Callable[[str], Any]], tuple[int, ...]] = lambda get: ()
-    spoiled: Callable[[Callable[[str], Any]], tuple[int, ...]] = lambda get: ()
-    refuses: Callable[[Callable[[str], Any]], str] = lambda get: ""
+    unread: Callable[[Get], tuple[int, ...]] | None = None
+    spoiled: Callable[[Get], tuple[int, ...]] | None = None
+    refuses: Callable[[Get], str] | None = None
 
 
 RULES: dict[str, Rule] = {}
@@ -151,7 +146,7 @@ def argument(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], name: st
     return args[position] if position < len(args) else default
 
 
-@lru_cache(maxsize=None)
+@cache
 def _schema(func: Any) -> dict[str, tuple[int, Any]]:
     arguments = func._schema.arguments
     return {a.name: (i, a.default_value if a.has_default_value() else None) for i, a in enumerate(arguments)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -13,11 +14,7 @@ Layout = tuple[tuple[int, ...], tuple[int, ...], int, torch.dtype]
 
 def layout(tensor: Tensor) -> Layout:
     """Return how a tensor lies in its storage."""
-    return (*_extent(tensor), tensor.dtype)
-
-
-def _extent(tensor: Tensor) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-    return tuple(tensor.size()), tensor.stride(), tensor.storage_offset()
+    return tensor.size(), tensor.stride(), int(tensor.storage_offset()), tensor.dtype
 
 
 @dataclass(eq=False, slots=True)
@@ -56,10 +53,7 @@ class Slot:
     @property
     def numel(self) -> int:
         """How many elements."""
-        count = 1
-        for length in self.layout[0]:
-            count *= length
-        return count
+        return math.prod(self.layout[0])
 
     @property
     def whole(self) -> bool:
