@@ -75,6 +75,16 @@ def test_an_exact_cap_passes_its_own_audit():
     assert found["capped_median"] == pytest.approx(1.0, abs=1e-3)
 
 
+def test_what_a_tiered_guard_leaves_out_is_in_the_lines_and_audited_all_the_same():
+    lines, _ = taken(lr=0.01, count=12, method="tiered")
+    skipped = [line for line in lines if line.way.startswith("skip")]
+    assert len(skipped) == 12 * outcome(lines, 1.0)["share_skipped"] > 0
+    assert [line.age for line in lines if not line.way.startswith("skip")] == [0] * (12 - len(skipped))
+    assert all(line.age > 0 for line in skipped)
+    exact, _ = taken(lr=0.01, count=12, method="exact")  # nothing is capped: the same run
+    assert [line.audited_ratio for line in lines] == pytest.approx([line.ratio for line in exact], rel=1e-4)
+
+
 def test_a_step_that_moves_nothing_is_no_step_to_audit():
     lines, _ = taken(lr=0.0)
     assert {line.status for line in lines} == {""}
