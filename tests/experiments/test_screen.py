@@ -87,7 +87,7 @@ def test_one_seed_shows_rows_several_show_summaries():
     assert "no run finished yet" in shown([])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("digits")])
 @pytest.mark.parametrize("seeds", [[7], [7, 8, 9]])
 def test_the_tables_of_the_default_runs_fit_80_columns_whole(name, seeds):
     text = shown(digits_rows(name, seeds), find(name), width=80)

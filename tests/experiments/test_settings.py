@@ -119,7 +119,7 @@ def test_a_record_of_settings_reads_back(name):
     assert kind.parse([assignment(key, value) for key, value in record.items()]) == kind()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("digits")])
 def test_the_optimizer_takes_every_setting_meant_for_it(name):
     import torch
 

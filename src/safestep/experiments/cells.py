@@ -32,5 +32,5 @@ def cell(value: Any, form: str = "") -> str:
         value = number(value)
     if isinstance(value, float):
         text = f"{value:{form}}" if form and abs(value) < _HUGE else ""
-        return text if text and (value == 0 or text.strip("-0.")) else plain_number(value)
+        return text if text and (value == 0 or text.strip("-0.%")) else plain_number(value)
     return str(value)

@@ -80,6 +80,7 @@ class Experiment(ABC, Generic[S]):
         settings: class of its settings.
         columns: of the table of rows, for one seed.
         summary_columns: of the table of summaries, for several.
+        summary_always: whether the summaries are the table for one seed too: they tell more than seeds apart.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Experiment(ABC, Generic[S]):
     settings: type[S]
     columns: tuple[Column, ...]
     summary_columns: tuple[Column, ...]
+    summary_always: bool = False
 
     @abstractmethod
     def runs(self, settings: S, seeds: Sequence[int]) -> list[Run]:
@@ -110,4 +112,15 @@ class Experiment(ABC, Generic[S]):
 
     @abstractmethod
     def summarise(self, rows: Sequence[Row]) -> list[Row]:
-        """Return one summary over the seeds for every label, in the order of the rows."""
+        """Return one summary over the seeds for every label, in the order of the rows, or what else they come to."""
+
+    def findings(self, rows: Sequence[Row], target: float) -> list[str]:
+        """Return what the rows say, one sentence each, for the top of the page.
+
+        Args:
+            rows: of results.json.
+            target: the r that was aimed at; nan where there is none.
+        """
+        from safestep.experiments.findings import findings  # here: its pictures' words load matplotlib
+
+        return findings(rows, target)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIGURES = "figures"
-SHOWN = ("training_loss", "test_accuracy", "effective_lr", "largest_ratio", "accuracy_over_seeds")
+SHOWN = ("training_loss", "test_accuracy", "effective_lr", "largest_ratio", "accuracy_over_seeds", "audited_ratios")
 """The figures of a page, in its order."""
 _NAMES = (*SHOWN, "overview")
 """All figures; the last repeats the others, for other places than the page."""
@@ -81,6 +81,9 @@ def _figures(results: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -
     if len({row["seed"] for row in rows}) > 1:
         figures["accuracy_over_seeds"] = single_figure()
         plots.accuracy_over_seeds(rows, ax=panel(figures["accuracy_over_seeds"]))
+    if audited := plots.audited_of(records):
+        figures["audited_ratios"] = single_figure()
+        plots.audited_ratios(audited, target=target, ax=panel(figures["audited_ratios"]))
     if pictures.keys() <= figures.keys():
         figures["overview"] = plots.overview(curves, target=target, title=str(results["experiment"]))
     return figures

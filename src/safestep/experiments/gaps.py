@@ -34,7 +34,10 @@ def gaps(results: Mapping[str, Any], directory: Path, drawn: Sequence[Picture]) 
             "continues it."
         )
     else:
-        labels = {label for label, _ in (*done, *begun)} | {row["label"] for row in results.get("summary", [])}
+        over_seeds = {
+            row["label"] for row in results.get("summary", []) if "seeds" in row
+        }  # others are of no one label
+        labels = {label for label, _ in (*done, *begun)} | over_seeds
         absent = {(label, seed) for label in labels for seed in results["seeds"]} - done
         found += [f"Rows are missing: {_named(absent)}."] if absent else []
     if begun:
@@ -64,7 +67,8 @@ def _epochs(records: Iterable[Mapping[str, Any]]) -> dict[_Key, int]:
     """Count the epochs that are kept of each run; a record of another kind shows that its run was begun."""
     epochs: dict[_Key, set[Any]] = {}
     for record in records:
-        epochs.setdefault((record.get("label"), record.get("seed")), set()).add(record.get("epoch"))
+        piece = record.get("epoch", record.get("first_step"))
+        epochs.setdefault((record.get("label"), record.get("seed")), set()).add(piece)
     return {key: len(seen - {None}) for key, seen in epochs.items()}
 
 

@@ -81,6 +81,7 @@ def _content(results: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     if len(seeds) > 1:
         columns = (*columns[:1], Column("seed", "seed"), *columns[1:])
     over_seeds = experiment.summary_columns if experiment else columns_of(summary)
+    summarised = bool(summary) and (len(seeds) > 1 or (experiment is not None and experiment.summary_always))
     drawn = pictures(directory / FIGURES)
     return {
         "name": results["experiment"],
@@ -89,10 +90,10 @@ def _content(results: Mapping[str, Any], directory: Path) -> dict[str, Any]:
         "settings": results["settings"],
         "seeds": seeds,
         "gaps": gaps(results, directory, drawn),
-        "findings": findings(rows, number(results["settings"].get("target"))),
+        "findings": (experiment.findings if experiment else findings)(rows, number(results["settings"].get("target"))),
         "pictures": drawn,
         "rows": table(columns, rows),
-        "summary": table(over_seeds, summary) if len(seeds) > 1 and summary else None,
+        "summary": table(over_seeds, summary) if summarised else None,
         "written": assignment,
         "begun": moment(results.get("started")),
         "took": duration(results.get("started"), results.get("finished")),

@@ -118,7 +118,7 @@ def tell(screen: Console, experiment: Experiment[Any] | None, results: Mapping[s
     rows, summary = results["rows"], results.get("summary", [])
     seeds = seeds_of(rows)
     several = len(seeds) > 1
-    shown = summary if several and summary else rows
+    shown = summary if summary and (several or (experiment is not None and experiment.summary_always)) else rows
     if experiment is None:
         columns = columns_of(shown)
     else:
@@ -149,6 +149,6 @@ def cell(value: Any, form: str) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         text = f"{value:{form or '.5g'}}"
-        lost = value != 0 and float(text) == 0  # every digit
+        lost = value != 0 and not text.strip("-0.%")  # every digit
         return f"{value:.3g}" if lost or abs(value) >= _HUGE else text
     return str(value)

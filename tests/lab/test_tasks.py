@@ -1,0 +1,68 @@
+"""Tasks: batches that repeat with their generator and draw from no other, losses and tests by hand."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from safestep.lab.tasks import digits_mlp, digits_transformer, text_gpt
+
+TASKS = [digits_mlp, digits_transformer, text_gpt]
+
+
+def first(task, count, size, seed=3):
+    return list(itertools.islice(task.batches(size, torch.Generator().manual_seed(seed)), count))
+
+
+@pytest.mark.parametrize("make", TASKS)
+def test_batches_repeat_and_draw_from_no_global_generator(make):
+    task = make(7)
+    before = torch.get_rng_state()
+    batches = first(task, 3, 5)
+    assert torch.equal(torch.get_rng_state(), before)
+    for ours, again in zip(batches, first(task, 3, 5), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(ours, again, strict=True))
+    assert not torch.equal(batches[0][0], first(task, 1, 5, seed=4)[0][0])
+    assert all(len(x) == len(y) == 5 for x, y in batches)
+
+
+def test_a_pass_over_the_digits_meets_every_image_once():
+    task = digits_mlp(7)
+    inputs = torch.cat([x for x, _ in first(task, 10, 1347 // 3)])
+    for start in (0, 1347, 2694):
+        met = inputs[start : start + 1347]
+        assert torch.equal(met.sum(1).sort().values, task.split.train_x.sum(1).sort().values)
+
+
+@pytest.mark.parametrize("make", TASKS)
+def test_loss_and_test_are_those_of_a_plain_loop(make):
+    task = make(7)
+    inputs, labels = first(task, 1, 6)[0]
+    chosen = task.model(inputs).log_softmax(-1).gather(-1, labels[..., None])
+    assert task.loss(inputs, labels).item() == pytest.approx(-chosen.mean().item(), rel=1e-5)
+    held, answers = task.held_out()
+    with torch.no_grad():
+        logits = task.model(held)
+    loss, accuracy = task.test()
+    assert accuracy == pytest.approx((logits.argmax(-1) == answers).double().mean().item(), rel=1e-6)
+    assert loss == pytest.approx(-logits.log_softmax(-1).gather(-1, answers[..., None]).mean().item(), rel=1e-5)
+    assert task.model.training
+
+
+@pytest.mark.parametrize("make", TASKS)
+def test_a_factor_of_one_changes_nothing_and_a_hundred_does(make):
+    task = make(7)
+    inputs, labels = first(task, 1, 6)[0]
+    assert torch.equal(task.logits(inputs, 1.0), task.model(inputs))
+    assert (task.logits(inputs, 100.0) - task.logits(inputs)).abs().max() > 0.5
+    assert task.loss(inputs, labels, 100.0) != task.loss(inputs, labels)
+
+
+def test_what_is_held_out_of_the_text_is_whole_and_in_order():
+    task = text_gpt(7)
+    inputs, labels = task.held_out()
+    assert torch.equal(inputs.flatten(), task.text.held_out[: inputs.numel()])
+    assert torch.equal(labels.flatten(), task.text.held_out[1 : inputs.numel() + 1])
+    assert len(task.text.held_out) - inputs.numel() <= 64
