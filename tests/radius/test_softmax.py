@@ -60,7 +60,7 @@ def test_r_is_the_largest_spread_over_pi():
     expected = dense_spreads(model, start, p, x).max().item() / math.pi
     assert report.ratio == pytest.approx(expected, rel=1e-12)
     assert report.exact
-    assert report.method == "forward-mode/train"
+    assert report.method == "tangents/train"
     length = math.hypot(*(d.norm().item() for d in p.values()))
     assert report.step_length == pytest.approx(length, rel=1e-12)
     assert report.radius == pytest.approx(length / expected, rel=1e-12)
@@ -159,7 +159,7 @@ def test_eval_mode_measures_the_model_as_it_is_evaluated():
         twin = nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7), nn.Dropout(0.5), nn.Linear(7, 4)).double()
         twin.load_state_dict(model.state_dict())
         reports[mode], start, p = step_with(twin, [(x, y)], radius=SoftmaxRadius(method="exact", mode=mode))
-        assert reports[mode].method == f"forward-mode/{mode}"
+        assert reports[mode].method == {"train": "tangents/train", "eval": "forward-mode/eval"}[mode]
     twin.eval()
     assert reports["eval"].ratio == pytest.approx(dense_spreads(twin, start, p, x).max().item() / math.pi, rel=1e-12)
     assert reports["train"].ratio != pytest.approx(reports["eval"].ratio, rel=1e-2)
