@@ -8,8 +8,10 @@ from torch import nn
 from torch.autograd import forward_ad
 from torch.nn.functional import cross_entropy
 
-from safestep import MeasurementError, SafestepWarning, Watch, attach
+from safestep import MeasurementError, SafestepWarning, SoftmaxRadius, Watch, attach
 from safestep.route import Route, as_state, from_state
+
+EXACT = SoftmaxRadius(method="exact")
 
 
 class Doubled(torch.autograd.Function):
@@ -83,14 +85,16 @@ class Decaying(nn.Module):
         return x / self.heat
 
 
-def one_step(layer, *, policy=None):
+def one_step(layer, *, policy=None, radius=None, parts=2):
+    """Attach and run one batch backward, in micro-batches: more than one are never taped, but run again."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 4), layer)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     start = {name: p.detach().clone() for name, p in model.named_parameters()}
-    guard = attach(model, optimizer, policy=policy)
+    guard = attach(model, optimizer, radius=EXACT if radius is None else radius, policy=policy)
     x, y = torch.randn(6, 5), torch.randint(0, 4, (6,))
-    cross_entropy(model(x), y).backward()
+    for inputs, labels in zip(x.chunk(parts), y.chunk(parts), strict=True):
+        cross_entropy(model(inputs), labels).backward()
     return model, optimizer, guard, start, x
 
 
@@ -123,16 +127,18 @@ def test_parameters_hidden_from_differentiation_are_found_out():
     assert guard.last.method == "difference/train"
 
 
-def test_a_forward_that_cannot_be_repeated_is_refused_and_the_step_undone():
+@pytest.mark.parametrize("method", ["exact", "probe", "tiered"])
+def test_a_forward_that_cannot_be_repeated_is_refused_and_the_step_undone(method):
     Fickle.calls = 0
-    model, optimizer, _, start, _ = one_step(Fickle())
+    model, optimizer, _, start, _ = one_step(Fickle(), radius=SoftmaxRadius(method=method, mode="eval"), parts=1)
     with pytest.raises(MeasurementError, match=r"layer '1' \(Fickle\).*no second forward.*Watch\(\)"):
         optimizer.step()
     assert all(torch.equal(p, start[name]) for name, p in model.named_parameters())
 
 
-def test_a_forward_that_draws_its_own_numbers_is_never_called_exact():
-    _, optimizer, guard, _, _ = one_step(OwnDice(), policy=Watch())
+@pytest.mark.parametrize("method", ["exact", "probe", "tiered"])
+def test_a_forward_that_draws_its_own_numbers_is_never_called_exact(method):
+    _, optimizer, guard, _, _ = one_step(OwnDice(), policy=Watch(), radius=SoftmaxRadius(method=method))
     with pytest.warns(SafestepWarning, match="no replay repeats the training forward"):
         optimizer.step()
     assert not guard.last.exact
@@ -145,7 +151,7 @@ def test_dropout_draws_the_same_mask_whatever_the_memory_layout(layout):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Dropout(0.5), nn.Flatten(), nn.Linear(36, 4)).to(memory_format=layout)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    guard = attach(model, optimizer, policy=Watch())
+    guard = attach(model, optimizer, radius=EXACT, policy=Watch())
     x = torch.randn(3, 1, 5, 5).to(memory_format=layout)
     cross_entropy(model(x), torch.tensor([0, 1, 2])).backward()
     optimizer.step()  # warnings are errors here
@@ -168,20 +174,25 @@ def test_a_dropout_mask_that_only_forward_mode_draws_otherwise_is_found_out():
     assert guard.last.method == "difference/train"
 
 
-def test_buffers_are_those_the_forward_started_from():
-    model, optimizer, guard, start, x = one_step(Decaying(), policy=Watch())
+@pytest.mark.parametrize("radius", [EXACT, SoftmaxRadius(method="probe")], ids=["exact", "probe"])
+def test_buffers_are_those_the_forward_started_from(radius):
+    precision = 1e-5 if radius is EXACT else 1e-3
+    model, optimizer, guard, start, x = one_step(Decaying(), policy=Watch(), radius=radius, parts=1)
     optimizer.step()
-    assert guard.last.ratio == pytest.approx(linear_ratio(model, start, x, factor=2.0), rel=1e-5)
-    assert guard.last.exact
+    assert guard.last.ratio == pytest.approx(linear_ratio(model, start, x, factor=2.0), rel=precision)
+    assert guard.last.exact is (radius is EXACT)
     assert model[1].heat == 0.5
     start = {name: p.detach().clone() for name, p in model.named_parameters()}
     model(x).logsumexp(-1).mean().backward()
     optimizer.step()
-    assert guard.last.ratio == pytest.approx(linear_ratio(model, start, x, factor=4.0), rel=1e-5)
+    assert guard.last.ratio == pytest.approx(linear_ratio(model, start, x, factor=4.0), rel=precision)
 
 
-def test_parameters_changed_between_forward_and_step_are_noticed():
-    model, optimizer, guard, _, _ = one_step(nn.Identity(), policy=Watch())
+@pytest.mark.parametrize("method", ["exact", "probe", "tiered"])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_parameters_changed_between_forward_and_step_are_noticed(parts, method):
+    radius = SoftmaxRadius(method=method)
+    model, optimizer, guard, _, _ = one_step(nn.Identity(), policy=Watch(), radius=radius, parts=parts)
     with torch.no_grad():
         model[0].weight += 1.0
     with pytest.warns(SafestepWarning, match="did the parameters change"):
@@ -189,12 +200,18 @@ def test_parameters_changed_between_forward_and_step_are_noticed():
     assert not guard.last.exact
 
 
-def test_a_change_between_forward_and_step_is_noticed_whenever_it_comes():
-    model, optimizer, guard, _, x = one_step(nn.Identity(), policy=Watch())
-    for _ in range(5):
+@pytest.mark.parametrize("method", ["exact", "probe"])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_change_between_forward_and_step_is_noticed_whenever_it_comes(parts, method):
+    """Whether the training pass is on a tape, run again, or probed; and not at every power of two alone."""
+    radius = SoftmaxRadius(method=method)
+    model, optimizer, guard, _, x = one_step(nn.Identity(), policy=Watch(), radius=radius, parts=parts)
+    for _ in range(6):
         optimizer.step()
-        model(x).logsumexp(-1).mean().backward()
-    assert all(report.exact for report in guard.history)
+        optimizer.zero_grad()
+        for piece in x.chunk(parts):
+            cross_entropy(model(piece), torch.arange(len(piece)) % 4).backward()
+    assert all(report.exact is (method == "exact") for report in guard.history)
     with torch.no_grad():
         model[0].weight += 1.0
     with pytest.warns(SafestepWarning, match="did the parameters change"):
@@ -216,7 +233,7 @@ def test_lbfgs_is_measured_where_its_step_started():
     torch.manual_seed(0)
     model = nn.Linear(5, 4)
     optimizer = torch.optim.LBFGS(model.parameters(), lr=0.5, max_iter=4)
-    guard = attach(model, optimizer)
+    guard = attach(model, optimizer, radius=EXACT)
     x, y = torch.randn(6, 5), torch.randint(0, 4, (6,))
     start = model.weight.detach().clone(), model.bias.detach().clone()
 
@@ -234,8 +251,8 @@ def test_lbfgs_is_measured_where_its_step_started():
 
 
 def test_a_confirmed_route_is_remembered_in_the_state():
-    _, optimizer, guard, _, _ = one_step(nn.Identity(), policy=Watch())
+    _, optimizer, guard, _, _ = one_step(nn.Identity(), policy=Watch(), parts=1)
     optimizer.step()
-    assert guard.state_dict()["radius"]["state"] == {"way": "forward-mode", "faithful": True, "uses": 1}
+    assert guard.state_dict()["radius"]["state"]["route"] == {"way": "tangents", "faithful": True, "uses": 1}
     assert from_state(as_state(Route("difference", False, 5))) == Route("difference", False, 5)
     assert from_state(None) == Route()

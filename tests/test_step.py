@@ -94,3 +94,110 @@ def test_bad_scales_are_refused(scale):
     step, _ = stepped([[1.0]], [[1.0]])
     with pytest.raises(ValueError, match="finite and not negative"):
         step.rescale(scale)
+
+
+# -- memory kept from step to step ------------------------------------------------------------------------------------
+
+
+def shaken(parameters, previous=None, index=0):
+    """One step that moves every parameter, over the memory of the previous one."""
+    step = Step(index, previous)
+    step.remember(parameters)
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.add_(torch.ones_like(parameter))
+    step.look(slope=True)
+    return step
+
+
+def test_the_next_step_writes_where_this_one_did():
+    parameters = [torch.nn.Parameter(torch.randn(3, 4)), torch.nn.Parameter(torch.randn(5))]
+    first = shaken(parameters)
+    places = [tensor.data_ptr() for tensor in first.start.values()]
+    scratch = {key: tensor.data_ptr() for key, tensor in first._scratch.items()}
+    before = [p.detach().clone() for p in parameters]
+    second = shaken(parameters, first, 1)
+    assert [tensor.data_ptr() for tensor in second.start.values()] == places
+    assert {key: tensor.data_ptr() for key, tensor in second._scratch.items()} == scratch
+    assert all(torch.equal(second.start[p], b) for p, b in zip(parameters, before, strict=True))
+
+
+def other_shape(parameter):
+    parameter.data = torch.randn(6, 2)
+
+
+def other_dtype(parameter):
+    parameter.data = parameter.data.double()
+
+
+def other_layout(parameter):
+    parameter.data = torch.randn(4, 3).T
+
+
+@pytest.mark.parametrize("change", [other_shape, other_dtype, other_layout])
+def test_a_parameter_that_has_changed_gets_memory_of_its_own_kind(change):
+    parameters = [torch.nn.Parameter(torch.randn(3, 4)), torch.nn.Parameter(torch.randn(5))]
+    first = shaken(parameters)
+    change(parameters[0])
+    before = parameters[0].detach().clone()
+    second = shaken(parameters, first, 1)
+    start = second.start[parameters[0]]
+    assert (start.shape, start.dtype, start.stride()) == (before.shape, before.dtype, before.stride())
+    assert torch.equal(start, before)
+    wide = parameters[0].detach().double() - before.double()
+    assert second.length == pytest.approx(math.hypot(wide.norm().item(), math.sqrt(5)), rel=1e-5)
+
+
+def test_parameters_that_come_and_go_leave_nothing_behind():
+    parameters = [torch.nn.Parameter(torch.randn(3, 4)), torch.nn.Parameter(torch.randn(5))]
+    first = shaken(parameters)
+    second = shaken(parameters[:1], first, 1)
+    assert list(second.start) == parameters[:1]
+    third = shaken(parameters, second, 2)
+    assert third.length == pytest.approx(math.sqrt(17), rel=1e-6)
+
+
+def test_after_a_step_that_was_forgotten_the_next_remembers_afresh():
+    """A step that raised half way: what it moved is where the next one starts."""
+    parameters = [torch.nn.Parameter(torch.zeros(4))]
+    step = Step(0)
+    step.remember(parameters)
+    with torch.no_grad():
+        parameters[0].fill_(7.0)
+    step.forget(parameters)
+    step.remember(parameters)
+    with torch.no_grad():
+        parameters[0].fill_(9.0)
+    assert step.length == 4.0
+    step.undo()
+    assert parameters[0].tolist() == [7.0] * 4
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64], ids=str
+)
+@pytest.mark.parametrize("again", [False, True])
+def test_an_undone_step_is_where_it_began_bit_for_bit(dtype, again):
+    parameters = [torch.nn.Parameter(torch.randn(7, 3).to(dtype)), torch.nn.Parameter(torch.randn(5).to(dtype))]
+    step = shaken(parameters) if again else None
+    before = [p.detach().clone() for p in parameters]
+    step = shaken(parameters, step)
+    with torch.no_grad():
+        parameters[0][0] = math.nan
+    step.undo()
+    assert all(torch.equal(p, b) for p, b in zip(parameters, before, strict=True))
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_a_scale_that_only_the_device_knows_does_the_same(dtype, scale):
+    parameters = [torch.nn.Parameter(torch.randn(7, 3).to(dtype))]
+    start = parameters[0].detach().clone()
+    step = shaken(parameters)
+    ended = parameters[0].detach().clone()
+    step.rescale_unread(torch.tensor(scale, dtype=torch.float64))
+    wanted = start.double() + scale * (ended.double() - start.double())
+    if scale in (0.0, 1.0):
+        assert torch.equal(parameters[0].detach(), wanted.to(dtype))
+    eps = torch.finfo(dtype).eps
+    assert ((parameters[0].double() - wanted).abs() <= 2 * eps * wanted.abs().clamp(min=1.0)).all()

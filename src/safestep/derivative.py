@@ -73,8 +73,8 @@ def recorded(seen: Seen, forward: Forward, line: Line) -> tuple[Tensor, Tensor]:
     names: dict[Tensor, str] = {parameter: name for name, parameter in bare(seen.model).named_parameters()}
     start = {parameter: line.start[name] for parameter, name in names.items() if name in line.start}
     value = forward.kept_logits()
-    if forward.tape is None or value is None:
-        raise TapeError("the forward was not recorded, or its logits have been overwritten since")
+    if forward.tape is None or value is None or seen.left(forward):
+        raise TapeError("the forward was not recorded, or its logits or the parameters have been overwritten since")
     with contextlib.ExitStack() as stack:
         for kind in {"cpu", value.device.type}:
             if torch.is_autocast_enabled(kind):  # what was cast in the forward is on the tape
@@ -116,7 +116,7 @@ def central_difference(
 
     value = logits(0.0)
     longest = max((d.abs().amax().item() for d in direction.values() if d.numel()), default=0.0)
-    if longest == 0.0:
+    if longest == 0.0 or not value.numel():
         return value, torch.zeros_like(value)
     aim = _AIM[dtype]
     eps = aim / longest

@@ -43,6 +43,7 @@ class Forward:
         logits: the logits themselves, by reference, where the radius wants them and they are small; else None.
         version: the version counter of ``logits``.
         tape: the operations of the forward, where the radius wants them; else None.
+        place: the sum of the version counters of the optimizers' parameters, which any write to one of them raises.
     """
 
     args: tuple[Any, ...]
@@ -60,6 +61,7 @@ class Forward:
     logits: Tensor | None = None
     version: int = 0
     tape: Tape | None = None
+    place: int = 0
 
     def kept_logits(self) -> Tensor | None:
         """Return the logits of the training forward if they were kept and nothing has been written to them since."""
@@ -94,6 +96,7 @@ class Seen:
         forwards: the forwards, oldest first.
         dropped: how many older forwards of the same step were not kept.
         problem: why a training forward was not recorded, or an empty text.
+        place: the sum of version counters where the step began, see `Forward.place`; None where nobody looked.
     """
 
     model: nn.Module
@@ -101,6 +104,11 @@ class Seen:
     forwards: list[Forward] = field(default_factory=list)
     dropped: int = 0
     problem: str = ""
+    place: int | None = None
+
+    def left(self, forward: Forward) -> bool:
+        """Return whether parameters were written to between a forward and the step, which begins elsewhere then."""
+        return self.place is not None and forward.place != self.place
 
     def effort(self) -> Tensor | None:
         """Return ``e`` summed over the forwards, a 0-d tensor; None where a forward's gradient was not seen.

@@ -73,13 +73,15 @@ class Guard:
         self._policy_state: State = None
         self._index = self._undone_in_a_row = 0
         self._said: set[str] = set()
-        self._step, self._counted, self._began = Step(0), 0, 0
+        self._step, self._counted, self._began, self._place = Step(0), 0, 0, 0
         self._withheld: dict[int, WithheldGradients] = {}
         self._pending: tuple[Step, Later, Foresight, list[Optimizer], tuple[float, ...]] | None = None
         self._wants = getattr(radius, "wants", Wants())
         keep = sum(parameter.nbytes for parameter in bare(model).parameters()) if self._wants.logits else 0
         moving = self._moving if self._wants.tape else None
-        self._recorder = ForwardRecorder(model, logits, self._entering, self._gradients, self._elsewhere, keep, moving)
+        self._recorder = ForwardRecorder(
+            model, logits, self._entering, self._gradients, self._elsewhere, keep, moving, self._version
+        )
         self._hooks = StepHooks(optimizers, self._before, self._between, self._after, self._abandoned)
         self._finalizer = weakref.finalize(self, _close, self._recorder.handles, self._sink)  # holds no guard
 
@@ -213,8 +215,10 @@ class Guard:
             if self.policy.writes:
                 raise AttachError(_IN_BACKWARD)
             self._say("in backward", _IN_BACKWARD)
-        self._step.remember(parameters_of(optimizer))
         self._began = self._version()
+        if not self._step.start:
+            self._place = self._began
+        self._step.remember(parameters_of(optimizer))
         if self._skip_nonfinite and closure is None and not is_scaler_step(optimizer):
             gradients = [p.grad for one in self._alive() for p in parameters_of(one) if p.grad is not None]
             if not all_finite(gradients):
@@ -234,6 +238,7 @@ class Guard:
 
     def _after(self, stepped: list[Optimizer]) -> None:
         step, seen = self._step, self._recorder.take(self._counted)
+        seen.place = self._place
         skipped, self._withheld = bool(self._withheld), {}
         self._step = Step(self._index)
         try:

@@ -43,6 +43,7 @@ class _Entry:
         generators: the random generators.
         versions: identity and version counter of every buffer.
         copies: the buffers that forwards are known to change.
+        place: see `Forward.place`.
     """
 
     given: _Arguments
@@ -51,6 +52,7 @@ class _Entry:
     generators: GeneratorStates
     versions: dict[str, tuple[int, int]]
     copies: dict[str, Tensor]
+    place: int
 
 
 @dataclass(slots=True)
@@ -96,6 +98,7 @@ class ForwardRecorder:
             they would, through the peak of backward: where they are large, they are not kept.
         moving: tells which parameters may move, if forwards are to be recorded on a tape; None for no tape. A step of
             several forwards is not taped: all their activations would have to be held.
+        place: tells the sum of the version counters of the parameters, see `Forward.place`.
     """
 
     def __init__(
@@ -107,8 +110,9 @@ class ForwardRecorder:
         elsewhere: Callable[[], bool],
         keep: int = 0,
         moving: Callable[[], Iterable[Tensor]] | None = None,
+        place: Callable[[], int] = lambda: 0,
     ) -> None:
-        self.model, self._keep, self._moving = model, keep, moving
+        self.model, self._keep, self._moving, self._place = model, keep, moving, place
         self.logits = logits or find_logits
         self._entering, self._gradients, self._elsewhere = entering, gradients, elsewhere
         self._seen = Seen(model, self.logits)
@@ -182,6 +186,7 @@ class ForwardRecorder:
             GeneratorStates.capture(),
             _versions(buffers),
             {name: buffers[name].detach().clone() for name in kept},
+            self._place(),
         )
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
@@ -225,6 +230,7 @@ class ForwardRecorder:
             logits=logits if tape is not None or self._small(logits) else None,
             version=logits._version,
             tape=tape,
+            place=entry.place,
         )
 
     def _small(self, logits: Tensor) -> bool:

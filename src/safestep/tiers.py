@@ -71,7 +71,7 @@ class Tiers:
             return "full"
         bound = track.bound(vitals) / target
         quiet = (
-            len(track.rates) == _KEPT
+            track.enough
             and self.margin * expected <= self.inside
             and bound <= self.bound
             and vitals.length <= self.length_jump * track.length
@@ -106,6 +106,11 @@ class Track:
     samples: bool | None = None
     repeats: bool = True
     alarmed: bool = False
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are measurements enough to leave one out."""
+        return len(self.rates) == _KEPT
 
     def expected(self, length: float) -> float:
         """Return ``R ||p||``; nan before the first measurement."""

@@ -212,7 +212,7 @@ def test_a_probe_of_the_loss_whose_gradients_are_dropped_does_not_enter_r(method
 
 @METHODS
 def test_an_unbounded_step_is_left_alone_too(method):
-    """Zero spread gives scale 1: bit-identical under a policy that scales everything else."""
+    """Zero spread gives scale 1: bit-identical; to a probe it is zero up to the rounding of the logits."""
     training = Training(ZOO["mlp"], ALL["SGD"])
     plain = Training(ZOO["mlp"], ALL["SGD"])
     for one in (training, plain):
@@ -225,5 +225,6 @@ def test_an_unbounded_step_is_left_alone_too(method):
     with said("not a softmax cross-entropy"):
         training.step()
     plain.step()
-    assert guard.last.status is Status.UNBOUNDED
+    assert guard.last.status is (Status.UNBOUNDED if method == "exact" else Status.INSIDE) or guard.last.ratio == 0.0
+    assert guard.last.ratio < 1e-6
     assert_untouched(training.everything(), plain.everything())

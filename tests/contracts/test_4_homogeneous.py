@@ -156,7 +156,7 @@ def test_r_of_whole_models_is_homogeneous_up_to_the_rounding_of_the_parameters(n
         assert wanted <= allowed
         return
     realised = {n: p.double() - start[n].double() for n, p in training.parameters().items()}
-    precision = max(ROUNDING[dtype], 1e-8 if case.warns else 0.0)  # differences in float64: see contract 2
+    precision = max(ROUNDING[dtype], 1e-8 if case.difference else 0.0)  # differences in float64: see contract 2
     assert abs(report.ratio - wanted) <= allowed + precision * wanted
     assert report.ratio == pytest.approx(twin_ratio(training, scene, realised), rel=precision, abs=1e-300)
 

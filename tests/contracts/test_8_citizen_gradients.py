@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from torch.optim import SGD
 
 from safestep import Cap, Pin, Status, Watch
-from zoo import ALL, ZOO, Recipe, Training, applied_ratio, pair
-from zoo.asserts import SLACK, assert_identical, assert_untouched
+from zoo import ALL, METHODS, ZOO, Recipe, Training, applied_ratio, pair
+from zoo.asserts import PRECISION, assert_identical, assert_untouched
 
 CLOSURE = Recipe("SGD-closure", SGD, 0.1, 100.0, {"momentum": 0.9}, closure=True)
 
@@ -34,7 +34,7 @@ def halves(training, parts=2):
 def test_accumulated_micro_batches_count_together(parts, extra):
     """The last micro-batch alone would miss the worst sample whenever it is in another one."""
     joined, training = pair("SGD", dtype=torch.float64)
-    whole, guard = joined.attach(policy=Watch()), training.attach(policy=Watch())
+    whole, guard = (one.attach(policy=Watch(), method="exact") for one in (joined, training))
     for _ in range(4):
         joined.step()
         halves(training, parts)
@@ -49,7 +49,7 @@ def test_accumulated_micro_batches_count_together(parts, extra):
 def test_accumulation_without_dropping_the_gradients():
     """zero_grad(set_to_none=False) between steps: only what backward reached since the last step counts."""
     joined, training = pair("SGD", dtype=torch.float64)
-    whole, guard = joined.attach(policy=Watch()), training.attach(policy=Watch())
+    whole, guard = (one.attach(policy=Watch(), method="exact") for one in (joined, training))
     training.backward()
     for _ in range(3):
         joined.step()
@@ -103,9 +103,10 @@ def test_a_gradient_scaler(recipe, on_nonfinite):
     assert set(guard.history["status"]) == {Status.INSIDE}
 
 
-def test_a_gradient_scaler_caps_what_it_unscaled():
+@METHODS
+def test_a_gradient_scaler_caps_what_it_unscaled(method):
     training = Training(ZOO["mlp"], ALL["SGD"], big=True)
-    guard = training.attach()
+    guard = training.attach(method=method)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
 
     def act():
@@ -116,15 +117,16 @@ def test_a_gradient_scaler_caps_what_it_unscaled():
         scaler.step(training.optimizers[0])
         scaler.update()
 
-    assert applied_ratio(training, act) == pytest.approx(1.0, rel=SLACK)
+    assert applied_ratio(training, act) == pytest.approx(1.0, rel=PRECISION[method])
     assert guard.last.status is Status.CAPPED
 
 
+@METHODS
 @pytest.mark.parametrize("name", ["mlp", "cnn", "dot-product"])
-def test_autocast_is_replayed_and_not_called_exact(name):
+def test_autocast_is_replayed_and_not_called_exact(name, method):
     """r under bfloat16 carries bfloat16's rounding: 2^-8 for each of a few products."""
     training = Training(ZOO[name], ALL["SGD"], big=True)
-    guard = training.attach()
+    guard = training.attach(method=method)
 
     def act():
         batch = training.case.batch(0, training.dtype)
@@ -138,9 +140,10 @@ def test_autocast_is_replayed_and_not_called_exact(name):
     assert not guard.last.exact
 
 
-def test_autocast_around_the_step_does_not_reach_the_replay():
+@METHODS
+def test_autocast_around_the_step_does_not_reach_the_replay(method):
     plain, training = pair("SGD")
-    one, other = plain.attach(policy=Watch()), training.attach(policy=Watch())
+    one, other = plain.attach(policy=Watch(), method=method), training.attach(policy=Watch(), method=method)
     plain.step()
     training.backward()
     with torch.autocast("cpu", torch.bfloat16):
@@ -148,10 +151,11 @@ def test_autocast_around_the_step_does_not_reach_the_replay():
     assert other.last.ratio == one.last.ratio
 
 
+@METHODS
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad, torch.autograd.profiler.profile])
-def test_the_step_may_run_in_any_mode(mode):
+def test_the_step_may_run_in_any_mode(mode, method):
     plain, training = pair("SGD", big=True)
-    one, other = plain.attach(), training.attach()
+    one, other = plain.attach(method=method), training.attach(method=method)
     plain.step()
     training.backward()
     with mode():
@@ -162,10 +166,11 @@ def test_the_step_may_run_in_any_mode(mode):
 # -- closures ---------------------------------------------------------------------------------------------------------
 
 
+@METHODS
 @pytest.mark.parametrize("policy", [Watch(), Cap(1e6), Cap(0.01), Pin(0.5)], ids=str)
-def test_a_closure_is_a_step_like_any_other(policy):
+def test_a_closure_is_a_step_like_any_other(policy, method):
     open_loop, closed = Training(ZOO["mlp"], ALL["SGD-momentum"], big=True), Training(ZOO["mlp"], CLOSURE, big=True)
-    one, other = open_loop.attach(policy=policy), closed.attach(policy=policy)
+    one, other = open_loop.attach(policy=policy, method=method), closed.attach(policy=policy, method=method)
     open_loop.steps(3)
     closed.steps(3)
     assert_identical(closed.parameters(), open_loop.parameters())
@@ -182,11 +187,12 @@ def test_a_closure_may_be_positional_or_a_keyword_and_its_loss_is_returned(keywo
     assert guard.last.status is Status.INSIDE
 
 
+@METHODS
 @pytest.mark.parametrize("recipe", [ALL["LBFGS"], ALL["LBFGS-wolfe"]], ids=str)
 @pytest.mark.parametrize("policy", [Cap(1e-6), Pin(1.0)], ids=str)
-def test_lbfgs_is_watched_whatever_the_policy(recipe, policy):
+def test_lbfgs_is_watched_whatever_the_policy(recipe, policy, method):
     plain, training = Training(ZOO["mlp"], recipe), Training(ZOO["mlp"], recipe)
-    guard = training.attach(policy=policy)
+    guard = training.attach(policy=policy, method=method)
     plain.steps(3)
     training.steps(3)
     assert_untouched(training.everything(), plain.everything())
@@ -198,7 +204,7 @@ def test_lbfgs_is_watched_whatever_the_policy(recipe, policy):
 def test_lbfgs_measures_the_whole_search_on_the_batch_it_saw():
     """One batch, so that every evaluation of the closure shows the samples r is over."""
     training = Training(ZOO["mlp"], ALL["LBFGS"], dtype=torch.float64)
-    guard = training.attach()
+    guard = training.attach(method="exact")
     assert guard.last is None
     ratio = applied_ratio(training, training.step)
     assert guard.last.ratio == pytest.approx(ratio, rel=1e-10)

@@ -7,8 +7,8 @@ import torch
 from torch.optim import SGD, Adam, lr_scheduler
 
 from safestep import Cap, Pin, Status, Watch
-from zoo import ALL, ZOO, Recipe, Training, applied_ratio, pair, recipes_for
-from zoo.asserts import SLACK, assert_identical, assert_untouched
+from zoo import ALL, METHODS, ZOO, Recipe, Training, applied_ratio, pair, recipes_for
+from zoo.asserts import PRECISION, assert_identical, assert_untouched
 
 EVERY = pytest.mark.parametrize("recipe", recipes_for(ZOO["mlp"]), ids=str)
 
@@ -110,13 +110,14 @@ def test_several_groups_and_one_more_after_attach():
     assert [len(report.lrs) for report in guard.history] == [2, 2, 3, 3]
 
 
-def test_a_group_added_after_attach_is_kept_inside_too():
+@METHODS
+def test_a_group_added_after_attach_is_kept_inside_too(method):
     training = Training(ZOO["mlp"], ALL["SGD"])
     first, last = training.model[0], training.model[-1]
     training.optimizers = [SGD(first.parameters(), lr=1e-3)]
-    guard = training.attach()
+    guard = training.attach(method=method)
     training.optimizers[0].add_param_group({"params": last.parameters(), "lr": 1e4})
-    assert applied_ratio(training, training.step) == pytest.approx(1.0, rel=SLACK)
+    assert applied_ratio(training, training.step) == pytest.approx(1.0, rel=PRECISION[method])
     assert guard.last.status is Status.CAPPED
 
 

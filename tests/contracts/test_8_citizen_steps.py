@@ -7,8 +7,8 @@ import torch
 from torch.optim import SGD, Adam
 
 from safestep import Cap, Status, Watch
-from zoo import ALL, ZOO, Recipe, Scene, Training, applied_ratio, pair, twin_ratio
-from zoo.asserts import SLACK, assert_identical, assert_untouched
+from zoo import ALL, METHODS, ZOO, Recipe, Scene, Training, applied_ratio, pair, twin_ratio
+from zoo.asserts import PRECISION, assert_identical, assert_untouched
 
 CLOSURE = Recipe("SGD-closure", SGD, 0.1, 100.0, {"momentum": 0.9}, closure=True)
 
@@ -22,9 +22,10 @@ def two_optimizers(training):
     return training
 
 
-def test_the_guard_acts_after_the_last_of_two_optimizers():
+@METHODS
+def test_the_guard_acts_after_the_last_of_two_optimizers(method):
     training = two_optimizers(Training(ZOO["mlp"], ALL["SGD"]))
-    guard = training.attach()
+    guard = training.attach(method=method)
     first, last = training.optimizers
     training.backward()
     start = training.parameters()
@@ -52,7 +53,7 @@ def test_two_optimizers_may_step_in_any_order(order):
 def test_one_of_two_optimizers_steps_twice():
     """The first round ends where it steps again, and is measured on the batch it was made on."""
     training = two_optimizers(Training(ZOO["mlp"], ALL["SGD"], dtype=torch.float64))
-    guard = training.attach(policy=Watch())
+    guard = training.attach(policy=Watch(), method="exact")
     alone, other = training.optimizers
     scenes, starts = [], []
     for _ in range(2):
@@ -114,7 +115,7 @@ def test_a_subclass_that_calls_super_is_one_step():
     plain, training = pair("SGD")
     for one in (plain, training):
         one.optimizers = [Subclass(one.model.parameters(), lr=0.1)]
-    guard = training.attach(policy=Cap(1e6))
+    guard = training.attach(policy=Cap(1e6), method="exact")
     plain.steps(3)
     ratio = applied_ratio(training, training.step)
     training.steps(2)
@@ -136,38 +137,43 @@ class Fails(SGD):
         return super().step(closure)
 
 
-def test_a_step_that_raised_is_recovered_from():
+@METHODS
+def test_a_step_that_raised_is_recovered_from(method):
     training = Training(ZOO["mlp"], ALL["SGD"])
     training.optimizers = [Fails(training.model.parameters(), lr=100.0)]
-    guard = training.attach()
+    guard = training.attach(method=method)
     Fails.fail = True
     with pytest.raises(RuntimeError, match="half way"):
         training.step()
     Fails.fail = False
     assert guard.last is None
-    assert applied_ratio(training, training.step) == pytest.approx(1.0, rel=SLACK)  # from where the step began
+    assert applied_ratio(training, training.step) == pytest.approx(
+        1.0, rel=PRECISION[method]
+    )  # from where the step began
     assert len(guard.history) == 1
 
 
-def test_a_closure_that_raised_is_recovered_from():
+@METHODS
+def test_a_closure_that_raised_is_recovered_from(method):
     training = Training(ZOO["mlp"], CLOSURE, big=True)
-    guard = training.attach()
+    guard = training.attach(method=method)
 
     def broken():
         raise RuntimeError("no data")
 
     with pytest.raises(RuntimeError, match="no data"):
         training.optimizers[0].step(broken)
-    assert applied_ratio(training, training.step) == pytest.approx(1.0, rel=SLACK)
+    assert applied_ratio(training, training.step) == pytest.approx(1.0, rel=PRECISION[method])
     assert len(guard.history) == 1
 
 
-def test_a_forward_that_raised_is_recovered_from():
+@METHODS
+def test_a_forward_that_raised_is_recovered_from(method):
     training = Training(ZOO["mlp"], ALL["SGD"], big=True)
-    guard = training.attach()
+    guard = training.attach(method=method)
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         training.model(torch.zeros(2, 9))
-    assert applied_ratio(training, training.step) == pytest.approx(1.0, rel=SLACK)
+    assert applied_ratio(training, training.step) == pytest.approx(1.0, rel=PRECISION[method])
     assert len(guard.history) == 1
 
 

@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import safestep
-from safestep import Status
-from zoo import ALL, ZOO, Training, applied_ratio, pair
-from zoo.asserts import SLACK
+from safestep import SoftmaxRadius, Status
+from zoo import ALL, METHODS, ZOO, Training, applied_ratio, pair
+from zoo.asserts import PRECISION
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
@@ -33,30 +33,33 @@ def test_compiled_models(backend, to):
     assert guard.history["applied_ratio"] == pytest.approx([1.0] * 3)
 
 
-def test_a_model_compiled_in_place():
+@METHODS
+def test_a_model_compiled_in_place(method):
     torch._dynamo.reset()
     training = Training(ZOO["mlp"], ALL["SGD"], big=True)
-    guard = training.attach()
+    guard = training.attach(method=method)
     training.model.compile(backend="eager")
-    assert applied_ratio(training, training.step) == pytest.approx(1.0, rel=SLACK)
+    assert applied_ratio(training, training.step) == pytest.approx(1.0, rel=PRECISION[method])
     assert guard.last.status is Status.CAPPED
 
 
-def test_data_parallel_without_devices():
+@METHODS
+def test_data_parallel_without_devices(method):
     training = Training(ZOO["mlp"], ALL["SGD"], big=True)
     wrapped = nn.DataParallel(training.model)
-    guard = safestep.attach(wrapped, training.optimizers)
+    guard = safestep.attach(wrapped, training.optimizers, radius=SoftmaxRadius(method=method))
     batch = training.case.batch(0, training.dtype)
 
     def act():
         F.cross_entropy(wrapped(*batch.args), batch.labels).backward()
         training.optimizers[0].step()
 
-    assert applied_ratio(training, act) == pytest.approx(1.0, rel=SLACK)
+    assert applied_ratio(training, act) == pytest.approx(1.0, rel=PRECISION[method])
     assert guard.last.status is Status.CAPPED
 
 
-def test_distributed_data_parallel_of_one(tmp_path):
+@METHODS
+def test_distributed_data_parallel_of_one(tmp_path, method):
     import torch.distributed as dist
 
     if not dist.is_available():
@@ -65,24 +68,25 @@ def test_distributed_data_parallel_of_one(tmp_path):
     try:
         training = Training(ZOO["mlp"], ALL["SGD"], big=True)
         wrapped = nn.parallel.DistributedDataParallel(training.model)
-        guard = safestep.attach(wrapped, training.optimizers)
+        guard = safestep.attach(wrapped, training.optimizers, radius=SoftmaxRadius(method=method))
         batch = training.case.batch(0, training.dtype)
 
         def act():
             F.cross_entropy(wrapped(*batch.args), batch.labels).backward()
             training.optimizers[0].step()
 
-        assert applied_ratio(training, act) == pytest.approx(1.0, rel=SLACK)
+        assert applied_ratio(training, act) == pytest.approx(1.0, rel=PRECISION[method])
         assert guard.last.status is Status.CAPPED
     finally:
         dist.destroy_process_group()
 
 
+@METHODS
 @pytest.mark.parametrize("wrap", [torch.func.functional_call])
-def test_a_functional_call_of_the_model_is_seen(wrap):
+def test_a_functional_call_of_the_model_is_seen(wrap, method):
     """Under functional_call the hooks fire, and its gradients may reach the parameters themselves."""
     training = Training(ZOO["mlp"], ALL["SGD"], big=True)
-    guard = training.attach()
+    guard = training.attach(method=method)
     batch = training.case.batch(0, training.dtype)
 
     def act():
@@ -90,5 +94,5 @@ def test_a_functional_call_of_the_model_is_seen(wrap):
         F.cross_entropy(wrap(training.model, parameters, batch.args), batch.labels).backward()
         training.optimizers[0].step()
 
-    assert applied_ratio(training, act) == pytest.approx(1.0, rel=SLACK)
+    assert applied_ratio(training, act) == pytest.approx(1.0, rel=PRECISION[method])
     assert guard.last.status is Status.CAPPED

@@ -11,6 +11,8 @@ from torch.nn.functional import cross_entropy
 
 from safestep import MeasurementError, SafestepWarning, SoftmaxRadius, Watch, attach
 
+EXACT = SoftmaxRadius(method="exact")
+
 
 def dense_spreads(model, start, displacement, x, weightless=None):
     """Spread of J p per sample by a dense Jacobian: one reverse pass for each logit."""
@@ -36,7 +38,7 @@ def step_with(model, batches, *, radius=None, lr=1.0, loss=cross_entropy, logits
     """One SGD step over micro-batches under a guard that watches; returns its report, and theta_0 and p by name."""
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     start = {name: p.detach().clone() for name, p in model.named_parameters()}
-    guard = attach(model, optimizer, radius=radius, policy=Watch(), logits=logits)
+    guard = attach(model, optimizer, radius=radius or EXACT, policy=Watch(), logits=logits)
     for x, y in batches:
         loss(model(x), y).backward()
     optimizer.step()
@@ -58,7 +60,7 @@ def test_r_is_the_largest_spread_over_pi():
     expected = dense_spreads(model, start, p, x).max().item() / math.pi
     assert report.ratio == pytest.approx(expected, rel=1e-12)
     assert report.exact
-    assert report.method == "forward-mode/train"
+    assert report.method == "tangents/train"
     length = math.hypot(*(d.norm().item() for d in p.values()))
     assert report.step_length == pytest.approx(length, rel=1e-12)
     assert report.radius == pytest.approx(length / expected, rel=1e-12)
@@ -86,7 +88,7 @@ def test_all_samples_count_where_none_has_a_gradient():
     model, (x, y) = small_mlp(), batch()
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0, weight_decay=0.1)  # moves without a gradient
     start = {name: p.detach().clone() for name, p in model.named_parameters()}
-    guard = attach(model, optimizer, policy=Watch())
+    guard = attach(model, optimizer, radius=EXACT, policy=Watch())
     (cross_entropy(model(x), y) * 0.0).backward()
     optimizer.step()
     p = {name: q.detach() - start[name] for name, q in model.named_parameters()}
@@ -115,7 +117,7 @@ class Masked(nn.Module):
 @pytest.mark.parametrize("quantile", [0.01, 0.5, 0.9, 1.0])
 def test_a_quantile_is_an_actual_sample_and_never_called_exact(quantile):
     model, (x, y) = small_mlp(), batch(10)
-    report, start, p = step_with(model, [(x, y)], radius=SoftmaxRadius(quantile=quantile))
+    report, start, p = step_with(model, [(x, y)], radius=SoftmaxRadius(method="exact", quantile=quantile))
     ordered = dense_spreads(model, start, p, x).sort().values / math.pi
     assert report.ratio == pytest.approx(ordered[max(math.ceil(quantile * 10), 1) - 1].item(), rel=1e-12)
     assert report.exact == (quantile == 1.0)
@@ -125,7 +127,7 @@ def test_a_quantile_is_an_actual_sample_and_never_called_exact(quantile):
 def test_sigmoid_head_on_one_output():
     model, (x, y) = small_mlp(classes=1), batch()
     loss = lambda z, y: nn.functional.binary_cross_entropy_with_logits(z[:, 0], (y > 1).double())  # noqa: E731
-    report, start, p = step_with(model, [(x, y)], radius=SoftmaxRadius(head="sigmoid"), loss=loss)
+    report, start, p = step_with(model, [(x, y)], radius=SoftmaxRadius(method="exact", head="sigmoid"), loss=loss)
     twin = nn.Sequential(model, Paired())
     start, p = ({f"0.{name}": t for name, t in d.items()} for d in (start, p))
     assert report.ratio == pytest.approx(dense_spreads(twin, start, p, x).max().item() / math.pi, rel=1e-12)
@@ -156,8 +158,8 @@ def test_eval_mode_measures_the_model_as_it_is_evaluated():
         torch.manual_seed(3)
         twin = nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7), nn.Dropout(0.5), nn.Linear(7, 4)).double()
         twin.load_state_dict(model.state_dict())
-        reports[mode], start, p = step_with(twin, [(x, y)], radius=SoftmaxRadius(mode=mode))
-        assert reports[mode].method == f"forward-mode/{mode}"
+        reports[mode], start, p = step_with(twin, [(x, y)], radius=SoftmaxRadius(method="exact", mode=mode))
+        assert reports[mode].method == {"train": "tangents/train", "eval": "forward-mode/eval"}[mode]
     twin.eval()
     assert reports["eval"].ratio == pytest.approx(dense_spreads(twin, start, p, x).max().item() / math.pi, rel=1e-12)
     assert reports["train"].ratio != pytest.approx(reports["eval"].ratio, rel=1e-2)
@@ -218,7 +220,8 @@ def test_an_empty_batch_is_an_error():
 
 
 @pytest.mark.parametrize(
-    "options", [{"method": "fast"}, {"head": "relu"}, {"mode": "test"}, {"quantile": 0.0}, {"quantile": 1.1}]
+    "options",
+    [{"method": "fast"}, {"head": "relu"}, {"mode": "test"}, {"quantile": 0.0}, {"quantile": 1.1}, {"sync": "always"}],
 )
 def test_options_are_checked_at_construction(options):
     with pytest.raises(ValueError, match=next(iter(options))):

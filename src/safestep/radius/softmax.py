@@ -144,7 +144,7 @@ class SoftmaxRadius:
             return None
         known = _Known.from_state(state)
         track, tiers, target = known.track, self.tiers, 1.0 if math.isnan(step.target) else step.target
-        if track.alarmed or not track.rates or track.age + 1 >= tiers.every:
+        if track.alarmed or not track.enough or track.age + 1 >= tiers.every:
             return None
         square, slope = step.sums(slope=True)
         length, effort = square.sqrt(), seen.effort()
