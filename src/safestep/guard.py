@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 import weakref
@@ -250,7 +251,7 @@ class Guard:
         step.index = self._index
         if not skipped and self._foreseen(step, seen, stepped):
             return
-        step.look(slope=self._wants.slope, effort=seen.effort() if self._wants.slope else None)
+        self._look(step, seen)
         if step.length == 0.0:  # nothing moved: not a step, unless it was kept from being one
             if skipped:
                 self._finish(self._report(step, _still(step, "the gradients are not finite"), Status.SKIPPED, 0.0))
@@ -312,6 +313,14 @@ class Guard:
         self._finish(StepReport.of(reading, status, length, scale, would, step.target, lrs))
         self._step, following.index = following, self._index
         self._undone(status, stepped)
+
+    def _look(self, step: Step, seen: Seen) -> None:
+        """Read what the step is; the radius knows what it will need."""
+        look = getattr(self.radius, "look", None)
+        if look is not None:
+            with contextlib.suppress(Exception):  # a target that fails: measuring will meet it again
+                self._aim(step)
+                look(step, seen, self._radius_state)
 
     def _aim(self, step: Step) -> None:
         step.target, step.always = self.policy.target_at(step.index), getattr(self.policy, "always", True)

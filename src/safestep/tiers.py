@@ -28,6 +28,9 @@ class Tiers:
         length_jump: growth of ``||p||`` since the last measurement above which a step is not skipped.
         effort_jump: growth of ``e`` since then, likewise.
         every: steps after which r is measured again in any case; at least 1.
+        sampled: a prediction ``R ||p||`` above this part of ``inside`` is not left to a sample; in [0, 1].
+        wired: the free bound is looked at from ``margin * R ||p||`` of this part of ``inside`` on; in [0, 1]. It costs
+            a look at every gradient, and a shorter step has the wider margin.
         rows: one in how many rows of the batch a sample takes; 1 never samples.
         floor: a sample is not believed below this part of ``R ||p||``.
 
@@ -49,12 +52,15 @@ class Tiers:
     length_jump: float = 3.0
     effort_jump: float = 2.0
     every: int = 16
+    sampled: float = 0.5
+    wired: float = 0.25
     rows: int = 4
     floor: float = 0.8
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         ranges = {"margin": (1.0, math.inf), "inside": (0.0, 1.0), "bound": (0.0, math.inf), "floor": (0.0, 1.0)}
+        ranges |= {"sampled": (0.0, 1.0), "wired": (0.0, 1.0)}
         ranges |= {"length_jump": (1.0, math.inf), "effort_jump": (1.0, math.inf)}
         for name, (low, high) in ranges.items():
             if not low <= getattr(self, name) <= high:
@@ -63,6 +69,11 @@ class Tiers:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"Tiers({name}={value!r}): expected a whole number of at least 1")
+
+    def needs_bound(self, track: Track, target: float) -> bool:
+        """Return whether the free bound is worth its price at the next step."""
+        expected = track.expected(track.length) / target
+        return not (track.enough and self.margin * expected < self.wired * self.inside)
 
     def choose(self, track: Track, vitals: Vitals, target: float) -> Tier:
         """Return how thoroughly a step must be measured."""
@@ -80,7 +91,8 @@ class Tiers:
         )
         if quiet:
             return "skip"
-        return "sample" if self.rows > 1 and track.samples is not False else "full"
+        sampled = self.rows > 1 and track.samples is not False and expected <= self.sampled * self.inside
+        return "sample" if sampled else "full"
 
 
 @dataclass(frozen=True, slots=True)

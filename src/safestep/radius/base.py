@@ -18,12 +18,10 @@ class Wants:
     """What a radius needs to know beyond the step and the forwards; whatever is not wanted costs nothing.
 
     Attributes:
-        slope: ``g.p`` of the step and ``e`` of its forwards, in ``step.vitals``.
         logits: the logits of the training forward, by reference, where they are no larger than the parameters.
         tape: what is needed to differentiate the training forward along the step without running it again.
     """
 
-    slope: bool = False
     logits: bool = False
     tape: bool = False
 
@@ -32,7 +30,7 @@ class Radius(Protocol):
     """Says how far a step goes, as the ratio r of its length to the longest length this radius allows.
 
     A radius is a frozen dataclass without state: one instance may serve many guards. It may have an attribute
-    ``wants``, a `Wants`.
+    ``wants``, a `Wants`, and a method ``look(step, seen, state)`` that calls ``step.look`` with what it needs.
     """
 
     def measure(self, step: Step, seen: Seen, state: State) -> tuple[Reading, State]:

@@ -99,13 +99,21 @@ class SoftmaxRadius:
     @property
     def wants(self) -> Wants:
         """What the method needs to know."""
-        exact = self.method == "exact"
-        return Wants(slope=not exact, logits=not exact and self.mode == "train", tape=exact and self.mode == "train")
+        exact, trained = self.method == "exact", self.mode == "train"
+        return Wants(logits=trained and not exact, tape=trained and exact)
 
     @property
     def exactly(self) -> SoftmaxRadius:
         """The same radius by the exact method, for an audit."""
         return replace(self, method="exact")
+
+    def look(self, step: Step, seen: Seen, state: State) -> None:
+        """Read off the step what the method needs to know of it."""
+        if self.method == "exact":
+            step.look()
+            return
+        slope = state is None or self.tiers.needs_bound(_Known.from_state(state).track, _target(step))
+        step.look(slope=slope and not step.always, effort=seen.effort())
 
     def measure(self, step: Step, seen: Seen, state: State) -> tuple[Reading, State]:
         """Return r of a step over the recorded forwards, and what was learned. See `Radius.measure`."""
@@ -116,7 +124,7 @@ class SoftmaxRadius:
         if self.method == "exact":
             reading, known = self._differentiated(step, seen, known)
             return reading, known.as_state()
-        target = 1.0 if math.isnan(step.target) else step.target
+        target = _target(step)
         whole = self.method == "probe" or step.always
         tier = "full" if whole or known.track.alarmed else self.tiers.choose(known.track, step.vitals, target)
         if tier == "skip":
@@ -143,10 +151,10 @@ class SoftmaxRadius:
         if self.sync == "auto" or self.method != "tiered" or step.always or state is None or not seen.forwards:
             return None
         known = _Known.from_state(state)
-        track, tiers, target = known.track, self.tiers, 1.0 if math.isnan(step.target) else step.target
+        track, tiers, target = known.track, self.tiers, _target(step)
         if track.alarmed or not track.enough or track.age + 1 >= tiers.every:
             return None
-        square, slope = step.sums(slope=True)
+        square, slope = step.sums(slope=tiers.needs_bound(track, target))
         length, effort = square.sqrt(), seen.effort()
         scale = (target / (tiers.margin * track.expected(1.0) * length)).clamp(max=1.0)
         scale = torch.where(torch.isfinite(length), scale, 0.0)
@@ -212,6 +220,10 @@ class _Known:
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> _Known:
         return cls(from_state(state["route"]), Track.from_state(state["track"]))
+
+
+def _target(step: Step) -> float:
+    return 1.0 if math.isnan(step.target) else step.target
 
 
 def _check_recorded(seen: Seen) -> None:
