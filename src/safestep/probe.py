@@ -14,8 +14,8 @@ from safestep.forward import Forward, Seen
 from safestep.replay import Mode, run
 from safestep.spreads import Spreads
 
-_AIM = 0.02
-"""Change of the logits to aim at, as a ratio: 0.06 nats, far above float32's rounding, and short enough for the logits
+_AIM = 0.01
+"""Change of the logits to aim at, as a ratio: 0.03 nats, far above float32's rounding, and short enough for the logits
 to be straight."""
 _ROUGH_AIM = 0.25
 """The same for logits of reduced precision, whose rounding is a thousand times larger."""
@@ -77,8 +77,8 @@ class Probe:
         r"""Return r of the step, or None if no difference tells it.
 
         Equation:
-            ``r = max spread(z(theta_0 + eps p) - z(theta_0)) / (pi eps)`` with ``eps = 0.02 / guess``, again with the r
-            just found while ``eps r`` is not near 0.02. A whole step is not probed: its logits curve and saturate.
+            ``r = max spread(z(theta_0 + eps p) - z(theta_0)) / (pi eps)`` with ``eps = 0.01 / guess``, again with the r
+            just found while ``eps r`` is not near 0.01. A whole step is not probed: its logits curve and saturate.
 
         Args:
             guess: about what r is, from earlier steps; nan or 0 if nobody knows.
