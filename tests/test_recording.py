@@ -152,7 +152,7 @@ def test_a_confident_sigmoid_sample_still_counts():
     model = nn.Linear(1, 1, bias=False)
     nn.init.constant_(model.weight, 20.0)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    guard = attach(model, optimizer, policy=Watch(), radius=SoftmaxRadius(head="sigmoid"))
+    guard = attach(model, optimizer, policy=Watch(), radius=SoftmaxRadius(method="exact", head="sigmoid"))
     x = torch.tensor([[1.0], [-0.001]])
     binary_cross_entropy_with_logits(model(x), torch.ones(2, 1)).backward()
     with torch.no_grad():

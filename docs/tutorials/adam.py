@@ -100,7 +100,8 @@ print(f"parameters: N = {N}")
 
 fresh = copy.deepcopy(model)  # the untrained network, for section 3
 optimizer = torch.optim.Adam(model.parameters(), lr=0.001)
-guard = safestep.attach(model, optimizer, policy=safestep.Watch(safestep.Cap(1.0)))
+exact = safestep.SoftmaxRadius(method="exact")  # r of every step; by default a guard measures as little as it can
+guard = safestep.attach(model, optimizer, radius=exact, policy=safestep.Watch(safestep.Cap(1.0)))
 
 for _ in range(EPOCHS):
     model.train()
@@ -185,7 +186,7 @@ for state, weights in (("untrained", fresh), ("trained", trained)):
         torch.manual_seed(SEED)
         model = copy.deepcopy(weights)
         optimizer = make(model.parameters())
-        with safestep.attach(model, optimizer, policy=safestep.Watch()) as guard:
+        with safestep.attach(model, optimizer, radius=exact, policy=safestep.Watch()) as guard:
             nn.functional.cross_entropy(model(x), labels).backward()
             if name == "random":
                 for parameter in model.parameters():
@@ -285,7 +286,7 @@ def spiked_run(policy: safestep.Policy) -> tuple[list[float], float, float, safe
     train_loader, test_loader = loaders(split)
     model = mlp()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.001)
-    guard = safestep.attach(model, optimizer, policy=policy)
+    guard = safestep.attach(model, optimizer, radius=exact, policy=policy)
     losses = []
     for _ in range(EPOCHS):
         model.train()
@@ -361,7 +362,7 @@ for label, target in targets.items():
     train_loader, test_loader = loaders(split)
     model = mlp()
     optimizer = torch.optim.Adam(model.parameters(), lr=1.0)  # drops out: Pin sets the length of each step
-    guard = safestep.attach(model, optimizer, policy=safestep.Pin(target))
+    guard = safestep.attach(model, optimizer, radius=exact, policy=safestep.Pin(target))
     for epoch in train(model, optimizer, guard, train_loader, test_loader, EPOCHS):  # the loop of section 2, recorded
         lines.append({"kind": "epoch", "label": label, "policy": "pin", "base_lr": None, "seed": SEED, **asdict(epoch)})
     last_steps[label] = guard.last

@@ -127,7 +127,8 @@ seed_everything(SEED)
 train_loader, test_loader = loaders(split)
 model = mlp()
 optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=MU)
-guard = safestep.attach(model, optimizer, policy=safestep.Watch())
+exact = safestep.SoftmaxRadius(method="exact")  # r of every step; by default a guard measures as little as it can
+guard = safestep.attach(model, optimizer, radius=exact, policy=safestep.Watch())
 
 buffer = {name: torch.zeros_like(parameter) for name, parameter in model.named_parameters()}  # our own copy of b
 gradient_lengths, buffer_lengths, gradient_ratios, buffer_ratios = [], [], [], []
@@ -298,7 +299,7 @@ def two_steps(policy: safestep.Policy, **options) -> tuple[list[safestep.StepRep
     seed_everything(SEED)
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=2.0, momentum=MU, **options)
-    guard = safestep.attach(model, optimizer, policy=policy)
+    guard = safestep.attach(model, optimizer, radius=exact, policy=policy)
     before = nn.utils.parameters_to_vector(model.parameters()).detach()
     for n in range(2):
         optimizer.zero_grad()
@@ -378,7 +379,13 @@ except safestep.MeasurementError as error:
 else:
     raise AssertionError("a guard must not guess")
 
-with safestep.attach(painter, optimizer, logits=lambda output: output["mask"].movedim(1, -1)) as guard:
+
+def mask(output: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return the logits with the classes last."""
+    return output["mask"].movedim(1, -1)
+
+
+with safestep.attach(painter, optimizer, radius=exact, logits=mask) as guard:
     losses = [paint_step(painter, optimizer) for _ in range(40)]
 shortened = sum(report.scale < 1 for report in guard.history)
 print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}; {shortened} of {len(guard.history)} steps shortened")
