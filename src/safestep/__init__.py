@@ -1,6 +1,7 @@
 """safestep measures how far a training step may go, in units that do not depend on the model, and keeps it inside."""
 
 from safestep._version import __version__
+from safestep.audit import Audit
 from safestep.errors import (
     AttachError,
     LogitsNotFoundError,
@@ -14,10 +15,12 @@ from safestep.policy import Cap, Pin, Policy, Watch
 from safestep.radius import Radius, SoftmaxRadius
 from safestep.reading import Reading, Status
 from safestep.record import History, JsonLines, StepReport
+from safestep.tiers import Tiers
 from safestep.wiring import attach
 
 __all__ = [
     "AttachError",
+    "Audit",
     "Cap",
     "Guard",
     "History",
@@ -34,6 +37,7 @@ __all__ = [
     "SoftmaxRadius",
     "Status",
     "StepReport",
+    "Tiers",
     "Watch",
     "__version__",
     "attach",

@@ -22,18 +22,38 @@ _LEAP = 1e6
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """The straight line ``theta_0 + t p`` in the parameters of one model, by name."""
+    """The straight line ``theta_0 + t p / unit`` in the parameters of one model, by name.
+
+    Attributes:
+        start: ``theta_0``.
+        end: ``theta_0 + p``, the parameters as they stand.
+        unit: divides the direction.
+    """
 
     start: dict[str, Tensor]
-    direction: dict[str, Tensor]
+    end: dict[str, Tensor]
+    unit: float = 1.0
 
     @classmethod
     def of(cls, step: Step, model: nn.Module, unit: float = 1.0) -> Line:
-        """Return the line of a step with ``p / unit`` as direction; parameters outside the model are left out."""
+        """Return the line of a step, before it is rescaled; parameters outside the model are left out."""
         names: dict[Tensor, str] = {parameter: name for name, parameter in bare(model).named_parameters()}
         start = {names[q]: tensor for q, tensor in step.start.items() if q in names}
-        direction = {names[q]: p if unit == 1.0 else p / unit for q, p in step.displacement.items() if q in names}
-        return cls(start, direction)
+        return cls(start, {names[q]: q.detach() for q in step.start if q in names}, unit)
+
+    def direction(self, name: str) -> Tensor:
+        """Return ``p / unit`` of one parameter, a fresh tensor."""
+        difference = self.end[name] - self.start[name]
+        return difference if self.unit == 1.0 else difference.div_(self.unit)
+
+    def directions(self) -> dict[str, Tensor]:
+        """Return ``p / unit`` of every parameter."""
+        return {name: self.direction(name) for name in self.start}
+
+    def at(self, t: float) -> dict[str, Tensor]:
+        """Return ``theta_0 + t p``, fresh tensors; the unit has no part in it."""
+        moved = torch._foreach_lerp(list(self.start.values()), list(self.end.values()), t) if self.start else []
+        return dict(zip(self.start, moved, strict=True))
 
 
 def forward_mode(seen: Seen, forward: Forward, mode: Mode, line: Line) -> tuple[Tensor, Tensor]:
@@ -44,7 +64,7 @@ def forward_mode(seen: Seen, forward: Forward, mode: Mode, line: Line) -> tuple[
     tangent can be lost in silence, which is why a guard checks what it measures against a difference.
     """
     with forward_ad.dual_level():
-        duals = {name: forward_ad.make_dual(start, line.direction[name]) for name, start in line.start.items()}
+        duals = {name: forward_ad.make_dual(start, line.direction(name)) for name, start in line.start.items()}
         value, tangent = forward_ad.unpack_dual(run(seen, forward, mode, duals, None))
     return value, torch.zeros_like(value) if tangent is None else tangent
 
@@ -61,7 +81,7 @@ def central_difference(
         MeasurementError: if no ``eps`` changes the logits by about as much, though some change them.
     """
     start = {name: tensor.to(dtype) for name, tensor in line.start.items()}
-    direction = {name: tensor.to(dtype) for name, tensor in line.direction.items()}
+    direction = {name: tensor.to(dtype) for name, tensor in line.directions().items()}
 
     def logits(t: float) -> Tensor:
         # Added to a clone, which keeps its memory layout: dropout draws along the layout.

@@ -21,7 +21,7 @@ the latter for reduced precision."""
 class Forward:
     """One forward of the model: what is needed to run it again, and what backward told of its logits.
 
-    Nothing of the logits' size is kept.
+    Nothing of the logits' size is copied.
 
     Attributes:
         args: positional arguments of the forward, by reference.
@@ -35,7 +35,12 @@ class Forward:
         stored: whether its backward left gradients in ``.grad``, rather than handing them to the caller.
         active: which samples have a gradient G = dL/dz, shape ``(*samples,)``; None where it could not be seen.
             Ignored labels and padding have rows of exact zeros.
-        imbalance: ``sum_i |sum_k G_ik| / ||G||_1``, 0 for a softmax loss, a 0-d tensor; None where G was not seen.
+        imbalance: ``sum_i |sum_k G_ik| / ||G||_1``, 0 for a softmax loss, a 0-d tensor; known in the first
+            step, None after it and where G was not seen.
+        effort: ``e = ||G||_1 / 2``, a 0-d tensor; None where G was not seen. For mean cross-entropy over labels it is
+            ``mean(1 - P_y)``.
+        logits: the logits themselves, by reference, where the radius wants them and they are small; else None.
+        version: the version counter of ``logits``.
     """
 
     args: tuple[Any, ...]
@@ -49,6 +54,13 @@ class Forward:
     stored: bool = False
     active: Tensor | None = None
     imbalance: Tensor | None = None
+    effort: Tensor | None = None
+    logits: Tensor | None = None
+    version: int = 0
+
+    def kept_logits(self) -> Tensor | None:
+        """Return the logits of the training forward if they were kept and nothing has been written to them since."""
+        return self.logits if self.logits is not None and self.logits._version == self.version else None
 
     def changed_inputs(self) -> bool:
         """Return whether an input tensor was overwritten in place since the forward."""
@@ -86,3 +98,15 @@ class Seen:
     forwards: list[Forward] = field(default_factory=list)
     dropped: int = 0
     problem: str = ""
+
+    def effort(self) -> Tensor | None:
+        """Return ``e`` summed over the forwards, a 0-d tensor; None where a forward's gradient was not seen.
+
+        The rows of G sum to zero, so ``|g.p| = |sum G.a| <= e max_i spread(a_i)``: a bound on r without a forward, for
+        any reduction, class weights or label smoothing, while the gradient comes through the logits alone.
+        """
+        efforts = [forward.effort for forward in self.forwards]
+        if not efforts or self.dropped:
+            return None
+        known = [effort for effort in efforts if effort is not None]
+        return torch.stack([e.to(known[0]) for e in known]).sum() if len(known) == len(efforts) else None

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from safestep.audit import Audit
 from safestep.checks import is_scaler_step
 from safestep.errors import AttachError, PoisonedOptimizerError, SafestepWarning
 from safestep.forward import Seen
@@ -23,7 +24,7 @@ from safestep.logits import LogitsFinder
 from safestep.nonfinite import STANDING_STILL, WithheldGradients, all_finite, describe_poison, parameters_of
 from safestep.policy import Policy
 from safestep.radius import Radius
-from safestep.radius.base import State
+from safestep.radius.base import State, Wants
 from safestep.reading import Reading, Status
 from safestep.record import History, JsonLines, Sink, StepReport, number
 from safestep.recorder import ForwardRecorder
@@ -74,7 +75,9 @@ class Guard:
         self._said: set[str] = set()
         self._step, self._counted, self._began = Step(0), 0, 0
         self._withheld: dict[int, WithheldGradients] = {}
-        self._recorder = ForwardRecorder(model, logits, self._entering, self._gradients, self._elsewhere)
+        self._wants = getattr(radius, "wants", Wants())
+        keep = sum(parameter.nbytes for parameter in bare(model).parameters()) if self._wants.logits else 0
+        self._recorder = ForwardRecorder(model, logits, self._entering, self._gradients, self._elsewhere, keep)
         self._hooks = StepHooks(optimizers, self._before, self._between, self._after, self._abandoned)
         self._finalizer = weakref.finalize(self, _close, self._recorder.handles, self._sink)  # holds no guard
 
@@ -117,7 +120,7 @@ class Guard:
         The history is not part of it; the log is the complete record.
         """
         return {
-            "version": 1,
+            "version": 2,
             "step": self._index,
             "undone_in_a_row": self._undone_in_a_row,
             "radius": {"name": type(self.radius).__name__, "state": self._radius_state},
@@ -144,6 +147,30 @@ class Guard:
         self._index, self._undone_in_a_row = int(state["step"]), int(state["undone_in_a_row"])
         self._radius_state, self._policy_state = state["radius"]["state"], state["policy"]["state"]
         self._step = Step(self._index)
+
+    def audit(self, fraction: float = 1.0) -> Audit:
+        """Measure a share of the steps again, exactly, after they were applied; training stays what it is.
+
+        Args:
+            fraction: the share of the coming steps to audit, in (0, 1].
+
+        Returns:
+            The audit: how many steps went beyond the target and how far. ``print`` it at any time. The records of
+            audited steps have a column ``audited_ratio``.
+
+        Raises:
+            ValueError: for a fraction outside (0, 1].
+
+        Example:
+            >>> import torch, safestep
+            >>> model = torch.nn.Linear(4, 3)
+            >>> guard = safestep.attach(model, torch.optim.SGD(model.parameters(), lr=0.1))
+            >>> guard.audit(0.1)
+            <audit: no step audited yet>
+        """
+        audit = Audit(getattr(self.radius, "exactly", self.radius), fraction)
+        self._probes = (*self._probes, audit)
+        return audit
 
     # -- before a step --------------------------------------------------------------------------------------------
 
@@ -195,9 +222,11 @@ class Guard:
         step, seen = self._step, self._recorder.take(self._counted)
         skipped, self._withheld = bool(self._withheld), {}
         self._step = Step(self._index)
+        step.look(slope=self._wants.slope, effort=seen.effort() if self._wants.slope else None)
         if step.length == 0.0:  # nothing moved: not a step, unless it was kept from being one
             if skipped:
                 self._finish(self._report(step, _still(step, "the gradients are not finite"), Status.SKIPPED, 0.0))
+            self._step = Step(self._index, step)
             return
         try:
             report = self._decide(step, seen, stepped)
@@ -206,6 +235,7 @@ class Guard:
                 step.undo()  # never leave an unmeasured step in place
             raise
         self._finish(self._probe(step, seen, report))
+        self._step = Step(self._index, step)  # takes over the memory of this one
         if report.status is Status.UNDONE:
             self._mourn(stepped)
         else:
@@ -215,12 +245,12 @@ class Guard:
         if not math.isfinite(step.length):
             return self._refuse(step, _still(step, "the step is not finite"))
         try:
+            step.target, step.always = self.policy.target_at(step.index), getattr(self.policy, "always", True)
             reading, radius_state = self.radius.measure(step, seen, self._radius_state)
             if not reading.finite:
                 return self._refuse(step, replace(reading, message="r is not finite"))
             would = self.policy.would(reading, self._policy_state)
             scale, policy_state = self.policy.scale(reading, self._policy_state)
-            target = self.policy.target_at(step.index)
         except Exception as error:
             if self.policy.writes:
                 raise
@@ -229,9 +259,9 @@ class Guard:
         self._radius_state, self._policy_state = radius_state, policy_state
         if any(isinstance(optimizer, LBFGS) for optimizer in stepped):
             reading = replace(reading, message=reading.message or "LBFGS searches its own step: watched, not scaled")
-            return self._report(step, reading, Status.WATCHED, 1.0, would, target)
+            return self._report(step, reading, Status.WATCHED, 1.0, would, step.target)
         step.rescale(scale)
-        return self._report(step, reading, self._status(reading, scale), scale, would, target)
+        return self._report(step, reading, self._status(reading, scale), scale, would, step.target)
 
     def _status(self, reading: Reading, scale: float) -> Status:
         if not self.policy.writes:

@@ -42,6 +42,7 @@ class Reading:
         exact: whether ``ratio`` is what its definition says, and not an estimate, a quantile or a reduced-precision
             value.
         message: what the user should know of this reading, or an empty text.
+        age: steps since r was last measured; 0 if it was measured at this one, else ``ratio`` is a prediction.
     """
 
     step: int
@@ -49,11 +50,12 @@ class Reading:
     method: str
     exact: bool = True
     message: str = ""
+    age: int = 0
 
     @property
     def unbounded(self) -> bool:
         """Whether the step moves nothing that this radius looks at, so that no length is too long."""
-        return self.ratio == 0.0
+        return self.ratio == 0.0 and self.age == 0
 
     @property
     def finite(self) -> bool:

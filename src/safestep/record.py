@@ -43,6 +43,7 @@ class StepReport:
         method: how r was measured.
         exact: whether r is what its definition says, not an estimate or a quantile.
         message: what the user should know of this step.
+        age: steps since r was last measured: 0 if at this one, else ``ratio`` is a prediction.
         extras: what the probes added, by name.
     """
 
@@ -61,6 +62,7 @@ class StepReport:
     method: str
     exact: bool
     message: str = ""
+    age: int = 0
     extras: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -83,7 +85,7 @@ class StepReport:
             would_scale=would_scale,
             applied_ratio=scale * reading.ratio if scale > 0.0 else 0.0,  # 0 times nan would be nan
             target=target,
-            radius=math.inf if reading.unbounded else length / reading.ratio,
+            radius=length / reading.ratio if reading.ratio != 0.0 else math.inf,
             step_length=length,
             applied_length=scale * length if scale > 0.0 else 0.0,
             lrs=lrs,
@@ -91,6 +93,7 @@ class StepReport:
             method=reading.method,
             exact=reading.exact,
             message=reading.message,
+            age=reading.age,
         )
 
     @property
@@ -106,8 +109,9 @@ class StepReport:
 
     def __str__(self) -> str:
         """Return one readable line."""
+        about = "~" if self.age else ""
         text = (
-            f"step {self.step}: {self.status}  r {self.ratio:.4g} -> {self.applied_ratio:.4g}  "
+            f"step {self.step}: {self.status}  r {about}{self.ratio:.4g} -> {self.applied_ratio:.4g}  "
             f"(scale {self.scale:.4g})  ρ {self.radius:.4g}  ‖p‖ {self.step_length:.4g}  "
             f"effective lr {self.effective_lr:.4g}  [{self.method or 'not measured'}]"
         )

@@ -57,6 +57,8 @@ class ForwardRecorder:
             gone before the next forward (a skipped scaler step, a probe of the loss) does not count.
         elsewhere: tells whether the model is being run at other parameters than those the step starts from (a line
             search); such forwards do not count.
+        keep: how many bytes of logits may be held from the forward to the step, by reference. They live longer than
+            they would, through the peak of backward: where they are large, they are not kept.
     """
 
     def __init__(
@@ -66,14 +68,16 @@ class ForwardRecorder:
         entering: Callable[[], None],
         gradients: Callable[[], bool],
         elsewhere: Callable[[], bool],
+        keep: int = 0,
     ) -> None:
-        self.model = model
+        self.model, self._keep = model, keep
         self.logits = logits or find_logits
         self._entering, self._gradients, self._elsewhere = entering, gradients, elsewhere
         self._seen = Seen(model, self.logits)
         self._entries: list[_Entry | None] = []  # a model may call itself
         self._overwrites: bool | None = None  # whether forwards write to their inputs; unknown before the first
         self._volatile: set[str] | None = None  # buffers that forwards change; unknown before the first
+        self._new = True  # no step has been taken yet
         self.handles = (
             # First, since a replay runs the user's pre-hooks again; always, since a forward may raise.
             model.register_forward_pre_hook(_Hook(self._before), with_kwargs=True, prepend=True),
@@ -95,6 +99,7 @@ class ForwardRecorder:
         seen = self._seen
         self._seen = Seen(self.model, self.logits, seen.forwards[count:])
         seen.forwards = seen.forwards[:count]
+        self._new = self._new and not seen.forwards
         return seen
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -151,7 +156,13 @@ class ForwardRecorder:
             entry.generators,
             _autocast_in_force(logits.device.type),
             logits.amax(-1),
+            logits=logits if self._small(logits) else None,
+            version=logits._version,
         )
+
+    def _small(self, logits: Tensor) -> bool:
+        held = sum(f.logits.nbytes for f in self._seen.forwards if f.logits is not None)
+        return held + logits.nbytes <= self._keep
 
     def _listen(self, forward: Forward, logits: Tensor, output: Any) -> None:
         outputs = [t for t in tensors_in(output) if t.requires_grad]
@@ -182,7 +193,10 @@ class ForwardRecorder:
         rows = torch.linalg.vector_norm(gradient, 1, dim=-1)  # a reduction: no second tensor of the logits' size
         active = rows != 0
         forward.active = active if forward.active is None else forward.active | active
-        forward.imbalance = gradient.sum(-1).abs().sum() / rows.sum()
+        total = rows.sum()
+        if self._new:  # a property of the loss: once is enough
+            forward.imbalance = gradient.sum(-1).abs().sum() / total
+        forward.effort = total / 2 if forward.effort is None else forward.effort + total / 2
 
 
 class _Hook:

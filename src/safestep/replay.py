@@ -63,18 +63,22 @@ def run(seen: Seen, forward: Forward, mode: Mode, tensors: Mapping[str, Tensor],
 
 
 @contextlib.contextmanager
-def no_trace(model: nn.Module) -> Iterator[None]:
+def no_trace(model: nn.Module, *, differentiable: bool = True) -> Iterator[None]:
     """Leave the model, the generators and torch's global switches as they were, whatever a forward does inside.
 
     Attributes of modules (flags, counters, tensors a layer caches on itself) come back by reference, generators that
     a layer owns by state. Beyond it are a list or dict that a forward mutates in place, and what the user's own
     forward hooks do when they fire again. Warnings are not filtered: Python would forget which it has shown.
+
+    Args:
+        model: the model that is run inside.
+        differentiable: choose kernels that have a forward derivative; False keeps those of training.
     """
     attributes = [(module, dict(vars(module))) for module in model.modules()]
     owned = (value for _, before in attributes for value in before.values() if type(value) is torch.Generator)
     generators = [(generator, generator.get_state()) for generator in owned]
     try:
-        with _ONE_AT_A_TIME, torch.no_grad(), preserved_generators(), _differentiable_kernels(model):
+        with _ONE_AT_A_TIME, torch.no_grad(), preserved_generators(), _kernels(model, differentiable):
             yield
     finally:
         for generator, state in generators:
@@ -89,18 +93,19 @@ def no_trace(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _differentiable_kernels(model: nn.Module) -> Iterator[None]:
-    """Choose kernels that have a forward derivative: eager, plain attention, no fused encoder, no oneDNN LSTM."""
+def _kernels(model: nn.Module, differentiable: bool) -> Iterator[None]:
+    """Run eagerly; on request without fused attention, fused encoder and oneDNN's LSTM, which have no derivative."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        if (fastpath := torch.backends.mha.get_fastpath_enabled()) is True:
-            torch.backends.mha.set_fastpath_enabled(False)
-            stack.callback(torch.backends.mha.set_fastpath_enabled, fastpath)
-        if torch.backends.mkldnn.enabled and any(isinstance(m, nn.LSTM) for m in model.modules()):
-            torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
-            stack.callback(setattr, torch.backends.mkldnn, "enabled", True)
         if "torch._dynamo" in sys.modules:  # nothing can be compiled without it, and importing it takes seconds
             stack.enter_context(torch.compiler.set_stance("force_eager"))
+        if differentiable:
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        if torch.backends.mha.get_fastpath_enabled() is True:  # in training the fast path is never taken
+            torch.backends.mha.set_fastpath_enabled(False)
+            stack.callback(torch.backends.mha.set_fastpath_enabled, True)
+        if differentiable and torch.backends.mkldnn.enabled and any(isinstance(m, nn.LSTM) for m in model.modules()):
+            torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
+            stack.callback(setattr, torch.backends.mkldnn, "enabled", True)
         yield
 
 

@@ -4,16 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from safestep.magnitude import Scratch, magnitude
 
 Parameters = dict[Tensor, Tensor]
 """A tensor for each parameter, keyed by the parameter object itself."""
 
 _LARGEST_LERP_WEIGHT = 1e30
 """Above this a weight may overflow in float32, the arithmetic type of ``lerp``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """What can be read off a step without a forward.
+
+    Attributes:
+        length: ``tau = ||p||_2`` over all parameters, in units of the parameters; nan or inf where ``p`` is.
+        slope: ``g.p``, the change of the loss to first order; None where it was not asked for or cannot be had.
+        effort: ``e``, see `safestep.forward.Seen.effort`; None likewise.
+    """
+
+    length: float
+    slope: float | None = None
+    effort: float | None = None
 
 
 class Step:
@@ -25,12 +43,21 @@ class Step:
 
     Args:
         index: number of the step, from 0.
+        previous: the step before it, whose memory this one takes over; that step must not be used any more.
+
+    Attributes:
+        start: the parameters before the step, one detached copy each. Valid until the next step begins.
+        target: the r that the policy aims at in this step; nan where it aims at none.
+        always: whether the policy scales steps that are inside the target too, so that r matters at any size.
     """
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, previous: Step | None = None) -> None:
         self.index = index
         self.start: Parameters = {}
-        """The parameters before the step, one detached copy each."""
+        self.target, self.always = math.nan, True
+        self._spare: Parameters = previous.start if previous else {}
+        self._scratch: Scratch = previous._scratch if previous else {}
+        self._vitals: Vitals | None = None
 
     @torch.no_grad()
     def remember(self, parameters: Iterable[Tensor]) -> None:
@@ -38,14 +65,62 @@ class Step:
 
         A frozen parameter without a gradient stays where it is under any optimizer, and needs no copy.
         """
+        known: Parameters = {}
         for parameter in parameters:
-            if parameter not in self.start and (parameter.requires_grad or parameter.grad is not None):
+            if parameter in self.start or not (parameter.requires_grad or parameter.grad is not None):
+                continue
+            memory = self._spare.pop(parameter, None)
+            if memory is not None and _alike(memory, parameter):
+                self.start[parameter] = known[parameter] = memory
+            else:
                 self.start[parameter] = parameter.detach().clone()
+        if known:
+            torch._foreach_copy_(list(known.values()), list(known))
 
     def forget(self, parameters: Iterable[Tensor]) -> None:
         """Drop the copies of parameters, after a step that failed half way."""
         for parameter in parameters:
             self.start.pop(parameter, None)
+
+    def look(self, *, slope: bool = False, effort: Tensor | None = None) -> Vitals:
+        """Read from the device, in one piece, how long the step is and what else is asked for.
+
+        Args:
+            slope: whether ``g.p`` is wanted.
+            effort: a 0-d tensor to read along with it, see `safestep.forward.Seen.effort`.
+        """
+        square, product = self.sums(slope=slope)
+        asked = [number for number in (square, product, effort) if number is not None]
+        values = iter(torch.stack([number.to(square) for number in asked]).tolist())
+        self._vitals = Vitals(
+            self._checked(math.sqrt(next(values))),
+            None if product is None else next(values),
+            None if effort is None else next(values),
+        )
+        return self._vitals
+
+    def sums(self, *, slope: bool) -> tuple[Tensor, Tensor | None]:
+        """Return ``||p||^2`` and ``g.p`` as 0-d tensors on the device, see `safestep.magnitude.magnitude`."""
+        if not any(parameter.numel() for parameter in self.start):
+            return torch.zeros((), dtype=torch.float64), None
+        return magnitude(self.start, self._scratch, slope=slope)
+
+    @property
+    def vitals(self) -> Vitals:
+        """What `look` read; only the length if nobody looked before."""
+        return self._vitals or self.look()
+
+    @property
+    def length(self) -> float:
+        """``tau = ||p||_2`` over all parameters, in units of the parameters; nan or inf where ``p`` is."""
+        return self.vitals.length
+
+    def _checked(self, length: float) -> float:
+        if 0.0 < length < math.inf:
+            return length
+        # A float32 sum of squares overflows above 1e19 and underflows below 1e-23: look again in float64.
+        pieces = (q.detach() - start for q, start in self.start.items())
+        return math.hypot(*(torch.linalg.vector_norm(piece, dtype=torch.float64).item() for piece in pieces))
 
     @cached_property
     def displacement(self) -> Parameters:
@@ -55,18 +130,11 @@ class Step:
             difference = torch._foreach_sub(moved, list(self.start.values())) if moved else []
         return dict(zip(self.start, difference, strict=True))
 
-    @cached_property
-    def length(self) -> float:
-        """``tau = ||p||_2`` over all parameters, in units of the parameters; nan or inf where ``p`` is."""
-        pieces = [p for p in self.displacement.values() if p.numel()]
-        if not pieces:
-            return 0.0
-        norms = torch._foreach_norm(pieces)
-        length = math.hypot(*torch.stack([n.double().to(norms[0].device) for n in norms]).tolist())
-        if length > 0.0 and math.isfinite(length):
-            return length
-        # A float32 sum of squares overflows above 1e19 and underflows below 1e-23: look again in float64.
-        return math.hypot(*(torch.linalg.vector_norm(p, dtype=torch.float64).item() for p in pieces))
+    def applied(self) -> Step:
+        """Return the step as the parameters stand now, after `rescale`; it shares this one's start."""
+        step = Step(self.index)
+        step.start, step.target, step.always = self.start, self.target, self.always
+        return step
 
     @torch.no_grad()
     def rescale(self, scale: float) -> None:
@@ -95,3 +163,12 @@ class Step:
     def undo(self) -> None:
         """Put the parameters back where the step started."""
         self.rescale(0.0)
+
+
+def _alike(memory: Tensor, parameter: Tensor) -> bool:
+    return (
+        memory.shape == parameter.shape
+        and memory.dtype == parameter.dtype
+        and memory.device == parameter.device
+        and memory.stride() == parameter.stride()
+    )

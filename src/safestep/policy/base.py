@@ -22,10 +22,17 @@ class Policy(Protocol):
         writes: whether the guard may change parameters on the policy's behalf. A policy that only watches never
             causes a write and never an error.
         scaled: the status of a step whose scale is not 1.
+        always: whether steps inside the target are scaled too, so that r has to be known however small it is. A policy
+            without this attribute is taken to.
     """
 
     writes: ClassVar[bool]
     scaled: ClassVar[Status]
+
+    @property
+    def always(self) -> bool:
+        """Whether steps inside the target are scaled too."""
+        ...
 
     def scale(self, reading: Reading, state: State) -> tuple[float, State]:
         """Return the scale ``s`` of the step (finite, at least 0), and what to pass in at the next step."""

@@ -36,6 +36,7 @@ class Cap:
 
     writes: ClassVar[bool] = True
     scaled: ClassVar[Status] = Status.CAPPED
+    always: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Check the target."""

@@ -44,6 +44,7 @@ class Pin:
 
     writes: ClassVar[bool] = True
     scaled: ClassVar[Status] = Status.PINNED
+    always: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Check the target."""

@@ -42,6 +42,11 @@ class Watch:
         if self.policy is not None and not hasattr(self.policy, "would"):
             raise ValueError(f"Watch({self.policy!r}): expected a policy such as Cap(1.0), or nothing")
 
+    @property
+    def always(self) -> bool:
+        """Whether the watched policy scales steps inside its target; False without one."""
+        return getattr(self.policy, "always", True) if self.policy else False
+
     def target_at(self, step: int) -> float:
         """Return the target of the watched policy; nan without one."""
         return self.policy.target_at(step) if self.policy else math.nan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from safestep.forward import Seen
@@ -12,17 +13,34 @@ State = dict[str, Any] | None
 """What a radius or policy remembers from step to step: plain data, kept by the guard; None at the first step."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wants:
+    """What a radius needs to know beyond the step and the forwards; whatever is not wanted costs nothing.
+
+    Attributes:
+        slope: ``g.p`` of the step and ``e`` of its forwards, in ``step.vitals``.
+        logits: the logits of the training forward, by reference, where they are no larger than the parameters.
+        tape: what is needed to differentiate the training forward along the step without running it again.
+    """
+
+    slope: bool = False
+    logits: bool = False
+    tape: bool = False
+
+
 class Radius(Protocol):
     """Says how far a step goes, as the ratio r of its length to the longest length this radius allows.
 
-    A radius is a frozen dataclass without state: one instance may serve many guards.
+    A radius is a frozen dataclass without state: one instance may serve many guards. It may have an attribute
+    ``wants``, a `Wants`.
     """
 
     def measure(self, step: Step, seen: Seen, state: State) -> tuple[Reading, State]:
         """Return the reading of a proposed step, and what to pass in at the next one.
 
         Args:
-            step: where the step started and its displacement ``p``. The parameters of the model hold ``theta + p``.
+            step: where the step started, its displacement ``p``, and the target of the policy. The parameters of the
+                model hold ``theta + p``.
             seen: the forwards whose logits backward reached since the last step.
             state: what the previous call returned; None at first.
 

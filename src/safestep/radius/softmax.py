@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
-from typing import Literal, get_args
-
-import torch
-from torch import Tensor
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
 
 from safestep.derivative import Line
 from safestep.errors import MeasurementError, SafestepWarning
-from safestep.formulas.softmax import Head, spread, step_ratio
-from safestep.forward import Forward, Seen
-from safestep.radius.base import State
+from safestep.formulas.softmax import Head, step_ratio
+from safestep.forward import Seen
+from safestep.radius.base import State, Wants
+from safestep.radius.probing import Probing
 from safestep.reading import Reading
 from safestep.replay import Mode, no_trace
 from safestep.route import Route, as_state, from_state
+from safestep.spreads import Spreads
 from safestep.step import Step
+from safestep.tiers import Tiers, Track
 
-Method = Literal["exact"]
+Method = Literal["tiered", "probe", "exact"]
 
 _BALANCED = 0.1
 """Rows of a softmax loss's dL/dz sum to zero; a quotient of sums above this is another loss, not rounding."""
@@ -38,36 +38,44 @@ class SoftmaxRadius:
         preconditioning and weight decay included. ``spread`` is `safestep.formulas.softmax.spread`.
 
     Attributes:
-        method: ``"exact"`` differentiates the recorded forward along ``p`` in forward mode (about three forwards of
-            work). Where torch has no forward derivative for a layer, central differences in float64 take its place,
-            said once and in every record.
+        method: ``"exact"`` differentiates the recorded forward along ``p`` (about two forwards of work). ``"probe"``
+            takes a difference of the logits at a small predicted part of the step (one forward), within a few percent
+            of r. ``"tiered"`` probes where the step may be near the target, looks at some rows of the batch where it is
+            not, and mostly measures nothing while the step is far inside; what it leaves out is in `Tiers`.
         head: ``"softmax"`` over the last dimension, or ``"sigmoid"`` for independent logits.
         mode: ``"train"`` measures with the train/eval flags, batch statistics and dropout masks of the training
             forward; ``"eval"`` measures the model as it would be evaluated. With BatchNorm the two differ by factors.
         quantile: 1 for the largest sample, the only choice with a guarantee; below 1 that quantile of the samples,
             rounded up to an actual sample, and no reading is called exact.
+        tiers: when the tiered method may measure less; the other methods measure every step.
 
     Raises:
         ValueError: at construction, for an unknown option or a quantile outside (0, 1].
+        TypeError: at construction, if ``tiers`` is no `Tiers`.
 
     Example:
-        >>> SoftmaxRadius(head="sigmoid")
-        SoftmaxRadius(method='exact', head='sigmoid', mode='train', quantile=1.0)
+        >>> SoftmaxRadius(head="sigmoid").method, SoftmaxRadius(method="exact").mode
+        ('tiered', 'train')
 
     Note:
         The bound is on the loss along ``p`` with logits linearised at the start of the step. Samples with a gradient
         of exactly zero do not count (ignored labels, padding), unless their logits are so far apart that the gradient
-        may have underflowed. If no sample has a gradient, all of them count. Under autocast, r carries the rounding of
-        the reduced precision and is not called exact.
+        may have underflowed. If no sample has a gradient, all of them count.
+
+        Only ``"exact"`` readings are called exact, and not under autocast, where r carries the rounding of the reduced
+        precision. ``"probe"`` sees a kink of the logits near the start of the step or not at all; where no difference
+        tells r, it is measured by differentiation. ``"tiered"`` predicts r of a skipped step from earlier ones, which
+        nothing guarantees; a policy that scales every step (`Pin`) has it measure every step.
 
     Reference:
         P. Sao, arXiv 2603.13552 (2026).
     """
 
-    method: Method = "exact"
+    method: Method = "tiered"
     head: Head = "softmax"
     mode: Mode = "train"
     quantile: float = 1.0
+    tiers: Tiers = field(default_factory=Tiers)
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -76,44 +84,71 @@ class SoftmaxRadius:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(map(repr, allowed))}")
         if not 0.0 < self.quantile <= 1.0:
             raise ValueError(f"quantile={self.quantile!r}: expected a number in (0, 1]; 1 is the largest sample")
+        if not isinstance(self.tiers, Tiers):
+            raise TypeError(f"tiers={self.tiers!r}: expected a safestep.Tiers(...)")
+
+    @property
+    def wants(self) -> Wants:
+        """What the method needs to know."""
+        exact = self.method == "exact"
+        return Wants(slope=not exact, logits=not exact and self.mode == "train", tape=exact and self.mode == "train")
+
+    @property
+    def exactly(self) -> SoftmaxRadius:
+        """The same radius by the exact method, for an audit."""
+        return replace(self, method="exact")
 
     def measure(self, step: Step, seen: Seen, state: State) -> tuple[Reading, State]:
-        """Return r of a step over the recorded forwards, and the route that worked. See `Radius.measure`."""
+        """Return r of a step over the recorded forwards, and what was learned. See `Radius.measure`."""
         _check_recorded(seen)
-        self._check_loss(seen, state)
+        known = _Known() if state is None else _Known.from_state(state)
+        if state is None:
+            self._check_loss(seen)
+        if self.method == "exact":
+            reading, known = self._differentiated(step, seen, known)
+            return reading, known.as_state()
+        target = 1.0 if math.isnan(step.target) else step.target
+        whole = self.method == "probe" or step.always
+        tier = "full" if whole else self.tiers.choose(known.track, step.vitals, target)
+        if tier == "skip":
+            track = known.track.skipped()
+            predicted = track.expected(step.length)
+            return self._reading(step, predicted, "skip", age=track.age), replace(known, track=track).as_state()
+        _check_inputs(seen)
+        ratio, way, track = Probing(self, step, seen, known.track, target).measure(sample=tier == "sample")
+        known = replace(known, track=track)
+        if ratio is None:
+            reading, known = self._differentiated(step, seen, known)
+        else:
+            reading = self._reading(step, ratio, way)
+        if reading.finite:
+            known = replace(known, track=known.track.measured(reading.ratio, step.vitals))
+        return reading, known.as_state()
+
+    def _differentiated(self, step: Step, seen: Seen, known: _Known) -> tuple[Reading, _Known]:
+        _check_inputs(seen)
         length = step.length
         low, high = _PLAIN_LENGTHS
         # A power of two: dividing by it rounds nothing, and r(c p) = c r(p) puts it back.
         unit = 1.0 if low <= length <= high else 2.0 ** math.floor(math.log2(length))
-        line, route = Line.of(step, seen.model, unit), from_state(state)
-        spreads, active, exact = [], [], seen.dropped == 0 and self.quantile == 1.0
+        line, route = Line.of(step, seen.model, unit), known.route
+        spreads, exact = Spreads(self.head), seen.dropped == 0 and self.quantile == 1.0
         with no_trace(seen.model):
             for forward in seen.forwards:
                 value, tangent, route = route.derivative(seen, forward, self.mode, line)
                 exact = exact and route.exact and not forward.autocast
-                pieces = _spreads(value, tangent, self.head)
-                spreads.append(pieces.flatten())
-                active.append(_active(forward, pieces, value, self.head).flatten())
-        ratio = step_ratio(self._largest(torch.cat(spreads), torch.cat(active))) * unit
-        return Reading(step.index, ratio, self._describe(route), exact), as_state(route)
+                spreads.add(forward, value, tangent)
+        ratio = step_ratio(spreads.largest(self.quantile)) * unit
+        return self._reading(step, ratio, str(route.way), exact=exact), replace(known, route=route)
 
-    def _largest(self, spreads: Tensor, active: Tensor) -> float:
-        counted = spreads[active] if bool(active.any()) else spreads
-        if not counted.numel():
-            raise MeasurementError("the recorded forward holds no samples (an empty batch): nothing to measure r on")
-        if self.quantile == 1.0:
-            return float(counted.max())  # max and not sort: it propagates nan
-        rank = max(1, math.ceil(self.quantile * counted.numel()))
-        return float(counted.kthvalue(rank).values) if bool(torch.isfinite(counted).all()) else float(counted.max())
-
-    def _describe(self, route: Route) -> str:
+    def _reading(self, step: Step, ratio: float, way: str, *, exact: bool = False, age: int = 0) -> Reading:
         quantile = "" if self.quantile == 1.0 else f"/quantile {self.quantile:g}"
-        return f"{route.way}/{self.mode}{quantile}"
+        return Reading(step.index, ratio, f"{way}/{self.mode}{quantile}", exact, age=age)
 
-    def _check_loss(self, seen: Seen, state: State) -> None:
+    def _check_loss(self, seen: Seen) -> None:
         """Say once, at the first measured step, if the gradient at the logits is not that of a softmax loss."""
         imbalances = [float(f.imbalance) for f in seen.forwards if f.imbalance is not None]
-        if state is None and self.head == "softmax" and any(value > _BALANCED for value in imbalances):
+        if self.head == "softmax" and any(value > _BALANCED for value in imbalances):
             warnings.warn(
                 f"the gradient at the logits does not sum to zero over the last dimension (off by {max(imbalances):.0%}"
                 " of its size), so the loss is not a softmax cross-entropy over it, and r = 1 is no boundary of it. "
@@ -122,6 +157,21 @@ class SoftmaxRadius:
                 SafestepWarning,
                 stacklevel=2,
             )
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What was learned of the model (`Route`) and of earlier steps (`Track`)."""
+
+    route: Route = field(default_factory=Route)
+    track: Track = field(default_factory=Track)
+
+    def as_state(self) -> dict[str, Any]:
+        return {"route": as_state(self.route), "track": self.track.as_state()}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> _Known:
+        return cls(from_state(state["route"]), Track.from_state(state["track"]))
 
 
 def _check_recorded(seen: Seen) -> None:
@@ -133,30 +183,11 @@ def _check_recorded(seen: Seen) -> None:
             "grad mode, attach to the module that you call, and if its output holds several logits say which count: "
             "attach(..., logits=function)"
         )
+
+
+def _check_inputs(seen: Seen) -> None:
     if any(forward.changed_inputs() for forward in seen.forwards):
         raise MeasurementError(
             "an input tensor of the model was overwritten in place between its forward and the step, so the forward "
             "cannot be repeated; pass a fresh tensor (or a clone of the buffer) to each forward"
         )
-
-
-def _spreads(value: Tensor, tangent: Tensor, head: Head) -> Tensor:
-    if value.numel() and bool(value.amin() == -math.inf):
-        # A class masked by a logit of -inf has weight exp(z) = 0 and no part in the sum F: it copies a live class.
-        dead = value == -math.inf
-        alive = tangent.masked_fill(dead, -math.inf).amax(-1, keepdim=True)
-        tangent = torch.where(dead, alive, tangent)
-    return spread(tangent, head=head)
-
-
-def _active(forward: Forward, spreads: Tensor, value: Tensor, head: Head) -> Tensor:
-    """Return which samples count: those with a gradient, and those whose gradient may have underflowed to zero."""
-    if forward.active is None or forward.active.shape != spreads.shape:
-        return torch.ones_like(spreads, dtype=torch.bool)
-    active = forward.active.to(spreads.device)
-    if bool(active.all()):
-        return active
-    limits = torch.finfo(forward.peaks.dtype)
-    # P - 1 rounds to zero once exp(-z) < eps (one sigmoid), all of P - onehot once exp(-gap) < tiny (softmax).
-    smallest = limits.eps if head == "sigmoid" else limits.tiny
-    return active | (_spreads(value, value, head) > -math.log(smallest))

@@ -1,0 +1,113 @@
+"""r by a difference of the logits along the step: forwards without gradients, at a small predicted part of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from safestep.derivative import Line
+from safestep.formulas.softmax import Head
+from safestep.forward import Forward, Seen
+from safestep.replay import Mode, run
+from safestep.spreads import Spreads
+
+_AIM = 0.03
+"""Change of the logits to aim at, as a ratio: 0.1 nats, far above float32's rounding, and short enough for the logits
+to be straight."""
+_ROUGH_AIM = 0.25
+"""The same for logits of reduced precision, whose rounding is a thousand times larger."""
+_EXACT = (torch.float32, torch.float64)
+_SHORTEST, _LONGEST = 1 / 8, 4.0
+"""Part of the aim from which, and up to which, an answer is believed."""
+INSIDE = 0.25
+"""A whole step whose ratio is at most this may be measured where it ends."""
+_TRIES = 8
+_LEAP = 1e4
+_FIRST_GUESS = 8.0
+"""How many times the free bound the first step is guessed to be; it is typically a twentieth to a fifth of r."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Differences of the logits of some recorded forwards, along one step.
+
+    Attributes:
+        seen: the model and how to read its logits.
+        forwards: the forwards to run again; all of a step's, or a part of their rows.
+        mode: train or eval, as in training.
+        line: from the start of the step to its proposal.
+        head: how logits become probabilities.
+        quantile: which sample counts; 1 is the largest.
+    """
+
+    seen: Seen
+    forwards: list[Forward]
+    mode: Mode
+    line: Line
+    head: Head
+    quantile: float = 1.0
+
+    def origins(self, *, again: bool) -> list[Tensor]:
+        """Return the logits ``z(theta_0)`` of each forward: those of training where they were kept.
+
+        Args:
+            again: run the model again even so, to see whether a replay repeats the training forward.
+        """
+        return [self._origin(forward, again) for forward in self.forwards]
+
+    def _origin(self, forward: Forward, again: bool) -> Tensor:
+        known = None if again or self.mode == "eval" else forward.kept_logits()
+        return run(self.seen, forward, self.mode, self.line.start, None) if known is None else known
+
+    def spreads(self, part: float, origins: list[Tensor]) -> Spreads:
+        """Return the spreads of ``(z(theta_0 + part p) - z(theta_0)) / part``, in nats.
+
+        At ``part = 1`` the parameters are already where they have to be, and nothing is copied.
+        """
+        moved = {} if part == 1.0 else self.line.at(part)
+        spreads = Spreads(self.head)
+        for forward, origin in zip(self.forwards, origins, strict=True):
+            spreads.add_difference(forward, origin, run(self.seen, forward, self.mode, moved, None), part)
+        return spreads
+
+    def ratio(self, guess: float, origins: list[Tensor], careless: float) -> float | None:
+        r"""Return r of the step, or None if no difference tells it.
+
+        Equation:
+            ``r = max spread(z(theta_0 + eps p) - z(theta_0)) / (pi eps)`` with ``eps = 0.03 / guess``, again with the r
+            just found while ``eps r`` is not near 0.03. A whole step is not probed: its logits curve and saturate.
+
+        Args:
+            guess: about what r is, from earlier steps; nan or 0 if nobody knows.
+            origins: the logits at the start.
+            careless: the r up to which it is enough to know that the step is no longer; 0 if every r matters. Such a
+                step is probed where it ends, which moves nothing.
+        """
+        aim, careless = self._aim(origins), min(careless, INSIDE)
+        part = aim / guess if 0.0 < guess < math.inf else aim
+        if guess <= careless:
+            part = 1.0
+        for _ in range(_TRIES):
+            ratio = self.spreads(part, origins).largest(self.quantile) / math.pi
+            change = part * ratio
+            if (part == 1.0 and ratio <= careless) or aim * _SHORTEST <= change <= aim * _LONGEST:
+                return ratio
+            if not math.isfinite(change):
+                part /= _LEAP
+                continue
+            longer = part * (min(aim / change, _LEAP) if change > 0.0 else _LEAP)
+            # Shorter than thought: its end comes before anything beyond it.
+            part = 1.0 if part < 1.0 < longer and careless > 0.0 else longer
+        return None
+
+    def _aim(self, origins: list[Tensor]) -> float:
+        rough = any(forward.autocast for forward in self.forwards) or any(o.dtype not in _EXACT for o in origins)
+        return _ROUGH_AIM if rough else _AIM
+
+
+def first_guess(bound: float) -> float:
+    """Return about what r is where only the free bound ``|g.p| / (pi e) <= r`` is known."""
+    return _FIRST_GUESS * bound

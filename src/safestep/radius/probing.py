@@ -1,0 +1,114 @@
+"""Measures a step by probes: which forwards, how much of them, and whether the answer may be believed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+
+from safestep.derivative import Line
+from safestep.formulas.softmax import Head
+from safestep.forward import Forward, Seen
+from safestep.probe import INSIDE, Probe, first_guess
+from safestep.replay import Mode, no_trace
+from safestep.sample import largest_of_all, rows_of
+from safestep.step import Step
+from safestep.tiers import Tiers, Track
+
+
+class Options(Protocol):
+    """What a probing radius is told, see `safestep.radius.softmax.SoftmaxRadius`."""
+
+    @property
+    def head(self) -> Head: ...  # noqa: D102
+    @property
+    def mode(self) -> Mode: ...  # noqa: D102
+    @property
+    def quantile(self) -> float: ...  # noqa: D102
+    @property
+    def tiers(self) -> Tiers: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class Probing:
+    """One measurement by probes.
+
+    Attributes:
+        options: of the radius.
+        step: the step, not yet rescaled.
+        seen: the recorded forwards.
+        track: what earlier measurements told.
+        target: the r that the policy aims at.
+    """
+
+    options: Options
+    step: Step
+    seen: Seen
+    track: Track
+    target: float
+
+    def measure(self, *, sample: bool) -> tuple[float | None, str, Track]:
+        """Return r (None if no probe tells it), by which way, and what was learned of the model.
+
+        Args:
+            sample: whether a part of the rows will do if it says that the step is far inside.
+        """
+        probes = self.track.probes + 1
+        track = replace(self.track, probes=probes)
+        checked = probes & (probes - 1) == 0
+        with no_trace(self.seen.model, differentiable=False):
+            if sample and self.options.mode == "train" and self.options.quantile == 1.0:
+                ratio, samples = self._sampled(checked)
+                track = replace(track, samples=samples)
+                if ratio is not None:
+                    return ratio, "sample", track
+            if not track.repeats and not checked:
+                return None, "", track
+            probe = self._probe(self.seen.forwards)
+            origins = probe.origins(again=checked)
+            if checked and self.options.mode == "train":
+                repeats = [f.repeated_by(origin) for f, origin in zip(self.seen.forwards, origins, strict=True)]
+                track = replace(track, repeats=all(repeats))
+            if not track.repeats:
+                return None, "", track
+            return probe.ratio(self._guess(), origins, self._careless()), "probe", track
+
+    def _probe(self, forwards: list[Forward]) -> Probe:
+        line = Line.of(self.step, self.seen.model)
+        return Probe(self.seen, forwards, self.options.mode, line, self.options.head, self.options.quantile)
+
+    def _careless(self) -> float:
+        return 0.0 if self.step.always else self.options.tiers.inside * self.target
+
+    def _guess(self) -> float:
+        """Return about what r is: the prediction, but never below the free bound."""
+        vitals = self.step.vitals
+        bound, expected = self.track.bound(vitals), self.track.expected(vitals.length)
+        return first_guess(bound) if math.isnan(expected) else max(bound, expected)
+
+    def _sampled(self, checked: bool) -> tuple[float | None, bool | None]:
+        """Return an estimate of r from some rows, if it is far inside, and whether rows can be run alone."""
+        known, one_in = self.track.samples, self.options.tiers.rows
+        parts = [rows_of(forward, one_in, self.step.index) for forward in self.seen.forwards]
+        forwards = [part for part in parts if part is not None]
+        if len(forwards) < len(parts):
+            return None, known
+        tried = known is None or checked
+        probe = self._probe(forwards)
+        expected = self.track.expected(self.step.length)
+        try:
+            origins = probe.origins(again=tried)
+            if tried:
+                known = all(part.repeated_by(origin) for part, origin in zip(forwards, origins, strict=True))
+            if not known:
+                return None, known
+            spreads = probe.spreads(min(1.0, INSIDE / expected) if expected > 0.0 else 1.0, origins).counted()
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # inputs that only look like rows: the model may raise whatever it likes
+            return None, False
+        found = largest_of_all(spreads, one_in * spreads.numel()) / math.pi
+        ratio = max(found, self.options.tiers.floor * expected)
+        return (ratio if ratio < self.options.tiers.inside * self.target else None), known
