@@ -100,7 +100,7 @@ def _carry_out(
     with plan.threads_set(threads), RunDirectory(path) as directory:
         _check_vacant(path)
         settings = {**chosen, **asdict(effort), "device": device, "threads": threads, "quick": quick}
-        results = {"bench": name, "settings": settings, "environment": plan.environment(where, threads)}
+        results: dict[str, Any] = {"bench": name, "settings": settings, "environment": plan.environment(where, threads)}
         for rows in _kept(directory, results, measured):
             _show(screen, rows)
         from safestep.bench.figures import draw  # loads matplotlib: not before it is needed

@@ -148,6 +148,17 @@ def sizes(axis: str, *, quick: bool = False) -> list[Case]:
         [2, 8, 32]
     """
     key, values = _GRID[axis]
-    small = {name: value // 8 for name, value in _BASE.items()} if quick else _BASE
-    values = tuple(max(1, value // 8) for value in values[:2]) if quick else values
-    return [gpt_case("gpt", layers=2 if quick else 4, **{**small, key: value}) for value in values]
+    base = {name: value // 8 for name, value in _BASE.items()} if quick else _BASE
+    found = []
+    for value in (base[key], 2 * base[key]) if quick else values:
+        of = {**base, key: value}
+        found.append(
+            gpt_case(
+                layers=2 if quick else 4,
+                width=of["width"],
+                length=of["length"],
+                classes=of["classes"],
+                batch=of["batch"],
+            )
+        )
+    return found

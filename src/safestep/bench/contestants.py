@@ -143,7 +143,7 @@ class Contestant:
 
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no forward derivative
             moves = {name: parameter.detach() - start[name] for name, parameter in parameters.items()}
-            _, change = jvp(logits, (start,), (moves,))
+            change: Tensor = jvp(logits, (start,), (moves,))[1]
             ratio = float((change.amax(-1) - change.amin(-1)).max()) / math.pi
             if ratio > 1.0:
                 for name, parameter in parameters.items():

@@ -28,9 +28,9 @@ class PeakMeter:
 
     On a CUDA device it reads ``torch.cuda.max_memory_allocated``. On the CPU it takes the memory events of
     `torch.profiler`: every allocation and release of torch's CPU allocator with its size, temporaries inside an
-    operator and tensors of other threads included. What a library behind an operator allocates by itself (oneDNN's and
-    MKL's scratch) is not seen, nor is what Python holds. Build everything inside the block: what was there before it
-    does not count.
+    operator included. What a library behind an operator allocates by itself (oneDNN's and MKL's scratch) is not seen,
+    nor is what Python holds, nor what a thread of the user's own allocates. Build everything inside the block: what was
+    there before it does not count.
 
     Args:
         device: where the tensors are.

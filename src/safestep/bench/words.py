@@ -73,10 +73,10 @@ def memory(row: Record) -> str:
 
 
 def tiers(row: Record) -> str:
-    """Return how the steps were measured, if not all in the same way.
+    """Return how the steps were measured, and the share of each way if there were several.
 
     Example:
-        >>> tiers({"methods": {"skip/train": 76, "probe/train": 4}})
+        >>> tiers({"method": "tiered", "methods": {"skip/train": 76, "probe/train": 4}})
         'skip 95 %, probe 5 %'
     """
     methods: Mapping[str, int] = row["methods"]
