@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from safestep.audit import Audit
 from safestep.checks import is_scaler_step
+from safestep.deferred import Foresight, Later
 from safestep.errors import AttachError, PoisonedOptimizerError, SafestepWarning
 from safestep.forward import Seen
 from safestep.hooks import StepHooks, in_backward
@@ -49,7 +50,6 @@ class Guard:
     Attributes:
         radius: how far a step may go.
         policy: what to do about it.
-        history: the latest reports.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Guard:
         history: int,
         skip_nonfinite: bool,
     ) -> None:
-        self.radius, self.policy, self.history = radius, policy, History(history)
+        self.radius, self.policy, self._history = radius, policy, History(history)
         self._model, self._probes, self._skip_nonfinite = model, probes, skip_nonfinite
         self._optimizers = [weakref.ref(optimizer) for optimizer in optimizers]
         self._sink: Sink | None = JsonLines(log) if isinstance(log, (str, Path)) else log
@@ -75,6 +75,7 @@ class Guard:
         self._said: set[str] = set()
         self._step, self._counted, self._began = Step(0), 0, 0
         self._withheld: dict[int, WithheldGradients] = {}
+        self._pending: tuple[Step, Later, Foresight, list[Optimizer], tuple[float, ...]] | None = None
         self._wants = getattr(radius, "wants", Wants())
         keep = sum(parameter.nbytes for parameter in bare(model).parameters()) if self._wants.logits else 0
         self._recorder = ForwardRecorder(model, logits, self._entering, self._gradients, self._elsewhere, keep)
@@ -84,7 +85,14 @@ class Guard:
     @property
     def last(self) -> StepReport | None:
         """The report of the last step; None before the first."""
+        self._settle()
         return self._last
+
+    @property
+    def history(self) -> History:
+        """The latest reports."""
+        self._settle()
+        return self._history
 
     @property
     def attached(self) -> bool:
@@ -98,6 +106,7 @@ class Guard:
         """
         try:
             self._hooks.finish()
+            self._settle()
         finally:
             self._hooks.close()
             self._finalizer()
@@ -119,6 +128,7 @@ class Guard:
 
         The history is not part of it; the log is the complete record.
         """
+        self._settle()
         return {
             "version": 2,
             "step": self._index,
@@ -222,6 +232,15 @@ class Guard:
         step, seen = self._step, self._recorder.take(self._counted)
         skipped, self._withheld = bool(self._withheld), {}
         self._step = Step(self._index)
+        try:
+            self._settle()
+        except BaseException:  # the step before this one has poisoned the optimizer
+            if self.policy.writes:
+                step.undo()
+            raise
+        step.index = self._index
+        if not skipped and self._foreseen(step, seen, stepped):
+            return
         step.look(slope=self._wants.slope, effort=seen.effort() if self._wants.slope else None)
         if step.length == 0.0:  # nothing moved: not a step, unless it was kept from being one
             if skipped:
@@ -236,16 +255,63 @@ class Guard:
             raise
         self._finish(self._probe(step, seen, report))
         self._step = Step(self._index, step)  # takes over the memory of this one
-        if report.status is Status.UNDONE:
+        self._undone(report.status, stepped)
+
+    def _undone(self, status: Status, stepped: list[Optimizer]) -> None:
+        if status is Status.UNDONE:
             self._mourn(stepped)
         else:
             self._undone_in_a_row = 0
+
+    def _foreseen(self, step: Step, seen: Seen, stepped: list[Optimizer]) -> bool:
+        """Decide without reading the device, if the radius can and nobody asks for the numbers of each step."""
+        foresee = getattr(self.radius, "foresee", None)
+        if foresee is None or self._probes or any(isinstance(optimizer, LBFGS) for optimizer in stepped):
+            return False
+        try:
+            self._aim(step)
+            foresight: Foresight | None = foresee(step, seen, self._radius_state)
+        except Exception:  # measuring will meet it again, and knows what to do
+            return False
+        if foresight is None:
+            return False
+        if self.policy.writes:
+            step.rescale_unread(foresight.scale)
+        self._pending = step, Later(foresight.numbers), foresight, stepped, self._lrs()
+        self._step = Step(self._index, step)
+        return True
+
+    def _settle(self) -> None:
+        """Record a step that was decided on the device, once somebody wants to know."""
+        if self._pending is None:
+            return
+        (step, numbers, foresight, stepped, lrs), self._pending = self._pending, None
+        settled = foresight.settle(numbers.tolist())
+        self._radius_state, length, scale = settled.state, settled.vitals.length, settled.scale
+        if length == 0.0:  # nothing moved: not a step
+            return
+        would, reading = scale, settled.reading
+        if not math.isfinite(length):
+            reading = _still(step, "the step is not finite")
+            status = Status.UNDONE if self.policy.writes else Status.NONFINITE
+        else:
+            status = self._status(reading, scale if self.policy.writes else 1.0)
+            would = 1.0 if scale == 1.0 else self.policy.would(reading, self._policy_state)
+        if not self.policy.writes:
+            scale = 1.0
+        following = self._step
+        self._finish(StepReport.of(reading, status, length, scale, would, step.target, lrs))
+        self._step, following.index = following, self._index
+        self._undone(status, stepped)
+
+    def _aim(self, step: Step) -> None:
+        step.target, step.always = self.policy.target_at(step.index), getattr(self.policy, "always", True)
 
     def _decide(self, step: Step, seen: Seen, stepped: list[Optimizer]) -> StepReport:
         if not math.isfinite(step.length):
             return self._refuse(step, _still(step, "the step is not finite"))
         try:
-            step.target, step.always = self.policy.target_at(step.index), getattr(self.policy, "always", True)
+            self._aim(step)
             reading, radius_state = self.radius.measure(step, seen, self._radius_state)
             if not reading.finite:
                 return self._refuse(step, replace(reading, message="r is not finite"))
@@ -296,8 +362,12 @@ class Guard:
         would: float | None = None,
         target: float = math.nan,
     ) -> StepReport:
-        lrs = tuple(number(g.get("lr")) for optimizer in self._alive() for g in optimizer.param_groups)
-        return StepReport.of(reading, status, step.length, scale, scale if would is None else would, target, lrs)
+        return StepReport.of(
+            reading, status, step.length, scale, scale if would is None else would, target, self._lrs()
+        )
+
+    def _lrs(self) -> tuple[float, ...]:
+        return tuple(number(g.get("lr")) for optimizer in self._alive() for g in optimizer.param_groups)
 
     def _probe(self, step: Step, seen: Seen, report: StepReport) -> StepReport:
         extras: dict[str, float] = {}
@@ -312,7 +382,7 @@ class Guard:
         self._index += 1
         self._step = Step(self._index)
         self._last = report
-        self.history.append(report)
+        self._history.append(report)
         if self._sink is not None:
             try:
                 self._sink(report)

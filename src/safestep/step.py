@@ -160,6 +160,17 @@ class Step:
             for parameter, origin in self.start.items():
                 parameter.copy_(origin.double() + scale * self.displacement[parameter].double())
 
+    @torch.no_grad()
+    def rescale_unread(self, scale: Tensor) -> None:
+        """Put the parameters at ``theta_before + scale * p`` for a scale that only the device knows.
+
+        Args:
+            scale: a 0-d tensor; at 1 every bit stays, at 0 the parameters go back even if ``p`` is not finite.
+        """
+        for parameter, origin in self.start.items():
+            moved, weight = parameter.detach(), scale.to(parameter.device, origin.dtype)
+            torch.where(weight > 0, torch.lerp(origin, moved, weight), origin, out=moved)
+
     def undo(self) -> None:
         """Put the parameters back where the step started."""
         self.rescale(0.0)

@@ -94,6 +94,7 @@ class Track:
         probes: how many steps were probed. At every power of two the replay is compared with the training forward.
         samples: whether some rows of a batch can be run without the others; None where nobody has tried.
         repeats: whether a replay repeats the training forward; if not, r is measured by differentiation.
+        alarmed: whether a step that nobody waited for turns out to have needed a measurement: the next one gets it.
     """
 
     rates: tuple[float, ...] = ()
@@ -103,6 +104,7 @@ class Track:
     probes: int = 0
     samples: bool | None = None
     repeats: bool = True
+    alarmed: bool = False
 
     def expected(self, length: float) -> float:
         """Return ``R ||p||``; nan before the first measurement."""
@@ -122,7 +124,7 @@ class Track:
         """Return what is known after r was measured."""
         rates = self.rates if not vitals.length > 0.0 else (*self.rates, ratio / vitals.length)[-_KEPT:]
         effort = math.inf if vitals.effort is None else vitals.effort
-        return replace(self, rates=rates, length=vitals.length, effort=effort, age=0)
+        return replace(self, rates=rates, length=vitals.length, effort=effort, age=0, alarmed=False)
 
     def as_state(self) -> dict[str, Any]:
         """Return plain data, for a checkpoint."""

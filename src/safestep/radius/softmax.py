@@ -7,6 +7,9 @@ import warnings
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
+import torch
+
+from safestep.deferred import Foresight, Settled
 from safestep.derivative import Line
 from safestep.errors import MeasurementError, SafestepWarning
 from safestep.formulas.softmax import Head, step_ratio
@@ -17,10 +20,11 @@ from safestep.reading import Reading
 from safestep.replay import Mode, no_trace
 from safestep.route import Route, as_state, from_state
 from safestep.spreads import Spreads
-from safestep.step import Step
+from safestep.step import Step, Vitals
 from safestep.tiers import Tiers, Track
 
 Method = Literal["tiered", "probe", "exact"]
+Sync = Literal["auto", "never"]
 
 _BALANCED = 0.1
 """Rows of a softmax loss's dL/dz sum to zero; a quotient of sums above this is another loss, not rounding."""
@@ -48,6 +52,9 @@ class SoftmaxRadius:
         quantile: 1 for the largest sample, the only choice with a guarantee; below 1 that quantile of the samples,
             rounded up to an actual sample, and no reading is called exact.
         tiers: when the tiered method may measure less; the other methods measure every step.
+        sync: ``"auto"`` reads a handful of numbers from the device after each step. ``"never"`` reads none on a step
+            that it does not measure: the prediction is compared with the target on the device, with the margin of
+            `Tiers`, so that such a step may be shortened early, and what became of it is known a step later.
 
     Raises:
         ValueError: at construction, for an unknown option or a quantile outside (0, 1].
@@ -76,10 +83,12 @@ class SoftmaxRadius:
     mode: Mode = "train"
     quantile: float = 1.0
     tiers: Tiers = field(default_factory=Tiers)
+    sync: Sync = "auto"
 
     def __post_init__(self) -> None:
         """Check the options."""
-        for name, allowed in (("method", get_args(Method)), ("head", get_args(Head)), ("mode", get_args(Mode))):
+        options = {"method": get_args(Method), "head": get_args(Head), "mode": get_args(Mode), "sync": get_args(Sync)}
+        for name, allowed in options.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(map(repr, allowed))}")
         if not 0.0 < self.quantile <= 1.0:
@@ -109,7 +118,7 @@ class SoftmaxRadius:
             return reading, known.as_state()
         target = 1.0 if math.isnan(step.target) else step.target
         whole = self.method == "probe" or step.always
-        tier = "full" if whole else self.tiers.choose(known.track, step.vitals, target)
+        tier = "full" if whole or known.track.alarmed else self.tiers.choose(known.track, step.vitals, target)
         if tier == "skip":
             track = known.track.skipped()
             predicted = track.expected(step.length)
@@ -124,6 +133,37 @@ class SoftmaxRadius:
         if reading.finite:
             known = replace(known, track=known.track.measured(reading.ratio, step.vitals))
         return reading, known.as_state()
+
+    def foresee(self, step: Step, seen: Seen, state: State) -> Foresight | None:
+        r"""Return what to do about a step without reading the device; None if it has to be measured.
+
+        Equation:
+            ``s = min(1, target / (margin R ||p||))`` with ``R`` the largest ``r / ||p||`` of the last measurements.
+        """
+        if self.sync == "auto" or self.method != "tiered" or step.always or state is None or not seen.forwards:
+            return None
+        known = _Known.from_state(state)
+        track, tiers, target = known.track, self.tiers, 1.0 if math.isnan(step.target) else step.target
+        if track.alarmed or not track.rates or track.age + 1 >= tiers.every:
+            return None
+        square, slope = step.sums(slope=True)
+        length, effort = square.sqrt(), seen.effort()
+        scale = (target / (tiers.margin * track.expected(1.0) * length)).clamp(max=1.0)
+        scale = torch.where(torch.isfinite(length), scale, 0.0)
+        unknown = torch.full_like(length, math.nan)
+        numbers = [length, unknown if slope is None else slope, unknown if effort is None else effort.to(length), scale]
+
+        def settle(values: list[float]) -> Settled:
+            applied = values.pop()
+            vitals = Vitals(values[0], *(None if math.isnan(value) else value for value in values[1:]))
+            alarmed = tiers.choose(track, vitals, target) != "skip"
+            later = replace(track.skipped(), alarmed=alarmed)
+            reading = self._reading(step, track.expected(vitals.length), "skip", age=later.age)
+            if applied < 1.0:
+                reading = replace(reading, message="shortened early: r was predicted, not measured (sync='never')")
+            return Settled(reading, vitals, applied, replace(known, track=later).as_state())
+
+        return Foresight(scale, torch.stack(numbers), settle)
 
     def _differentiated(self, step: Step, seen: Seen, known: _Known) -> tuple[Reading, _Known]:
         _check_inputs(seen)
