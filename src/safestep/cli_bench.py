@@ -15,7 +15,7 @@ from rich.console import Console
 from safestep.bench import plan
 from safestep.bench.cases import AXES, NAMES, ON_CPU
 from safestep.bench.measure import Effort
-from safestep.bench.table import tables
+from safestep.bench.table import markdown, tables
 from safestep.cli_errors import errors_told
 from safestep.errors import RunDirectoryError, UnknownNameError
 from safestep.experiments.names import nearest
@@ -52,7 +52,7 @@ def overhead(
     """Time and memory of every method beside a plain step, clip_grad_norm_ and a torch.func.jvp written by hand.
 
     All contestants take turns in one run, and only times of the same round are
-    compared. Results are results.json and figures in the directory.
+    compared. The directory gets results.json, tables.md and figures.
     """
     with errors_told():
         names = _chosen(models, NAMES if device.startswith("cuda") else ON_CPU, NAMES, "model")
@@ -70,8 +70,8 @@ def scale(
 ) -> None:
     """How the cost grows with parameters, batch, sequence length and classes of a GPT.
 
-    One of them is varied at a time. Results are results.json and a figure in
-    the directory.
+    One of them is varied at a time. The directory gets results.json, tables.md
+    and a figure.
     """
     with errors_told():
         names = _chosen(axes, AXES, AXES, "axis")
@@ -105,10 +105,12 @@ def _carry_out(
             _show(screen, rows)
         from safestep.bench.figures import draw  # loads matplotlib: not before it is needed
 
-        files = draw(results, path / "figures")
+        page = path / "tables.md"
+        page.write_text(markdown(results["rows"]), encoding="utf-8")
+        files = [path / RESULTS, page, *draw(results, path / "figures")]
     for fault in plan.faults(results["rows"]):
         say(screen, f"not what it should be: {fault}")
-    for file in [path / RESULTS, *files]:
+    for file in files:
         say(screen, f"written: {file}")
 
 
@@ -121,9 +123,9 @@ def _kept(
     for rows in measured:
         results["rows"] += plain(rows)
         directory.save(results)
-        if rows[0]["about"] not in shown:  # the size that several axes have in common
+        if rows[0]["about"] not in shown:  # the size that several axes have in common is shown once
+            shown.add(rows[0]["about"])
             yield rows
-        shown.add(rows[0]["about"])
     results["environment"]["load_after"], results["finished"] = plan.load(), plan.now()
     directory.save(results)
 

@@ -80,6 +80,17 @@ def test_the_table_holds_every_row_and_no_cut_cell(run):
     assert f"{widest['ms_median']:.3g}" in told.stdout
 
 
+def test_the_tables_for_a_page_say_the_same(run):
+    path, told, results = run
+    lines = (path / "tables.md").read_text().splitlines()
+    assert f"written: {path / 'tables.md'}" in told.stdout
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    assert len(cells) == len(results["rows"]) + 4  # heading and rule of two tables
+    assert {len(row) for row in cells} == {7}
+    for row in cells[2 : 2 + len(entries())]:
+        assert all(cell in told.stdout for cell in row)
+
+
 def test_figures_are_drawn(run):
     path, told, _ = run
     for name in ("overhead", "memory"):
@@ -169,6 +180,7 @@ def test_a_flag_is_told(tmp_path, monkeypatch):
     row = {"about": "a tiny thing", "method": "exact", "situation": "inside", "flag": "expected 2 steps inside"}
     monkeypatch.setattr(plan, "overhead", lambda *arguments, **changes: iter([[row]]))
     monkeypatch.setattr(cli_bench, "_show", lambda screen, rows: None)
+    monkeypatch.setattr(cli_bench, "markdown", lambda rows: "")
     monkeypatch.setattr("safestep.bench.figures.draw", lambda results, folder: [])
     told = bench("overhead", "--out", str(tmp_path))
     assert "not what it should be: a tiny thing, exact, inside: expected 2 steps inside" in told.stdout

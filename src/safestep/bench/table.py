@@ -1,10 +1,9 @@
-"""The rows of a benchmark as tables on a console."""
+"""The rows of a benchmark as tables, on a console and in Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -22,18 +21,38 @@ COLUMNS: Mapping[str, Callable[[Record], str]] = {
     "how measured": words.tiers,
 }
 """Headings, and what a row shows below them. Peak memory is that of the steps after the first four."""
+_TEXTS = ("", "how measured")
+"""Columns of words; the others are numbers."""
 
 
-def tables(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Table]]:
+def tables(rows: Sequence[Record]) -> Iterator[tuple[str, Table]]:
     """Return a headline and a table for each case: sizes, speed and peak of its plain step above, rows below."""
-    for about, group in groupby(rows, key=lambda row: row["about"]):
-        members = list(group)
+    for headline, cells in _cells(rows):
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
         for heading in COLUMNS:
-            table.add_column(heading, justify="left" if heading in {"", "how measured"} else "right", no_wrap=True)
-        for row in members:
-            table.add_row(*(show(row) for show in COLUMNS.values()))
-        yield f"{about}{_plain(members[0])}", table
+            table.add_column(heading, justify="left" if heading in _TEXTS else "right", no_wrap=True)
+        for row in cells:
+            table.add_row(*row)
+        yield headline, table
+
+
+def markdown(rows: Sequence[Record]) -> str:
+    """Return the same as text for a page."""
+    parts = []
+    for headline, cells in _cells(rows):
+        head = [list(COLUMNS), ["---" if heading in _TEXTS else "---:" for heading in COLUMNS]]
+        parts += [f"**{headline}**", "\n".join(f"| {' | '.join(row)} |" for row in [*head, *cells])]
+    return "\n\n".join(parts) + "\n"
+
+
+def _cells(rows: Sequence[Record]) -> Iterator[tuple[str, list[list[str]]]]:
+    """Return the headline and the cells of each case; one that several axes have in common comes once."""
+    told = set()
+    for about, group in groupby(rows, key=lambda row: row["about"]):
+        members = list(group)
+        if about not in told:
+            told.add(about)
+            yield f"{about}{_plain(members[0])}", [[show(row) for show in COLUMNS.values()] for row in members]
 
 
 def _plain(row: Record) -> str:
