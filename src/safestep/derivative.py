@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from safestep.errors import MeasurementError
+from safestep.errors import MeasurementError, TapeError
 from safestep.forward import Forward, Seen
 from safestep.replay import Mode, run
 from safestep.step import Step
@@ -54,6 +55,26 @@ class Line:
         """Return ``theta_0 + t p``, fresh tensors; the unit has no part in it."""
         moved = torch._foreach_lerp(list(self.start.values()), list(self.end.values()), t) if self.start else []
         return dict(zip(self.start, moved, strict=True))
+
+
+def recorded(seen: Seen, forward: Forward, line: Line) -> tuple[Tensor, Tensor]:
+    """Return the logits ``z`` and ``J p`` from what the training forward computed, without running it again.
+
+    About two forwards of work, exact up to rounding, by the kernels that training used.
+
+    Raises:
+        TapeError: if an operation has no derivative here, or a value it needs has been overwritten.
+    """
+    names: dict[Tensor, str] = {parameter: name for name, parameter in bare(seen.model).named_parameters()}
+    start = {parameter: line.start[name] for parameter, name in names.items() if name in line.start}
+    value = forward.kept_logits()
+    if forward.tape is None or value is None:
+        raise TapeError("the forward was not recorded, or its logits have been overwritten since")
+    with contextlib.ExitStack() as stack:
+        for kind in {"cpu", value.device.type}:
+            if torch.is_autocast_enabled(kind):  # what was cast in the forward is on the tape
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        return value, forward.tape.tangent(start, lambda parameter: line.direction(names[parameter]))
 
 
 def forward_mode(seen: Seen, forward: Forward, mode: Mode, line: Line) -> tuple[Tensor, Tensor]:

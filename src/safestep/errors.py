@@ -19,6 +19,10 @@ class MeasurementError(SafestepError):
     """The step ratio of this step cannot be measured."""
 
 
+class TapeError(MeasurementError):
+    """A recorded forward cannot be differentiated: what it computed is gone, or torch has no derivative of it."""
+
+
 class PoisonedOptimizerError(SafestepError):
     """The optimizer's own state is not finite, so that no later step can be."""
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from safestep.logits import LogitsFinder
 from safestep.rng import GeneratorStates
+from safestep.tape import Tape
 
 _REPEATED = {torch.float64: 1e-6, torch.float32: 1e-3}
 _REPEATED_ROUGHLY = 0.1
@@ -41,6 +42,7 @@ class Forward:
             ``mean(1 - P_y)``.
         logits: the logits themselves, by reference, where the radius wants them and they are small; else None.
         version: the version counter of ``logits``.
+        tape: the operations of the forward, where the radius wants them; else None.
     """
 
     args: tuple[Any, ...]
@@ -57,6 +59,7 @@ class Forward:
     effort: Tensor | None = None
     logits: Tensor | None = None
     version: int = 0
+    tape: Tape | None = None
 
     def kept_logits(self) -> Tensor | None:
         """Return the logits of the training forward if they were kept and nothing has been written to them since."""

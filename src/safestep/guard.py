@@ -78,7 +78,8 @@ class Guard:
         self._pending: tuple[Step, Later, Foresight, list[Optimizer], tuple[float, ...]] | None = None
         self._wants = getattr(radius, "wants", Wants())
         keep = sum(parameter.nbytes for parameter in bare(model).parameters()) if self._wants.logits else 0
-        self._recorder = ForwardRecorder(model, logits, self._entering, self._gradients, self._elsewhere, keep)
+        moving = self._moving if self._wants.tape else None
+        self._recorder = ForwardRecorder(model, logits, self._entering, self._gradients, self._elsewhere, keep, moving)
         self._hooks = StepHooks(optimizers, self._before, self._between, self._after, self._abandoned)
         self._finalizer = weakref.finalize(self, _close, self._recorder.handles, self._sink)  # holds no guard
 
@@ -196,6 +197,9 @@ class Guard:
 
     def _gradients(self) -> bool:
         return any(p.grad is not None for optimizer in self._alive() for p in parameters_of(optimizer))
+
+    def _moving(self) -> list[Tensor]:
+        return [p for optimizer in self._alive() for p in parameters_of(optimizer) if p.requires_grad]
 
     def _elsewhere(self) -> bool:
         """Return whether the running step has moved already: a closure then does not look at theta_0."""

@@ -54,7 +54,7 @@ class StepHooks:
     @property
     def running(self) -> bool:
         """Whether an optimizer is inside its step: the caller runs in its closure."""
-        return self._outer is not None and _on_stack(self._outer[0], sys._getframe())
+        return self._outer is not None and on_stack(self._outer[0], sys._getframe())
 
     @property
     def waiting(self) -> bool:
@@ -112,7 +112,8 @@ def _among(optimizer: Optimizer, others: list[Optimizer]) -> bool:
     return any(optimizer is other for other in others)
 
 
-def _on_stack(wanted: FrameType, frame: FrameType | None) -> bool:
+def on_stack(wanted: FrameType | None, frame: FrameType | None) -> bool:
+    """Return whether a frame is among another one's callers, itself included."""
     while frame is not None:
         if frame is wanted:
             return True

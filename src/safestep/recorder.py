@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._compile import _disable_dynamo
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from safestep.errors import LogitsNotFoundError
 from safestep.forward import Forward, Seen
+from safestep.hooks import on_stack
 from safestep.logits import LogitsFinder, find_logits, tensors_in
 from safestep.rng import GeneratorStates
+from safestep.tape import Tape
 from safestep.wrappers import bare
 
 MAX_FORWARDS = 256
@@ -46,6 +51,34 @@ class _Entry:
     copies: dict[str, Tensor]
 
 
+@dataclass(slots=True)
+class _Call:
+    """A forward that is running.
+
+    Attributes:
+        frame: of torch's own call of the module, to tell whether it still runs.
+        entry: what it may change; None if it does not count.
+        tape: what it does, if somebody wants to know.
+    """
+
+    frame: FrameType | None
+    entry: _Entry | None
+    tape: Tape | None = None
+
+    def leave(self) -> Tape | None:
+        """Stop recording."""
+        if self.tape is not None and _get_current_dispatch_mode() is self.tape:
+            self.tape.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        return self.tape
+
+
+def _frame_of_call() -> FrameType | None:
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code is not nn.Module._call_impl.__code__:
+        frame = frame.f_back
+    return frame
+
+
 class ForwardRecorder:
     """Watches the forwards of a model; hands them out step by step.
 
@@ -59,6 +92,8 @@ class ForwardRecorder:
             search); such forwards do not count.
         keep: how many bytes of logits may be held from the forward to the step, by reference. They live longer than
             they would, through the peak of backward: where they are large, they are not kept.
+        moving: tells which parameters may move, if forwards are to be recorded on a tape; None for no tape. A step of
+            several forwards is not taped: all their activations would have to be held.
     """
 
     def __init__(
@@ -69,15 +104,17 @@ class ForwardRecorder:
         gradients: Callable[[], bool],
         elsewhere: Callable[[], bool],
         keep: int = 0,
+        moving: Callable[[], Iterable[Tensor]] | None = None,
     ) -> None:
-        self.model, self._keep = model, keep
+        self.model, self._keep, self._moving = model, keep, moving
         self.logits = logits or find_logits
         self._entering, self._gradients, self._elsewhere = entering, gradients, elsewhere
         self._seen = Seen(model, self.logits)
-        self._entries: list[_Entry | None] = []  # a model may call itself
+        self._entries: list[_Call] = []  # a model may call itself
         self._overwrites: bool | None = None  # whether forwards write to their inputs; unknown before the first
         self._volatile: set[str] | None = None  # buffers that forwards change; unknown before the first
         self._new = True  # no step has been taken yet
+        self._several = False  # whether the latest step had several forwards
         self.handles = (
             # First, since a replay runs the user's pre-hooks again; always, since a forward may raise.
             model.register_forward_pre_hook(_Hook(self._before), with_kwargs=True, prepend=True),
@@ -100,14 +137,27 @@ class ForwardRecorder:
         self._seen = Seen(self.model, self.logits, seen.forwards[count:])
         seen.forwards = seen.forwards[:count]
         self._new = self._new and not seen.forwards
+        self._several = count > 1
         return seen
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._entries and not on_stack(self._entries[-1].frame, sys._getframe()):
+            self._forget()  # an interrupt, which calls no hook, ended that forward
         self._entering()
         seen, listening = self._seen, torch.is_grad_enabled() and not self._elsewhere()
         if listening and any(forward.stored for forward in seen.forwards) and not self._gradients():
             seen.forwards = [forward for forward in seen.forwards if not forward.stored]
-        self._entries.append(self._entry(bare(module), (args, kwargs)) if listening else None)
+        call = _Call(_frame_of_call(), self._entry(bare(module), (args, kwargs)) if listening else None)
+        alone = not (self._entries or self._several or seen.forwards)
+        self._entries.append(call)
+        if self._moving is not None and listening and alone and torch._C._functorch.maybe_current_level() is None:
+            call.tape = Tape(self._moving(), (t for t in tensors_in((args, kwargs)) if t.requires_grad))
+            call.tape.__enter__()  # type: ignore[no-untyped-call]  # last: this hook is not part of the forward
+
+    def _forget(self) -> None:
+        for call in reversed(self._entries):
+            call.leave()
+        self._entries = []
 
     def _entry(self, model: nn.Module, given: _Arguments) -> _Entry:
         buffers = dict(model.named_buffers())
@@ -122,7 +172,8 @@ class ForwardRecorder:
         )
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        entry = self._entries.pop() if self._entries else None
+        call = self._entries.pop() if self._entries else _Call(None, None)
+        tape, entry = call.leave(), call.entry
         # Of a model that calls itself, the outermost call gives the logits; a forward that raised gives none.
         if entry is None or self._entries or output is None:
             return
@@ -137,9 +188,11 @@ class ForwardRecorder:
             self._seen.problem = f"logits= failed on the model's output, a {type(output).__name__}: {error!r}"
         else:
             if logits.grad_fn is not None:
-                self._listen(self._forward(bare(module), logits.detach(), entry), logits, output)
+                if tape is not None:
+                    tape.close(logits)
+                self._listen(self._forward(bare(module), logits.detach(), entry, tape), logits, output)
 
-    def _forward(self, model: nn.Module, logits: Tensor, entry: _Entry) -> Forward:
+    def _forward(self, model: nn.Module, logits: Tensor, entry: _Entry, tape: Tape | None) -> Forward:
         after = _versions(dict(model.named_buffers()))
         changed = {name for name, version in after.items() if entry.versions.get(name) != version}
         self._volatile = changed | (self._volatile or set())
@@ -156,8 +209,9 @@ class ForwardRecorder:
             entry.generators,
             _autocast_in_force(logits.device.type),
             logits.amax(-1),
-            logits=logits if self._small(logits) else None,
+            logits=logits if tape is not None or self._small(logits) else None,
             version=logits._version,
+            tape=tape,
         )
 
     def _small(self, logits: Tensor) -> bool:
@@ -178,6 +232,9 @@ class ForwardRecorder:
         seen = self._seen
         if not any(known is forward for known in reversed(seen.forwards)):
             seen.forwards.append(forward)
+            if len(seen.forwards) > 1:
+                for one in seen.forwards:
+                    one.tape = None
             if len(seen.forwards) > MAX_FORWARDS:
                 seen.forwards.pop(0)
                 seen.dropped += 1

@@ -10,13 +10,16 @@ import torch
 from torch import Tensor
 
 from safestep.blame import failing_layer, first_line
-from safestep.derivative import Line, central_difference, forward_mode
+from safestep.derivative import Line, central_difference, forward_mode, recorded
 from safestep.errors import MeasurementError, SafestepWarning
 from safestep.forward import Forward, Seen
 from safestep.replay import Mode
 
-Way = Literal["forward-mode", "difference", "difference in float32"]
-"""In order of preference: exact up to rounding; relative error near 1e-9; near 1e-3."""
+Way = Literal["tangents", "forward-mode", "difference", "difference in float32"]
+"""In order of preference: exact up to rounding, over the recorded training pass or by running it again; relative error
+near 1e-9; near 1e-3."""
+
+EXACT: tuple[Way, ...] = ("tangents", "forward-mode")
 
 _CHECKS: tuple[Way, ...] = ("difference in float32", "difference")
 """What confirms forward mode: the cheap look first; near kinks it is rough, and float64 decides."""
@@ -49,7 +52,7 @@ class Route:
     @property
     def exact(self) -> bool:
         """Whether what was measured last is the derivative of the training forward, up to rounding."""
-        return self.way == "forward-mode" and self.faithful
+        return self.way in EXACT and self.faithful
 
     def derivative(self, seen: Seen, forward: Forward, mode: Mode, line: Line) -> tuple[Tensor, Tensor, Route]:
         """Return logits, their derivative along the line, and the route to take from now on.
@@ -81,6 +84,8 @@ class _Trial:
         """Return the slope measured that way, or why it cannot be."""
         arguments = (self.seen, self.forward, self.mode, self.line)
         try:
+            if way == "tangents":
+                return recorded(self.seen, self.forward, self.line), None
             if way == "forward-mode":
                 return forward_mode(*arguments), None
             return central_difference(*arguments, torch.float64 if way == "difference" else torch.float32), None
@@ -88,6 +93,11 @@ class _Trial:
             raise
         except Exception as error:  # torch raises RuntimeError and its kin, a user's layer whatever it likes
             return None, error
+
+    @property
+    def taped(self) -> bool:
+        """Whether the training forward was recorded, operation by operation."""
+        return self.forward.tape is not None and self.mode == "train"
 
     def repeats(self, slope: Slope) -> bool:
         """Return whether the replay was the training forward; in eval mode it is not meant to be."""
@@ -99,9 +109,16 @@ class _Trial:
         What differs from the known route is said.
         """
         spare: tuple[Slope, Way] | None = None
-        doubt, error = "", None
+        missed, doubt, error = "", "", None
         for way in get_args(Way):
+            if way == "tangents" and not self.taped:
+                continue
             slope, error = self.go(way)
+            if way == "tangents":
+                missed = first_line(error) if slope is None else self.contradiction(slope)
+                if slope is not None and not missed:
+                    return (*slope, Route(way))
+                continue
             if slope is None:
                 doubt = doubt or f"fails in {failing_layer(self.seen, self.attempt)} ({first_line(error)})"
             elif not self.repeats(slope):
@@ -111,6 +128,10 @@ class _Trial:
                 spare = spare or (slope, way)
                 doubt = contradiction
             else:
+                if missed and way == "forward-mode" != known.way:
+                    _say(
+                        f"the training pass cannot be differentiated as it ran ({missed}): r is measured by another one"
+                    )
                 if way not in {"forward-mode", known.way}:
                     _say(f"forward-mode differentiation {doubt}: r is measured by central differences of the logits")
                 return (*slope, Route(way))

@@ -1,0 +1,91 @@
+"""What a tape remembers of a tensor: where it lay in its storage, and its value where a rule will need it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Layout = tuple[tuple[int, ...], tuple[int, ...], int, torch.dtype]
+"""Size, stride, offset in elements, dtype: a tensor without its storage."""
+
+
+def layout(tensor: Tensor) -> Layout:
+    """Return how a tensor lies in its storage."""
+    return (*_extent(tensor), tensor.dtype)
+
+
+def _extent(tensor: Tensor) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    return tuple(tensor.size()), tensor.stride(), tensor.storage_offset()
+
+
+@dataclass(eq=False, slots=True)
+class Slot:
+    """One tensor among the arguments or results of an operation.
+
+    Storages and not tensors are followed, since autograd wraps a view in a new tensor: two slots of one cell are two
+    looks at one storage, and their tangents are the same two looks at the mirror of that storage.
+
+    Attributes:
+        cell: number of the storage; negative if it does not depend on a parameter.
+        layout: how the tensor lies in the storage.
+        device: of the tensor.
+        room: bytes of the storage.
+        value: the tensor, detached, where a rule needs it; a parameter's is taken from before the step instead.
+        version: the version counter that ``value`` has while it still holds what the forward saw.
+    """
+
+    cell: int
+    layout: Layout
+    device: torch.device
+    room: int
+    value: Tensor | None = None
+    version: int = -1
+
+    @classmethod
+    def of(cls, tensor: Tensor, cell: int) -> Slot:
+        """Return the slot of a tensor, without its value."""
+        return cls(cell, layout(tensor), tensor.device, tensor.untyped_storage().nbytes())
+
+    @property
+    def overwritten(self) -> bool:
+        """Whether the value has been written to in place since the forward."""
+        return self.value is not None and self.version >= 0 and self.value._version != self.version
+
+    @property
+    def numel(self) -> int:
+        """How many elements."""
+        count = 1
+        for length in self.layout[0]:
+            count *= length
+        return count
+
+    @property
+    def whole(self) -> bool:
+        """Whether the tensor fills its storage, each element once."""
+        return self.layout[2] == 0 and self.numel * self.layout[3].itemsize == self.room and not self.overlaps
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether elements share memory, as those of an ``expand()`` do."""
+        size, stride, _, _ = self.layout
+        return any(length > 1 and step == 0 for length, step in zip(size, stride, strict=True))
+
+    def look(self, base: Tensor) -> Tensor:
+        """Return the tensor of this layout in the storage of ``base``."""
+        size, stride, offset, dtype = self.layout
+        if base.dtype != dtype:  # a view as another type, such as complex numbers as pairs
+            return torch.empty(0, dtype=dtype, device=base.device).set_(base.untyped_storage(), offset, size, stride)
+        if base.storage_offset() == offset and base.stride() == stride and base.size() == size:
+            return base
+        return base.as_strided(size, stride, offset)
+
+    def zeros(self) -> Tensor:
+        """Return zeros in the shape of the tensor."""
+        return torch.zeros(self.layout[0], dtype=self.layout[3], device=self.device)
+
+    def fresh(self) -> Tensor:
+        """Return a storage of zeros to mirror this slot's, as a flat tensor."""
+        itemsize = self.layout[3].itemsize
+        return torch.zeros(-(-self.room // itemsize), dtype=self.layout[3], device=self.device)
