@@ -18,8 +18,12 @@ Situation = Literal["inside", "capped"]
 
 Batch = tuple[Tensor, Tensor]
 
-RATES: Mapping[Situation, float] = {"inside": 1e-5, "capped": 1.0}
-"""AdamW's learning rates. The records confirm the situation of each timed step; these only make it likely."""
+RATES: Mapping[Situation, float] = {"inside": 1e-5, "capped": 0.03}
+"""AdamW's learning rates."""
+TARGETS: Mapping[Situation, float] = {"inside": 1.0, "capped": 0.1}
+"""Targets of the cap. The records confirm the situation of each timed step; rate and target only make it likely. The
+lower one keeps a model that is capped at every step healthy: on labels that say nothing, steps of r = 1 at such rates
+wear it out until no step moves its logits any more."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from safestep.bench.cases import RATES, Batch, Case, Situation
+from safestep.bench.cases import RATES, TARGETS, Batch, Case, Situation
 from safestep.guard import Guard
 from safestep.policy import Cap
 from safestep.radius.softmax import Method, SoftmaxRadius
@@ -92,7 +92,9 @@ class Contestant:
         self.guard: Guard | None = None
         if entry.guarded:
             radius = SoftmaxRadius(method=entry.method)  # type: ignore[arg-type]  # checked by the radius itself
-            self.guard = attach(self._model, self._optimizer, radius=radius, policy=Cap(1.0), history=_KEPT)
+            self.guard = attach(
+                self._model, self._optimizer, radius=radius, policy=Cap(TARGETS[entry.situation]), history=_KEPT
+            )
 
     @property
     def count(self) -> int:
@@ -145,6 +147,7 @@ class Contestant:
             moves = {name: parameter.detach() - start[name] for name, parameter in parameters.items()}
             change: Tensor = jvp(logits, (start,), (moves,))[1]
             ratio = float((change.amax(-1) - change.amin(-1)).max()) / math.pi
-            if ratio > 1.0:
+            target = TARGETS[self.entry.situation]
+            if ratio > target:
                 for name, parameter in parameters.items():
-                    parameter.copy_(start[name].lerp(parameter, 1.0 / ratio))
+                    parameter.copy_(start[name].lerp(parameter, target / ratio))
