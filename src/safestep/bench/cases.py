@@ -18,7 +18,7 @@ Situation = Literal["inside", "capped"]
 
 Batch = tuple[Tensor, Tensor]
 
-RATES: Mapping[Situation, float] = {"inside": 1e-5, "capped": 0.03}
+RATES: Mapping[Situation, float] = {"inside": 1e-5, "capped": 0.1}
 """AdamW's learning rates."""
 TARGETS: Mapping[Situation, float] = {"inside": 1.0, "capped": 0.1}
 """Targets of the cap. The records confirm the situation of each timed step; rate and target only make it likely. The
