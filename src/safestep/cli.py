@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +10,9 @@ import typer
 from rich.console import Console
 
 from safestep._version import __version__
-from safestep.errors import RunDirectoryError, SafestepError, UnknownNameError
+from safestep.cli_bench import bench
+from safestep.cli_errors import errors_told
+from safestep.errors import RunDirectoryError, UnknownNameError
 from safestep.experiments import NAMES, find
 from safestep.experiments.engine import jobs_for
 from safestep.experiments.experiment import Experiment
@@ -30,6 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(bench)
 
 _NEEDED = ("joblib", "numpy", "sklearn", "matplotlib", "jinja2")
 
@@ -103,7 +104,7 @@ def run(
     Called again, the command continues what was interrupted, or adds --seeds.
     """
     screen = console()
-    with _errors_told():
+    with errors_told():
         _check_extras()
         experiment = find(name)
         settings = experiment.settings.parse([*(changes or []), *(more or [])], quick=quick)
@@ -130,7 +131,7 @@ def report(
 ) -> None:
     """Draw figures and page of a run directory again, from its records alone."""
     screen = console()
-    with _errors_told():
+    with errors_told():
         _check_extras()
         results = require_results(directory)
         _, cut = read_records(directory)
@@ -189,18 +190,3 @@ def _check_extras() -> None:
     for module in _NEEDED:
         if importlib.util.find_spec(module) is None:
             need(module, "experiments")
-
-
-@contextmanager
-def _errors_told() -> Iterator[None]:
-    """Print an error of the user's side as one message and leave with 2; anything else is ours, with its traceback."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except KeyboardInterrupt:
-        typer.echo("safestep: interrupted", err=True)
-        raise typer.Exit(130) from None
-    except (SafestepError, OSError) as error:
-        typer.echo(f"safestep: {error}", err=True)
-        raise typer.Exit(2) from None

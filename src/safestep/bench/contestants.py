@@ -1,0 +1,153 @@
+"""Who takes part: the plain step, what people use already, and a guard by every method, each with its own model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jvp
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from safestep.bench.cases import RATES, TARGETS, Batch, Case, Situation
+from safestep.guard import Guard
+from safestep.policy import Cap
+from safestep.radius.softmax import Method, SoftmaxRadius
+from safestep.reading import Status
+from safestep.record import StepReport
+from safestep.wiring import attach
+
+PLAIN, AGAIN, CLIP, JVP = "plain step", "plain step again", "clip_grad_norm_", "torch.func.jvp"
+METHODS: tuple[str, ...] = get_args(Method)
+
+_LARGEST_NORM = 1.0
+"""Of the gradient, for ``clip_grad_norm_``."""
+_KEPT = 1_000_000
+"""More records than any benchmark has steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a contestant does.
+
+    Attributes:
+        method: one of safestep's methods, or ``PLAIN``, ``AGAIN`` (whose distance from the plain step is the error of
+            the benchmark itself), ``CLIP``, ``JVP``.
+        situation: whether its steps are far inside the target or beyond it.
+    """
+
+    method: str
+    situation: Situation
+
+    @property
+    def guarded(self) -> bool:
+        """Whether a guard takes part."""
+        return self.method in METHODS
+
+    @property
+    def wanted(self) -> Status:
+        """What the records of its steps have to say."""
+        return Status.INSIDE if self.situation == "inside" else Status.CAPPED
+
+    def __str__(self) -> str:
+        return f"{self.method}, {self.situation}" if self.guarded else self.method
+
+
+def entries() -> list[Entry]:
+    """Return every contestant, the plain step first.
+
+    Example:
+        >>> [str(entry) for entry in entries()][:3]
+        ['plain step', 'plain step again', 'clip_grad_norm_']
+    """
+    situations: tuple[Situation, ...] = get_args(Situation)
+    return [
+        *(Entry(method, "inside") for method in (PLAIN, AGAIN, CLIP, JVP)),
+        *(Entry(method, situation) for method in METHODS for situation in situations),
+    ]
+
+
+class Contestant:
+    """Trains a model of its own with AdamW, in one of the ways compared.
+
+    Args:
+        entry: in which.
+        case: the model; the same initial weights for every contestant.
+        device: where.
+
+    Attributes:
+        entry: as given.
+        guard: if its entry is guarded.
+    """
+
+    def __init__(self, entry: Entry, case: Case, device: torch.device) -> None:
+        self.entry, self._autocast, self._device = entry, case.autocast, device
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self._model = case.build().to(device)
+        self._optimizer = torch.optim.AdamW(self._model.parameters(), lr=RATES[entry.situation])
+        self.guard: Guard | None = None
+        if entry.guarded:
+            radius = SoftmaxRadius(method=entry.method)  # type: ignore[arg-type]  # checked by the radius itself
+            self.guard = attach(
+                self._model, self._optimizer, radius=radius, policy=Cap(TARGETS[entry.situation]), history=_KEPT
+            )
+
+    @property
+    def count(self) -> int:
+        """How many steps the guard has recorded."""
+        return len(self.guard.history) if self.guard is not None else 0
+
+    def reports(self, mark: int = 0) -> list[StepReport]:
+        """Return what the guard recorded from step ``mark`` on, oldest first; nothing without a guard."""
+        return self.guard.history[mark:] if self.guard is not None else []
+
+    @property
+    def finite(self) -> bool:
+        """Whether all parameters are."""
+        return all(bool(torch.isfinite(parameter).all()) for parameter in self._model.parameters())
+
+    def train(self, batches: Sequence[Batch]) -> None:
+        """Take a step on each batch."""
+        for inputs, labels in batches:
+            self._optimizer.zero_grad()
+            logits = self._forward(self._model, inputs)
+            nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten()).backward()
+            del logits
+            if self.entry.method == CLIP:
+                nn.utils.clip_grad_norm_(self._model.parameters(), _LARGEST_NORM)
+            if self.entry.method == JVP:
+                self._step_by_hand(inputs)
+            else:
+                self._optimizer.step()
+
+    def _forward(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        with torch.autocast(self._device.type, dtype=self._autocast, enabled=self._autocast is not None):
+            logits: Tensor = model(inputs)
+        return logits
+
+    def _step_by_hand(self, inputs: Tensor) -> None:
+        """Cap the step as one would without safestep: differentiate the model along it, from the start."""
+        model, parameters = self._model, dict(self._model.named_parameters())
+        start = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+        self._optimizer.step()
+
+        def logits(tensors: dict[str, Tensor]) -> Tensor:
+            buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}  # statistics stay untouched
+            with torch.autocast(
+                self._device.type, dtype=self._autocast, enabled=self._autocast is not None, cache_enabled=False
+            ):
+                result: Tensor = functional_call(model, {**tensors, **buffers}, (inputs,))
+            return result
+
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no forward derivative
+            moves = {name: parameter.detach() - start[name] for name, parameter in parameters.items()}
+            change: Tensor = jvp(logits, (start,), (moves,))[1]
+            ratio = float((change.amax(-1) - change.amin(-1)).max()) / math.pi
+            target = TARGETS[self.entry.situation]
+            if ratio > target:
+                for name, parameter in parameters.items():
+                    parameter.copy_(start[name].lerp(parameter, target / ratio))

@@ -1,0 +1,115 @@
+"""The two benchmarks, `overhead` and `scale`: what each measures, one case after the other, as rows of plain data."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from safestep._version import __version__
+from safestep.bench.cases import cases, sizes
+from safestep.bench.contestants import AGAIN, Entry, entries
+from safestep.bench.measure import Effort, Row, Told, measure
+
+QUICK = Effort(rounds=2, steps=2, warmup=4)
+"""Enough to see everything work, not to see a result."""
+
+
+def overhead(
+    names: Sequence[str], device: torch.device, effort: Effort, told: Told, *, quick: bool = False
+) -> Iterator[list[dict[str, Any]]]:
+    """Measure every contestant on each of the named cases; yields the rows of each case."""
+    known = cases(quick=quick)
+    for name in names:
+        yield [row.as_record() for row in measure(known[name], entries(), device, effort, told)]
+
+
+def scale(
+    axes: Sequence[str], device: torch.device, effort: Effort, told: Told, *, quick: bool = False
+) -> Iterator[list[dict[str, Any]]]:
+    """Measure how the cost grows along each of the named axes; yields the rows of each size, with ``axis``, ``size``.
+
+    The size that the axes have in common is measured once.
+    """
+    known: dict[str, list[Row]] = {}
+    for axis in axes:
+        for case in sizes(axis, quick=quick):
+            if case.about not in known:
+                known[case.about] = measure(case, on_scale(), device, effort, told)
+            yield [{"axis": axis, "size": case.size[axis], **row.as_record()} for row in known[case.about]]
+
+
+def on_scale() -> list[Entry]:
+    """Return the contestants whose growth is drawn: a method that measures every step, where it also caps."""
+    often = {"exact", "probe"}
+    return [e for e in entries() if e.method != AGAIN and not (e.method in often and e.situation == "inside")]
+
+
+def environment(device: torch.device, threads: int) -> dict[str, Any]:
+    """Return what the figures depend on besides the settings; the load is that of the whole machine."""
+    return {
+        "safestep": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": describe(device),
+        "threads": threads,
+        "load_before": load(),
+        "began": now(),
+    }
+
+
+def describe(device: torch.device) -> str:
+    """Return a device in words.
+
+    Example:
+        >>> describe(torch.device("cpu")).startswith("CPU")
+        True
+    """
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory / 2**30
+        return f"GPU: {torch.cuda.get_device_name(device)}, {memory:.0f} GiB"
+    if device.type != "cpu":
+        return str(device)
+    words = f"{_processor()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
+    return f"CPU: {words}"
+
+
+def _processor() -> str:
+    """Return the name of the processor; Linux alone keeps it in a file."""
+    path = Path("/proc/cpuinfo")
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def load() -> float | None:
+    """Return the average number of processes that wanted to run in the last minute; None where nothing counts them."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def now() -> str:
+    """Return the time, in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@contextmanager
+def threads_set(number: int) -> Iterator[None]:
+    """Let torch compute in this many threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def faults(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what is wrong with rows, one line each; empty if all of them show what they say."""
+    return [f"{row['about']}, {row['method']}, {row['situation']}: {row['flag']}" for row in rows if row["flag"]]

@@ -1,0 +1,62 @@
+"""The rows of a benchmark as tables, on a console and in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
+
+from rich import box
+from rich.table import Table
+
+from safestep.bench import words
+from safestep.bench.words import Record
+
+COLUMNS: Mapping[str, Callable[[Record], str]] = {
+    "": words.who,
+    "overhead (quartiles)": words.overhead,
+    "mean": lambda row: words.percent(row["ratio_mean"]),
+    "ms a step": lambda row: "–" if row["ms_median"] is None else f"{row['ms_median']:.3g}",
+    "peak memory": words.memory,
+    "first steps": lambda row: words.percent(row["first_peak_ratio"]),
+    "how measured": words.tiers,
+}
+"""Headings, and what a row shows below them. Peak memory is that of the steps after the first four."""
+_TEXTS = ("", "how measured")
+"""Columns of words; the others are numbers."""
+
+
+def tables(rows: Sequence[Record]) -> Iterator[tuple[str, Table]]:
+    """Return a headline and a table for each case: sizes, speed and peak of its plain step above, rows below."""
+    for headline, cells in _cells(rows):
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+        for heading in COLUMNS:
+            table.add_column(heading, justify="left" if heading in _TEXTS else "right", no_wrap=True)
+        for row in cells:
+            table.add_row(*row)
+        yield headline, table
+
+
+def markdown(rows: Sequence[Record]) -> str:
+    """Return the same as text for a page."""
+    parts = []
+    for headline, cells in _cells(rows):
+        head = [list(COLUMNS), ["---" if heading in _TEXTS else "---:" for heading in COLUMNS]]
+        parts += [f"**{headline}**", "\n".join(f"| {' | '.join(row)} |" for row in [*head, *cells])]
+    return "\n\n".join(parts) + "\n"
+
+
+def _cells(rows: Sequence[Record]) -> Iterator[tuple[str, list[list[str]]]]:
+    """Return the headline and the cells of each case; one that several axes have in common comes once."""
+    told = set()
+    for about, group in groupby(rows, key=lambda row: row["about"]):
+        members = list(group)
+        if about not in told:
+            told.add(about)
+            yield f"{about}{_plain(members[0])}", [[show(row) for show in COLUMNS.values()] for row in members]
+
+
+def _plain(row: Record) -> str:
+    """Return what the plain step, the first row of a case, costs."""
+    parts = [] if row["ms_median"] is None else [f"{row['ms_median']:.3g} ms, {row['rows_per_ms']:.3g} rows a ms"]
+    parts += [] if row["peak_bytes"] is None else [f"peak {words.size(row['peak_bytes'])}"]
+    return f" · plain step {', '.join(parts)}" if parts else ""
