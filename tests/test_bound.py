@@ -24,8 +24,8 @@ def bound_and_ratio(model, losses, *, optimizer="sgd", lr=0.1, steps=2, head="so
     found = []
 
     def look(step, seen, report):
-        vitals = step.look(slope=True, effort=seen.effort())
-        found.append((Track().bound(vitals), report.ratio, vitals.effort))
+        SoftmaxRadius(head=head).look(step, seen, None)
+        found.append((Track().bound(step.vitals), report.ratio, step.vitals.effort))
         return {}
 
     radius = SoftmaxRadius(method="exact", head=head)
@@ -94,6 +94,18 @@ def test_where_one_sample_of_two_classes_moves_the_bound_is_r():
     model, x = nn.Linear(4, 2).double(), torch.randn(1, 4, dtype=torch.float64)
     bound, ratio, _ = bound_and_ratio(model, [lambda m: F.cross_entropy(m(x), torch.tensor([1]))])
     assert bound == pytest.approx(ratio, rel=1e-9)
+
+
+def test_independent_sigmoids_have_no_rows_that_sum_to_zero():
+    """There e is twice as much, and a single logit meets the bound."""
+    torch.manual_seed(0)
+    for classes in (1, 3):
+        model, x = nn.Linear(4, classes).double(), torch.randn(classes, 4, dtype=torch.float64)
+        y = torch.randint(2, (classes, classes)).double()
+        losses = [lambda m, x=x, y=y: F.binary_cross_entropy_with_logits(m(x), y)]
+        bound, ratio, _ = bound_and_ratio(model, losses, head="sigmoid")
+        assert 0 < bound <= ratio * (1 + 1e-9)
+        assert classes > 1 or bound == pytest.approx(ratio, rel=1e-9)
 
 
 def test_clipped_gradients_only_lower_it():

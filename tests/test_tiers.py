@@ -79,6 +79,24 @@ def test_a_step_that_may_be_near_the_target_is_measured_whole(track, vitals, tar
     assert Tiers().choose(track, vitals, target) == "full"
 
 
+def test_a_sample_is_taken_only_of_a_step_that_is_clearly_inside():
+    """inside = 0.5 of the target, sampled = 0.5 of that."""
+    for expected, tier in ((0.24, "sample"), (0.26, "full")):
+        assert Tiers().choose(dataclasses.replace(QUIET, rates=(10 * expected,) * 3), STEP, 1.0) == tier
+    assert Tiers(sampled=0.4).choose(dataclasses.replace(QUIET, rates=(2.4,) * 3), STEP, 1.0) == "full"
+
+
+def test_the_free_bound_is_looked_at_only_where_the_margin_is_narrow():
+    """3 R ||p|| against a quarter of inside = 0.5; and while too little is known to skip anything."""
+    for expected, needed in ((0.04, False), (0.043, True)):
+        track = dataclasses.replace(QUIET, rates=(10 * expected,) * 3)
+        assert Tiers().needs_bound(track, 1.0) is needed
+        assert Tiers().needs_bound(track, 0.5) is True  # a smaller target, a narrower margin
+    assert Tiers().needs_bound(Track(), 1.0)
+    assert Tiers().needs_bound(dataclasses.replace(QUIET, rates=(0.1, 0.1)), 1.0)
+    assert Tiers(wired=0.0).needs_bound(dataclasses.replace(QUIET, rates=(0.0,) * 3), 1.0) is True
+
+
 def test_what_cannot_be_had_trips_nothing():
     assert Tiers().choose(QUIET, Vitals(0.1), 1.0) == "skip"
 
@@ -114,6 +132,8 @@ def test_the_track_keeps_the_last_three_measurements():
         {"length_jump": 0.5},
         {"effort_jump": 0.5},
         {"floor": 1.5},
+        {"sampled": 1.1},
+        {"wired": -0.1},
         {"margin": math.nan},
         {"every": 0},
         {"every": 2.5},

@@ -73,8 +73,10 @@ def recorded(seen: Seen, forward: Forward, line: Line) -> tuple[Tensor, Tensor]:
     names: dict[Tensor, str] = {parameter: name for name, parameter in bare(seen.model).named_parameters()}
     start = {parameter: line.start[name] for parameter, name in names.items() if name in line.start}
     value = forward.kept_logits()
-    if forward.tape is None or value is None or seen.left(forward):
-        raise TapeError("the forward was not recorded, or its logits or the parameters have been overwritten since")
+    if forward.tape is None or value is None:
+        raise TapeError("the forward was not recorded, or its logits have been overwritten since")
+    if seen.left(forward) and not forward.repeated_by(run(seen, forward, "train", line.start, None)):
+        raise TapeError("the parameters were changed between the forward and the step")
     with contextlib.ExitStack() as stack:
         for kind in {"cpu", value.device.type}:
             if torch.is_autocast_enabled(kind):  # what was cast in the forward is on the tape

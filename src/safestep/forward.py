@@ -107,7 +107,7 @@ class Seen:
     place: int | None = None
 
     def left(self, forward: Forward) -> bool:
-        """Return whether parameters were written to between a forward and the step, which begins elsewhere then."""
+        """Return whether parameters were written to between a forward and the step, which may begin elsewhere then."""
         return self.place is not None and forward.place != self.place
 
     def effort(self) -> Tensor | None:

@@ -90,12 +90,12 @@ class Probe:
         """
         aim, careless = self._aim(origins), min(careless, INSIDE)
         part = aim / guess if 0.0 < guess < math.inf else aim
-        if guess <= careless:
+        if guess <= careless and careless > 0.0:
             part = 1.0
         for _ in range(_TRIES):
             ratio = self.spreads(part, origins).largest(self.quantile) / math.pi
             change = part * ratio
-            if (part == 1.0 and ratio <= careless) or aim * _SHORTEST <= change <= aim * _LONGEST:
+            if (part == 1.0 and ratio <= careless and careless > 0.0) or aim * _SHORTEST <= change <= aim * _LONGEST:
                 return ratio
             if not math.isfinite(change):
                 part /= _LEAP

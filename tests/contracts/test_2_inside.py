@@ -34,7 +34,7 @@ def steps_with_twin(training, count=STEPS, **options):
 def assert_kept_inside(training, policy, **radius):
     """Train with big steps; return how many were scaled."""
     guard, scaled = training.attach(policy=policy, radius=SoftmaxRadius(method="exact", **radius)), 0
-    with said(training.case.warns):
+    with said(training.case.untaped):
         for scene, applied in steps_with_twin(training):
             assert_inside(twin_ratio(training, scene, applied, **radius), guard.last, policy.target)
             scaled += guard.last.scale != 1.0
@@ -102,7 +102,7 @@ def test_the_measured_ratio_is_the_twins(case, dtype):
     training = Training(case, ALL["SGD"], dtype=dtype)
     guard = training.attach(policy=Watch(), method="exact")
     precision = max(PRECISION[dtype], DIFFERENCE_PRECISION if case.difference else 0.0)
-    with said(case.warns):
+    with said(case.untaped):
         for scene, p in steps_with_twin(training):
             assert guard.last.ratio == pytest.approx(twin_ratio(training, scene, p), rel=precision)
             assert guard.last.radius * guard.last.ratio == pytest.approx(guard.last.step_length, rel=1e-12)

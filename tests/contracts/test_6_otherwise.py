@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import warnings
 
 import pytest
@@ -18,14 +19,14 @@ from zoo.asserts import PRECISION
 from zoo.models import Squared
 
 
-@pytest.mark.parametrize("case", [case for case in ZOO.values() if case.warns], ids=str)
+@pytest.mark.parametrize("case", [case for case in ZOO.values() if case.untaped], ids=str)
 def test_another_way_than_the_training_pass_is_said_once(case):
     training = Training(case, ALL["SGD"])
     guard = training.attach(method="exact")
     with pytest.warns(SafestepWarning) as caught:
         training.steps(3)
     (warning,) = [str(one.message) for one in caught if issubclass(one.category, SafestepWarning)]
-    assert case.warns in warning
+    assert re.search(case.untaped, warning)
     way = "difference" if case.difference else "forward-mode"
     assert all(report.method == f"{way}/train" for report in guard.history)
     assert all(report.exact is not case.difference for report in guard.history)

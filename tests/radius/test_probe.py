@@ -287,6 +287,22 @@ def test_where_no_difference_tells_r_the_derivative_does():
     assert loop.guard.last.status is Status.PINNED
 
 
+@pytest.mark.parametrize("lr", [1e-12, 1e-9, 1e-6])
+@pytest.mark.parametrize("method", ["probe", "tiered"])
+def test_a_first_step_lost_in_the_rounding_of_the_logits_is_pinned_all_the_same(method, lr):
+    """At its end nothing is to be seen: the probe goes beyond it, or the derivative tells. Biases start at zero."""
+    model = network()
+    with torch.no_grad():
+        for p in model[-1].parameters():
+            p.zero_()
+    model[0].requires_grad_(False)
+    loop = Loop(model, lr=lr, radius=SoftmaxRadius(method=method), policy=Pin(0.5))
+    audit = loop.guard.audit()
+    loop.step()
+    assert loop.guard.last.status is Status.PINNED
+    assert audit.worst == pytest.approx(1.0, rel=PERCENT)
+
+
 def test_under_autocast_the_probe_is_longer_and_roughly_right():
     """bfloat16 rounds logits to 2^-8: a tenth of the change that is aimed at."""
     found = []

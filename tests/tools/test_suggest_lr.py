@@ -84,7 +84,7 @@ def test_the_first_step_of_all_reaches_the_target_too(recipe):
 @pytest.mark.parametrize("case", ZOO.values(), ids=str)
 def test_every_model_of_the_zoo_reaches_the_target(case):
     training = trained(ALL["SGD-momentum" if case.sparse else "AdamW"], case.name, steps=0)
-    with said(case.warns):
+    with said(case.warns or case.untaped):  # of the suggestion, or of the guard that confirms it
         found = suggested(training)
         set_rates(training, found.lrs)
         assert ratio_of_the_next_step(training) == pytest.approx(1.0, rel=CLOSE)
@@ -331,7 +331,10 @@ def test_a_gradient_that_is_not_finite_has_no_rate(bad):
 
 
 def test_coarse_parameters_are_answered_by_what_was_measured():
-    """In bfloat16 r climbs in stairs: the answer is r there, whatever its name."""
+    """In bfloat16 r climbs in stairs: the answer is r there, whatever its name.
+
+    The guard reads its tangents off the training pass, the suggestion runs another: each rounds a few times to 2^-8.
+    """
     training = Training(ZOO["mlp"], ALL["SGD"], dtype=torch.bfloat16)
     with said("bfloat16"):
         found = suggested(training)
@@ -339,7 +342,7 @@ def test_coarse_parameters_are_answered_by_what_was_measured():
     if found.status in {"found", "near"}:
         set_rates(training, found.lrs)
         with said("bfloat16"):
-            assert ratio_of_the_next_step(training) == found.reached
+            assert ratio_of_the_next_step(training) == pytest.approx(found.reached, rel=2**-6)
     else:
         assert math.isnan(found.lr)
 

@@ -29,8 +29,9 @@ class Case:
         batch: makes batch number n; floating-point inputs in the given dtype. Draws from a generator of its own.
         read: from the output of the model to its logits (independent of safestep's own finder).
         objective: from the output and the labels to the loss; cross-entropy of the logits by default.
-        warns: part of the warning with which the exact method says that it cannot use the training pass; "" if it can.
-        difference: whether the exact method measures this model by differences, and no reading is exact.
+        warns: part of the warning with which safestep says that it measures this model by differences where it has to
+            run the forward again; "" if it can differentiate it.
+        untaped: part of the warning with which the exact method says that the training pass is of no use; "" if it is.
         sparse: whether an embedding table has sparse gradients.
     """
 
@@ -40,11 +41,16 @@ class Case:
     read: Callable[[Any], Tensor] = lambda output: output
     objective: Callable[[Any, Tensor], Tensor] | None = None
     warns: str = ""
-    difference: bool = False
+    untaped: str = ""
     sparse: bool = False
 
     def loss(self, output: Any, labels: Tensor) -> Tensor:
         return self.objective(output, labels) if self.objective else cross_entropy(self.read(output), labels)
+
+    @property
+    def difference(self) -> bool:
+        """Whether the exact method, too, measures this model by differences, and no reading is exact."""
+        return bool(self.untaped and self.warns)
 
     def __str__(self) -> str:
         return self.name
@@ -63,31 +69,33 @@ ZOO = {
         Case("dot-product", models.DotProduct, sequences),
         Case("lstm", lambda: models.Recurrent(nn.LSTM), sequences),
         Case("gru", lambda: models.Recurrent(nn.GRU), sequences),
-        Case("embedding-bag", models.Bag, bags),
+        Case("embedding-bag", models.Bag, bags, warns=r"layer 'bag' \(EmbeddingBag\)"),
         Case("sparse-table", models.SparseTable, bags, sparse=True),
         Case(
             "spectral-norm-old",
             models.old_style(partial(nn.utils.spectral_norm, n_power_iterations=CONVERGED)),
             vectors,
+            warns=r"layer '0' \(Linear\)",
         ),
         Case(
             "spectral-norm",
             models.new_style(partial(parametrizations.spectral_norm, n_power_iterations=CONVERGED)),
             vectors,
+            warns=r"\(_SpectralNorm\)",
         ),
-        Case("weight-norm-old", models.old_style(nn.utils.weight_norm), vectors),
-        Case("weight-norm", models.new_style(parametrizations.weight_norm), vectors),
+        Case("weight-norm-old", models.old_style(nn.utils.weight_norm), vectors, warns=r"layer '0' \(Linear\)"),
+        Case("weight-norm", models.new_style(parametrizations.weight_norm), vectors, warns=r"\(_WeightNorm\)"),
         Case("frozen", models.frozen, vectors),
         Case("unused", models.Unused, vectors),
         Case(
             "checkpoint-reentrant",
             lambda: models.Checkpointed(reentrant=True),
             vectors,
-            warns="central differences",
-            difference=True,
+            warns=r"\(Checkpointed\)",
+            untaped=r"\(Checkpointed\)",
         ),
-        Case("checkpoint", lambda: models.Checkpointed(reentrant=False), vectors, warns="recomputes activations"),
-        Case("custom-function", models.custom_function, vectors),
+        Case("checkpoint", lambda: models.Checkpointed(reentrant=False), vectors, untaped="recomputes activations"),
+        Case("custom-function", models.custom_function, vectors, warns=r"layer '1' \(Squared\)"),
         Case(
             "output-object",
             lambda: models.Wrapped(lambda z, h: SimpleNamespace(logits=z, hidden=h)),

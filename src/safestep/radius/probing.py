@@ -57,9 +57,7 @@ class Probing:
         """
         probes = self.track.probes + 1
         track = replace(self.track, probes=probes)
-        checked = probes & (probes - 1) == 0
-        if any(self.seen.left(forward) for forward in self.seen.forwards):
-            return None, "", track
+        checked = probes & (probes - 1) == 0 or any(self.seen.left(forward) for forward in self.seen.forwards)
         with no_trace(self.seen.model, differentiable=False):
             if sample and self.options.mode == "train" and self.options.quantile == 1.0:
                 ratio, samples = self._sampled(checked)

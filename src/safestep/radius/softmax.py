@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import torch
+from torch import Tensor
 
 from safestep.deferred import Foresight, Settled
 from safestep.derivative import Line
@@ -113,7 +114,12 @@ class SoftmaxRadius:
             step.look()
             return
         slope = state is None or self.tiers.needs_bound(_Known.from_state(state).track, _target(step))
-        step.look(slope=slope and not step.always, effort=seen.effort())
+        step.look(slope=slope and not step.always, effort=self._effort(seen))
+
+    def _effort(self, seen: Seen) -> Tensor | None:
+        """Return ``e`` such that ``|g.p| <= pi e r``: rows of G sum to zero under a softmax, not under sigmoids."""
+        effort = seen.effort()
+        return effort if effort is None or self.head == "softmax" else 2 * effort
 
     def measure(self, step: Step, seen: Seen, state: State) -> tuple[Reading, State]:
         """Return r of a step over the recorded forwards, and what was learned. See `Radius.measure`."""
@@ -155,7 +161,7 @@ class SoftmaxRadius:
         if track.alarmed or not track.enough or track.age + 1 >= tiers.every:
             return None
         square, slope = step.sums(slope=tiers.needs_bound(track, target))
-        length, effort = square.sqrt(), seen.effort()
+        length, effort = square.sqrt(), self._effort(seen)
         scale = (target / (tiers.margin * track.expected(1.0) * length)).clamp(max=1.0)
         scale = torch.where(torch.isfinite(length), scale, 0.0)
         unknown = torch.full_like(length, math.nan)
