@@ -244,15 +244,16 @@ class Guard:
         self._step = Step(self._index)
         try:
             self._settle()
-        except BaseException:  # the step before this one has poisoned the optimizer
+            step.index = self._index
+            if not skipped and self._foreseen(step, seen, stepped):
+                return
+            self._look(step, seen)
+            length = step.length
+        except BaseException:  # such as a step before this one that has poisoned the optimizer
             if self.policy.writes:
                 step.undo()
             raise
-        step.index = self._index
-        if not skipped and self._foreseen(step, seen, stepped):
-            return
-        self._look(step, seen)
-        if step.length == 0.0:  # nothing moved: not a step, unless it was kept from being one
+        if length == 0.0:  # nothing moved: not a step, unless it was kept from being one
             if skipped:
                 self._finish(self._report(step, _still(step, "the gradients are not finite"), Status.SKIPPED, 0.0))
             self._step = Step(self._index, step)

@@ -23,7 +23,7 @@ class Tiers:
     Attributes:
         margin: a step is skipped only while ``margin * R ||p|| <= inside``: r may have grown by ``margin / inside``
             relative to the prediction before a skipped step passes the target.
-        inside: r at or below this part of the target needs no exact value; in (0, 1).
+        inside: r at or below this part of the target needs no exact value; in [0, 1].
         bound: the free bound ``|g.p| / (pi e) <= r`` above which a step is not skipped.
         length_jump: growth of ``||p||`` since the last measurement above which a step is not skipped.
         effort_jump: growth of ``e`` since then, likewise.
@@ -42,6 +42,7 @@ class Tiers:
         4
 
     Note:
+        Under a gradient scaler ``e`` is scaled and ``g`` is not, so that the free bound is far too small there.
         What is skipped is not seen: between two measurements nothing bounds r but the free bound. The defaults were
         audited on whole runs (``safestep run protection``); ``guard.audit()`` does it on yours.
     """
