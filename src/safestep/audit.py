@@ -38,6 +38,9 @@ class Audit:
         ValueError: for a fraction outside (0, 1].
 
     Note:
+        Under ``SoftmaxRadius(sync="never")`` training does change: an audit wants the numbers of each step, so that the
+        guard waits for them as under ``"auto"``, and that is what is audited.
+
         An audit costs what an exact measurement costs, on the steps it looks at. Steps that were undone or skipped
         moved nothing and are not audited. r is exact as far as `safestep.SoftmaxRadius` says of its exact method.
     """

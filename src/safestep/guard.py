@@ -165,6 +165,8 @@ class Guard:
     def audit(self, fraction: float = 1.0) -> Audit:
         """Measure a share of the steps again, exactly, after they were applied; training stays what it is.
 
+        Not so under ``sync="never"``: with an audit the guard reads the numbers of every step, as under ``"auto"``.
+
         Args:
             fraction: the share of the coming steps to audit, in (0, 1].
 
