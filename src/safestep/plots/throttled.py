@@ -195,8 +195,8 @@ def _course(what: str, values: Sequence[float]) -> str:
     if not math.isfinite(values[-1]):
         return f"{what} diverges from {plain_number(values[0])}"
     peak = max(usable(values), default=values[0])
-    by_way = f", at most {plain_number(peak)}," if peak > max(values[0], values[-1]) else ""
-    return f"{what}: {plain_number(values[0])}{by_way} to {plain_number(values[-1])}"
+    places = [values[0], *([peak] if peak > max(values[0], values[-1]) else []), values[-1]]
+    return f"{what}: {' → '.join(map(plain_number, places))}"
 
 
 def _note(left: bool) -> str:
