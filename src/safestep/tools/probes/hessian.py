@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from safestep.blame import first_line
 from safestep.errors import MeasurementError
 
 
@@ -24,7 +25,7 @@ class Hessian:
         finite: whether loss and gradient are.
 
     Raises:
-        MeasurementError: if the closure does not return a scalar with a graph.
+        MeasurementError: if the closure does not return a scalar with a graph, or torch has no second derivative.
 
     Example:
         >>> w = torch.tensor([1.0, 2.0], requires_grad=True)
@@ -43,9 +44,7 @@ class Hessian:
                 f"the closure returned {seen}: expected the loss of the batch, a scalar with a graph to the parameters "
                 "(no backward, no .item(), no torch.no_grad)"
             )
-        gradient = torch.autograd.grad(
-            loss, self._parameters, create_graph=True, allow_unused=True, materialize_grads=True
-        )
+        gradient = _derivative([loss], self._parameters, None, create_graph=True)
         # what the loss is linear in has a constant gradient, which no graph leads to
         self._gradient = [(place, g) for place, g in enumerate(gradient) if g.requires_grad]
         self.finite = bool(loss.isfinite()) and all(bool(g.isfinite().all()) for g in gradient)
@@ -56,14 +55,7 @@ class Hessian:
             return torch.zeros_like(vector, dtype=torch.float64)
         pieces = vector.split([parameter.numel() for parameter in self._parameters])
         given = [pieces[place].view_as(g).to(g) for place, g in self._gradient]
-        product = torch.autograd.grad(
-            [g for _, g in self._gradient],
-            self._parameters,
-            given,
-            retain_graph=True,
-            allow_unused=True,
-            materialize_grads=True,
-        )
+        product = _derivative([g for _, g in self._gradient], self._parameters, given, retain_graph=True)
         return torch.cat([piece.detach().flatten().to(vector.device, torch.float64) for piece in product])
 
     def dense(self) -> Tensor:
@@ -71,3 +63,12 @@ class Hessian:
         rows = torch.eye(self.size, dtype=torch.float64)
         matrix = torch.stack([self @ row for row in rows])
         return (matrix + matrix.T) / 2
+
+
+def _derivative(
+    values: Sequence[Tensor], parameters: Sequence[Tensor], along: Sequence[Tensor] | None, **graph: bool
+) -> tuple[Tensor, ...]:
+    try:
+        return torch.autograd.grad(values, parameters, along, allow_unused=True, materialize_grads=True, **graph)
+    except RuntimeError as error:
+        raise MeasurementError(f"the loss cannot be differentiated twice ({first_line(error)})") from error
