@@ -45,6 +45,8 @@ class Hessian:
                 "(no backward, no .item(), no torch.no_grad)"
             )
         gradient = _derivative([loss], self._parameters, None, create_graph=True)
+        if any(g.is_sparse for g in gradient):
+            raise MeasurementError("a sparse gradient has no second derivative in torch: sparse=False in the layer")
         # what the loss is linear in has a constant gradient, which no graph leads to
         self._gradient = [(place, g) for place, g in enumerate(gradient) if g.requires_grad]
         self.finite = bool(loss.isfinite()) and all(bool(g.isfinite().all()) for g in gradient)

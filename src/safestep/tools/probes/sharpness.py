@@ -56,8 +56,8 @@ class Sharpness:
     Note:
         A Hessian-vector product costs about two backward passes; Lanczos takes some twenty a step and memory for as
         many copies of the parameters. The eigenvalues are found to about the precision of the parameters' dtype
-        times ``||H||_2``. Where torch has no second derivative (sparse gradients, ``EmbeddingBag``) the guard says so once
-        and records nothing. With momentum or Adam the margins are those that plain SGD would have at this rate.
+        times ``||H||_2``. Where torch has no second derivative (sparse gradients, ``EmbeddingBag``) the guard says so
+        once and records nothing. With momentum or Adam the margins are those of plain SGD at this rate.
     """
 
     def __init__(self, closure: Closure, *, dense: int = 64, tolerance: float = 1e-5) -> None:
