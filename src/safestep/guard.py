@@ -359,7 +359,8 @@ class Guard:
             if not reading.finite:
                 return self._refuse(step, replace(reading, message="r is not finite"))
             reading = replace(reading, length=step.length)
-            would, scale, policy_state = self._asked(reading)
+            would = self.policy.would(reading, self._policy_state)
+            scale, policy_state = self.policy.scale(reading, self._policy_state)
             reading = replace(reading, message=reading.message or self._says(reading))
         except Exception as error:
             if self.policy.writes:
@@ -378,12 +379,6 @@ class Guard:
             _ = step.displacement  # a probe may ask for p, which parameters do not tell once they are rescaled
         step.rescale(scale)
 
-    def _asked(self, reading: Reading) -> tuple[float, float, State]:
-        """Return the scale the policy stands for, the scale of the step, and the policy's state."""
-        if reading.held:  # no length is short enough: nothing that a law could learn from
-            return 0.0, 0.0 if self.policy.writes else 1.0, self._policy_state
-        return self.policy.would(reading, self._policy_state), *self.policy.scale(reading, self._policy_state)
-
     def _says(self, reading: Reading) -> str:
         says: Callable[[Reading], str] = getattr(self.policy, "says", lambda _: "")
         return says(reading)
@@ -391,7 +386,7 @@ class Guard:
     def _status(self, reading: Reading, scale: float) -> Status:
         if not self.policy.writes:
             return Status.WATCHED
-        if reading.held:
+        if reading.uphill and scale == 0.0:
             return Status.HELD
         if scale != 1.0:
             return self.policy.scaled
