@@ -9,7 +9,7 @@ import torch
 
 from safestep.bench import contestants
 from safestep.bench.cases import cases
-from safestep.bench.contestants import AGAIN, CLIP, JVP, PLAIN, Contestant, Entry, entries
+from safestep.bench.contestants import AGAIN, CLIP, CURVATURE, JVP, PLAIN, Contestant, Entry, entries
 from safestep.radius.softmax import Method
 
 CPU = torch.device("cpu")
@@ -29,7 +29,7 @@ def weights(contestant):
 
 def test_every_method_takes_part_in_both_situations():
     methods = {entry.method for entry in entries()}
-    assert methods == {PLAIN, AGAIN, CLIP, JVP, *get_args(Method)}
+    assert methods == {PLAIN, AGAIN, CLIP, JVP, CURVATURE, *get_args(Method)}
     for method in get_args(Method):
         assert [entry.situation for entry in entries() if entry.method == method] == ["inside", "capped"]
     assert entries()[0] == Entry(PLAIN, "inside")

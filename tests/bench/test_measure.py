@@ -47,6 +47,8 @@ def test_the_records_of_the_timed_steps_alone_are_counted(rows):
             low, middle, high = row.ratios
             assert low <= middle <= high
             assert high < 1.0 if situation == "inside" else low > 0.1
+        elif method == contestants.CURVATURE:
+            assert row.statuses == {"watched": SHORT.rounds * SHORT.steps}
         else:
             assert (row.statuses, row.methods, row.ratios) == ({}, {}, ())
 

@@ -14,7 +14,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from safestep.bench.cases import RATES, TARGETS, Batch, Case, Situation
 from safestep.guard import Guard
-from safestep.policy import Cap
+from safestep.policy import Cap, Policy, Watch
+from safestep.radius import CurvatureRadius, Radius
 from safestep.radius.softmax import Method, SoftmaxRadius
 from safestep.reading import Status
 from safestep.record import StepReport
@@ -22,6 +23,8 @@ from safestep.wiring import attach
 
 PLAIN, AGAIN, CLIP, JVP = "plain step", "plain step again", "clip_grad_norm_", "torch.func.jvp"
 METHODS: tuple[str, ...] = get_args(Method)
+CURVATURE = "curvature radius"
+"""Watched, as its steps may go uphill on random labels and would be held: what measuring it costs, beside ``exact``."""
 
 _LARGEST_NORM = 1.0
 """Of the gradient, for ``clip_grad_norm_``."""
@@ -34,8 +37,8 @@ class Entry:
     """What a contestant does.
 
     Attributes:
-        method: one of safestep's methods, or ``PLAIN``, ``AGAIN`` (whose distance from the plain step is the error of
-            the benchmark itself), ``CLIP``, ``JVP``.
+        method: one of the softmax radius's, ``CURVATURE``, or ``PLAIN``, ``AGAIN`` (whose distance from the plain step
+            is the error of the benchmark itself), ``CLIP``, ``JVP``.
         situation: whether its steps are far inside the target or beyond it.
     """
 
@@ -45,15 +48,27 @@ class Entry:
     @property
     def guarded(self) -> bool:
         """Whether a guard takes part."""
-        return self.method in METHODS
+        return self.method in {*METHODS, CURVATURE}
 
     @property
     def wanted(self) -> Status:
         """What the records of its steps have to say."""
+        if self.method == CURVATURE:
+            return Status.WATCHED
         return Status.INSIDE if self.situation == "inside" else Status.CAPPED
 
+    @property
+    def radius(self) -> Radius:
+        """What the guard measures."""
+        return CurvatureRadius() if self.method == CURVATURE else SoftmaxRadius(method=self.method)  # type: ignore[arg-type]
+
+    @property
+    def policy(self) -> Policy:
+        """What it does about it."""
+        return Watch() if self.method == CURVATURE else Cap(TARGETS[self.situation])
+
     def __str__(self) -> str:
-        return f"{self.method}, {self.situation}" if self.guarded else self.method
+        return f"{self.method}, {self.situation}" if self.method in METHODS else self.method
 
 
 def entries() -> list[Entry]:
@@ -65,7 +80,7 @@ def entries() -> list[Entry]:
     """
     situations: tuple[Situation, ...] = get_args(Situation)
     return [
-        *(Entry(method, "inside") for method in (PLAIN, AGAIN, CLIP, JVP)),
+        *(Entry(method, "inside") for method in (PLAIN, AGAIN, CLIP, JVP, CURVATURE)),
         *(Entry(method, situation) for method in METHODS for situation in situations),
     ]
 
@@ -91,10 +106,7 @@ class Contestant:
         self._optimizer = torch.optim.AdamW(self._model.parameters(), lr=RATES[entry.situation])
         self.guard: Guard | None = None
         if entry.guarded:
-            radius = SoftmaxRadius(method=entry.method)  # type: ignore[arg-type]  # checked by the radius itself
-            self.guard = attach(
-                self._model, self._optimizer, radius=radius, policy=Cap(TARGETS[entry.situation]), history=_KEPT
-            )
+            self.guard = attach(self._model, self._optimizer, radius=entry.radius, policy=entry.policy, history=_KEPT)
 
     @property
     def count(self) -> int:

@@ -14,7 +14,7 @@ import torch
 
 from safestep._version import __version__
 from safestep.bench.cases import cases, sizes
-from safestep.bench.contestants import AGAIN, Entry, entries
+from safestep.bench.contestants import AGAIN, CURVATURE, Entry, entries
 from safestep.bench.measure import Effort, Row, Told, measure
 
 QUICK = Effort(rounds=2, steps=2, warmup=4)
@@ -47,7 +47,7 @@ def scale(
 
 def on_scale() -> list[Entry]:
     """Return the contestants whose growth is drawn: a method that measures every step, where it also caps."""
-    often = {"exact", "probe"}
+    often = {"exact", "probe", CURVATURE}
     return [e for e in entries() if e.method != AGAIN and not (e.method in often and e.situation == "inside")]
 
 
