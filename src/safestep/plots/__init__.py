@@ -8,6 +8,7 @@ from safestep.plots._extra import matplotlib as _matplotlib  # noqa: F401 (first
 from safestep.plots.affine import affine_histogram, affine_scatter
 from safestep.plots.audited import audited_of, audited_ratios
 from safestep.plots.curves import Band, Curve, curves_of
+from safestep.plots.divergence import DriftMap, drift_maps, drift_maps_of
 from safestep.plots.learning_rate import ratio_over_rates
 from safestep.plots.seeds import accuracy_over_seeds
 from safestep.plots.steps import effective_lrs, step_ratios
@@ -16,12 +17,15 @@ from safestep.plots.training import effective_lr, largest_ratio, overview, test_
 __all__ = [
     "Band",
     "Curve",
+    "DriftMap",
     "accuracy_over_seeds",
     "affine_histogram",
     "affine_scatter",
     "audited_of",
     "audited_ratios",
     "curves_of",
+    "drift_maps",
+    "drift_maps_of",
     "effective_lr",
     "effective_lrs",
     "largest_ratio",
