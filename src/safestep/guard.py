@@ -279,6 +279,8 @@ class Guard:
             self._step = Step(self._index, step)
             return
         try:
+            if any(not isinstance(probe, Audit) for probe in self._probes):
+                _ = step.displacement  # a probe may ask for p, which parameters do not tell once they are rescaled
             report = self._decide(step, seen, stepped)
         except BaseException:
             if self.policy.writes:

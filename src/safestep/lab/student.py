@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import skip_init
 
 Activation = Literal["relu", "tanh", "gelu", "silu", "sigmoid", "identity"]
@@ -51,13 +51,14 @@ class Student(nn.Sequential):
         return self.train()
 
     @property
-    def weight(self) -> Tensor:
-        """The product of all weight matrices: of a student of linear layers alone, the matrix it has learnt."""
-        matrices = [module.weight.detach() for module in self if isinstance(module, nn.Linear)]
-        product = matrices[0]
-        for matrix in matrices[1:]:
-            product = matrix @ product
-        return product
+    def matrices(self) -> list[nn.Parameter]:
+        """The weight matrices of a student of linear layers alone, from input to output; none if it has others."""
+        layers = [module for module in self if not isinstance(module, nn.Identity)]
+        return [module.weight for module in layers if isinstance(module, nn.Linear)] if self._linear(layers) else []
+
+    @staticmethod
+    def _linear(layers: Sequence[nn.Module]) -> bool:
+        return all(isinstance(layer, nn.Linear) for layer in layers)
 
     def summary(self) -> str:
         """Return one line per layer, and how many parameters there are."""

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from safestep.errors import MeasurementError
+
 
 class Hessian:
     """The second derivative of a loss at the present parameters, all of them as one vector.
@@ -21,6 +23,9 @@ class Hessian:
         size: elements of all parameters.
         finite: whether loss and gradient are.
 
+    Raises:
+        MeasurementError: if the closure does not return a scalar with a graph.
+
     Example:
         >>> w = torch.tensor([1.0, 2.0], requires_grad=True)
         >>> Hessian(lambda: w[0] ** 2 * w[1], [w]).dense()
@@ -32,6 +37,12 @@ class Hessian:
         self._parameters = list(parameters)
         self.size = sum(parameter.numel() for parameter in self._parameters)
         loss = closure()
+        if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
+            seen = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise MeasurementError(
+                f"the closure returned {seen}: expected the loss of the batch, a scalar with a graph to the parameters "
+                "(no backward, no .item(), no torch.no_grad)"
+            )
         gradient = torch.autograd.grad(
             loss, self._parameters, create_graph=True, allow_unused=True, materialize_grads=True
         )

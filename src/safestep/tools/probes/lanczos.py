@@ -66,7 +66,9 @@ class Lanczos:
             self._start, self._magnitude = numpy.random.default_rng(0).standard_normal(size), 0.0
         for attempt in (1, 2):
             if self._magnitude == 0.0:
-                largest = linalg.eigsh(operator(0.0), 1, which="LM", v0=self._start, tol=_ROUGHLY, return_eigenvectors=False)
+                largest = linalg.eigsh(
+                    operator(0.0), 1, which="LM", v0=self._start, tol=_ROUGHLY, return_eigenvectors=False
+                )
                 self._magnitude = float(abs(largest[0]))
             if self._magnitude == 0.0:
                 return 0.0, 0.0

@@ -46,7 +46,7 @@ class Loss:
         True
 
     Note:
-        It costs a forward. What a forward draws (dropout) it draws anew: with it the loss is that of another mask.
+        It costs a forward. Dropout has the masks of the training forward, if the step had one forward.
     """
 
     def __init__(self, closure: Closure, square: float | None = None) -> None:

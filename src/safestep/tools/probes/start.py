@@ -17,13 +17,16 @@ from safestep.untouched import untouched
 def at_start(step: Step, seen: Seen) -> Iterator[None]:
     """Let the parameters hold ``theta_0`` inside; afterwards model and generators are bit for bit what they were.
 
-    No guard hears of the forwards inside. Every ``.grad`` is None inside, and the very same tensor again afterwards.
+    No guard hears of the forwards inside, which draw what the recorded forward drew, if there was one. Every ``.grad``
+    is None inside, and the very same tensor again afterwards.
 
     Args:
         step: the step that was just taken.
         seen: names the model.
     """
     with unheard(), untouched(seen.model, step.start):
+        if len(seen.forwards) == 1:  # the same dropout masks
+            seen.forwards[0].generators.restore()
         with torch.no_grad():
             for parameter, origin in step.start.items():
                 parameter.copy_(origin)
