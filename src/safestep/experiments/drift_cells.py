@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from safestep.experiments.drift_laws import NONE, guard_of
+from safestep.experiments.drift_laws import NONE, Protocol, guard_of
 from safestep.lab.affine_teacher import AffineTeacher
 from safestep.lab.student import Student
 
@@ -35,7 +35,12 @@ class Carried:
 
 
 def carry_out(
-    teacher: AffineTeacher, student: Student, rate: float, gain: float, law: str, *, chi: float, steps: int, limit: float
+    teacher: AffineTeacher,
+    student: Student,
+    rate: float,
+    gain: float,
+    law: str,
+    protocol: Protocol,
 ) -> Carried:
     """Train a student by `torch.optim.SGD` on drifted data, under the guard of a law or, for "none", without any.
 
@@ -45,18 +50,16 @@ def carry_out(
         rate: learning rate.
         gain: of the drift.
         law: a name of `safestep.experiments.drift_laws.LAWS`.
-        chi: the aim of the throttle.
-        steps: to take.
-        limit: a loss above it has diverged, and the run stops there.
+        protocol: aim of the throttle, steps, and the loss that ends a run.
     """
     inputs, answers = teacher.drifted(gain).data(next(student.parameters()).dtype)
     optimizer = torch.optim.SGD(student.reset().parameters(), lr=rate)
-    guard = None if law == NONE else guard_of(law, chi, student, optimizer)
+    guard = None if law == NONE else guard_of(law, protocol.chi, student, optimizer)
     loss = _loss(student, inputs, answers)
     last = peak = loss.item()
     taken = 0
     try:
-        while taken < steps and last <= limit:
+        while taken < protocol.steps and last <= protocol.limit:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -67,7 +70,7 @@ def carry_out(
     finally:
         if guard is not None:
             guard.detach()
-    return Carried(not last <= limit, peak, last, taken)
+    return Carried(not last <= protocol.limit, peak, last, taken)
 
 
 def chosen_cells(diverged: Tensor, side: int) -> list[Cell]:

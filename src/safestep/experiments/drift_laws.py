@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from torch import nn
 from torch.optim import Optimizer
 
 from safestep.guard import Guard
 from safestep.policy import Throttle, Watch
-from safestep.radius import CurvatureRadius, SecantCurvature
+from safestep.policy.throttle import Order
+from safestep.radius import CurvatureRadius, Radius, SecantCurvature
 from safestep.wiring import attach
 
 NONE, CURVATURE = "none", "curvature"
-SECANT: Mapping[str, int] = {"secant-0": 0, "secant-1": 1, "secant-2": 2}
+SECANT: Mapping[str, Order] = {"secant-0": 0, "secant-1": 1, "secant-2": 2}
 """The published laws, by their order."""
 LAWS = (NONE, *SECANT, CURVATURE)
 WORDS: Mapping[str, str] = {
@@ -22,6 +24,21 @@ WORDS: Mapping[str, str] = {
     CURVATURE: "curvature on the batch",
 }
 """In the words of tables and pictures."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What every cell of a drift map has in common.
+
+    Attributes:
+        chi: the aim of the throttle, in (0, 2).
+        steps: to take, of full batches.
+        limit: a loss above it has diverged, and the run stops there.
+    """
+
+    chi: float
+    steps: int
+    limit: float
 
 
 def guard_of(law: str, chi: float, model: nn.Module, optimizer: Optimizer) -> Guard:
@@ -33,8 +50,6 @@ def guard_of(law: str, chi: float, model: nn.Module, optimizer: Optimizer) -> Gu
         model: the student.
         optimizer: steps it.
     """
-    if law in SECANT:
-        policy, radius = Throttle(chi=chi, order=SECANT[law]), SecantCurvature()
-    else:
-        policy, radius = Throttle(chi=chi), CurvatureRadius("half_mse")
+    policy = Throttle(chi=chi, order=SECANT.get(law, 0))
+    radius: Radius = SecantCurvature() if law in SECANT else CurvatureRadius("half_mse")
     return attach(model, optimizer, radius=radius, policy=Watch(policy) if law == NONE else policy, history=0)

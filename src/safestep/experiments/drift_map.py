@@ -1,4 +1,4 @@
-"""drift-map: which share of the plane of learning rate and drift gain diverges, without a throttle and under each law."""
+"""drift-map: which share of the plane of learning rate and drift gain diverges, under each law and none."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from safestep.experiments.drift_cells import Carried, carry_out, chosen_cells
-from safestep.experiments.drift_laws import LAWS, WORDS
+from safestep.experiments.drift_laws import LAWS, WORDS, Protocol
 from safestep.experiments.drift_plane import Plane, simulate
 from safestep.experiments.experiment import Column, Experiment, Record, Row, Run
 from safestep.experiments.settings import Settings
 from safestep.lab.affine_teacher import AffineTeacher
-from safestep.lab.student import Student
 
 _RISEN = 1e-3
 """A loss that was larger than at the start by more than this share has risen."""
@@ -77,7 +76,13 @@ class DriftMapSettings(Settings):
     @property
     def gain_axis(self) -> Tensor:
         """The gains, rising."""
-        return torch.logspace(*map(math.log10, self.gains), self.side, dtype=torch.float64)
+        low, high = map(math.log10, self.gains)
+        return torch.logspace(low, high, self.side, dtype=torch.float64)
+
+    @property
+    def protocol(self) -> Protocol:
+        """What every cell has in common."""
+        return Protocol(self.chi, self.steps, self.limit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +93,10 @@ class DriftMapExperiment(Experiment[DriftMapSettings]):
         Column("label", "law"),
         Column("share_diverged", "diverged", ".1%"),
         Column("share_beyond", "ηγ²λ > 2", ".1%"),
-        Column("share_risen", "loss ever above its start", ".1%", short="risen"),
-        Column("largest_loss", "largest loss where it converged", ".3g", short="largest loss"),
-        Column("checked", "cells carried out for real", short="checked"),
-        Column("agreed", "of which agree", short="agreed"),
+        Column("share_risen", "loss rose", ".1%"),
+        Column("largest_loss", "largest loss", ".3g"),
+        Column("checked", "checked"),
+        Column("agreed", "agree"),
     )
     summary_columns: tuple[Column, ...] = (
         Column("label", "law"),
@@ -100,8 +105,8 @@ class DriftMapExperiment(Experiment[DriftMapSettings]):
         Column("median", "median", ".1%"),
         Column("most", "most", ".1%"),
         Column("share_beyond", "ηγ²λ > 2", ".1%"),
-        Column("checked", "cells carried out for real", short="checked"),
-        Column("agreed", "of which agree", short="agreed"),
+        Column("checked", "checked"),
+        Column("agreed", "agree"),
     )
 
     def runs(self, settings: DriftMapSettings, seeds: Sequence[int]) -> list[Run]:
@@ -121,15 +126,14 @@ class DriftMapExperiment(Experiment[DriftMapSettings]):
         law, name = run.options["law"], {"label": run.label, "law": run.options["law"], "seed": run.seed}
         teacher = AffineTeacher(seed=settings.data_seed)
         student = teacher.student(seed=run.seed)
-        protocol = {"chi": settings.chi, "steps": settings.steps, "limit": settings.limit}
         rates, gains = settings.rate_axis, settings.gain_axis
-        plane = simulate(teacher, student.weight, rates, gains, law, **protocol)
+        plane = simulate(teacher, student.matrix, rates, gains, law, settings.protocol)
         yield from _rows_of(plane, rates, gains, teacher.lambda_max, name)
         agreed = checked = 0
         for row, column in chosen_cells(plane.diverged, settings.checks):
             rate, gain = rates[column].item(), gains[row].item()
-            found = carry_out(teacher, student, rate, gain, law, **protocol)
-            agrees = _agrees(found, plane.diverged[row, column].item(), plane.peak_loss[row, column].item())
+            found = carry_out(teacher, student, rate, gain, law, settings.protocol)
+            agrees = _agrees(found, bool(plane.diverged[row, column]), plane.peak_loss[row, column].item())
             checked, agreed = checked + 1, agreed + agrees
             yield {"kind": "check", **name, "rate": rate, "gain": gain, **asdict(found), "agrees": agrees}
         beyond = gains[:, None].square() * rates * teacher.lambda_max > 2

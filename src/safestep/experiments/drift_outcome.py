@@ -16,6 +16,8 @@ SETTLED = 50
 LOW_LOSS = 1e-4
 _LIMIT = 2.0
 """The margin above which gradient descent diverges."""
+_LOST = 10.0
+"""A run has diverged that ends at more than so many times its first loss; small batches alone do not do that."""
 
 
 def outcome(
@@ -34,8 +36,8 @@ def outcome(
     Returns:
         Numbers by name. With ``lambda`` of the teacher's data:
 
-        * ``first_loss``, ``peak_loss``, ``final_loss``; ``peak_over_first``; ``diverged``: a loss was not finite, or the
-          last is above the first.
+        * ``first_loss``, ``peak_loss``, ``final_loss``; ``peak_over_first``; ``diverged``: a loss was not finite, or
+          the last is above ten times the first.
         * ``highest_rise``: the largest loss that the next one was above, 0 for a run that only went down.
         * ``growth_low``, ``growth_high``: the least and the largest factor between two losses in a row, from the second
           step on; ``growth_theory`` is ``(1 - eta lambda_max)^2``.
@@ -56,7 +58,7 @@ def outcome(
     margin = rate * teacher.lambda_max
     peak = max(losses) if finite else math.inf
     return {
-        "diverged": not (finite and losses[-1] <= losses[0]),
+        "diverged": not (finite and losses[-1] <= _LOST * losses[0]),
         "first_loss": losses[0],
         "peak_loss": peak,
         "final_loss": losses[-1],

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from safestep.experiments.drift_laws import CURVATURE, NONE, SECANT
+from safestep.experiments.drift_laws import CURVATURE, NONE, SECANT, Protocol
 from safestep.formulas import throttle
 from safestep.lab.affine_teacher import AffineTeacher
 
@@ -40,10 +40,7 @@ def simulate(
     rates: Tensor,
     gains: Tensor,
     law: str,
-    *,
-    chi: float,
-    steps: int,
-    limit: float,
+    protocol: Protocol,
 ) -> Plane:
     r"""Train a linear student with full batches at every learning rate on inputs drifted by every gain.
 
@@ -57,9 +54,7 @@ def simulate(
         rates: learning rates, shape ``(n,)``.
         gains: shape ``(m,)``.
         law: a name of `safestep.experiments.drift_laws.LAWS`.
-        chi: the aim of the throttle, in (0, 2).
-        steps: to take.
-        limit: a loss above it has diverged, and the run stops there.
+        protocol: aim of the throttle, steps, and the loss that ends a run.
 
     Returns:
         What became of each of the ``m n`` runs, computed in float64.
@@ -67,17 +62,17 @@ def simulate(
     squared = gains.double()[:, None, None, None].square()
     error = start.double() - teacher.reference / gains.double()[:, None, None, None]
     error = error.expand(len(gains), len(rates), *start.shape)
-    control = _Control(law, chi, rates.double().expand(len(gains), -1))
+    control = _Control(law, protocol.chi, rates.double().expand(len(gains), -1))
     first = last = _loss(error, squared, teacher.moments)
-    peak, alive = first, first <= limit
+    peak, alive = first, first <= protocol.limit
     taken = torch.zeros_like(first, dtype=torch.int64)
-    for _ in range(steps):
+    for _ in range(protocol.steps):
         gradient = squared * error @ teacher.moments
         step = control.step(gradient, squared * gradient @ teacher.moments)
         error = torch.where(alive[..., None, None], error + step, error)
         last = torch.where(alive, _loss(error, squared, teacher.moments), last)
         taken += alive
-        peak, alive = torch.fmax(peak, last), alive & (last <= limit)  # nan compares false
+        peak, alive = torch.fmax(peak, last), alive & (last <= protocol.limit)  # nan compares false
     return Plane(~alive, first, peak, last, taken)
 
 

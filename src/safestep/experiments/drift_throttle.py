@@ -24,7 +24,7 @@ from safestep.tools.probes import FIELDS
 
 _NONE: Law = "none"
 _PARTS = ("A", "warmup", "B", "C")
-_NEEDED = ("loss", "alpha")
+_ALL, _NEEDED = "all", ("loss", "alpha")
 """The columns that the rows and the first pictures are made of."""
 _OF_SHARPNESS = tuple(name for name in FIELDS if name.startswith(("hessian", "stability", "spectral")))
 _LINES = 100
@@ -57,7 +57,7 @@ class DriftThrottleSettings(Settings):
         samples: of the teacher.
         loss: "half_mse" or "mse".
         sharpness: whether the Hessian is measured at each step; most of what a record costs.
-        fields: columns of the records.
+        fields: columns of the records, "all" or some of `safestep.tools.probes.FIELDS`, loss and alpha among them.
     """
 
     QUICK: ClassVar[dict[str, Any]] = {"calm_epochs": 1, "samples": 200}
@@ -80,16 +80,17 @@ class DriftThrottleSettings(Settings):
     samples: int = 1000
     loss: str = "half_mse"
     sharpness: bool = True
-    fields: tuple[str, ...] = FIELDS
+    fields: tuple[str, ...] = (_ALL,)
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         super().__post_init__()
-        for key, known in (("runs", _PARTS), ("laws", ("secant", "curvature")), ("fields", FIELDS)):
+        for key, known in (("runs", _PARTS), ("laws", ("secant", "curvature")), ("fields", (_ALL, *FIELDS))):
             chosen = getattr(self, key)
             usable = len(set(chosen)) == len(chosen) > 0 and set(chosen) <= set(known)
             self.require(usable, key, f"each at most once of {', '.join(known)}")
-        self.require(set(_NEEDED) <= set(self.fields), "fields", f"{' and '.join(_NEEDED)} among them")
+        enough = self.fields == (_ALL,) or ({*_NEEDED} <= {*self.fields} and _ALL not in self.fields)
+        self.require(enough, "fields", f"all, or {' and '.join(_NEEDED)} among them")
         usable = len(set(self.gains)) == len(self.gains) > 0 and all(1e-3 <= abs(gain) <= 1e3 for gain in self.gains)
         self.require(usable, "gains", "numbers from 0.001 to 1000 in size, each once")
         self.require(abs(self.bias) <= 1e3, "bias", "a number from -1000 to 1000")
@@ -105,7 +106,8 @@ class DriftThrottleSettings(Settings):
     @property
     def columns(self) -> list[str]:
         """The fields that are recorded."""
-        return [name for name in self.fields if self.sharpness or name not in _OF_SHARPNESS]
+        chosen = FIELDS if self.fields == (_ALL,) else self.fields
+        return [name for name in chosen if self.sharpness or name not in _OF_SHARPNESS]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safestep.errors import RunDirectoryError
+from safestep.experiments import drift_figures
 from safestep.experiments.rundir import read_records, require_results
 from safestep.extras import need
 from safestep.record import number
@@ -23,6 +24,11 @@ SHOWN = (
     "largest_ratio",
     "accuracy_over_seeds",
     "audited_ratios",
+    "drift_losses",
+    "drift_alphas",
+    *drift_figures.RUNS,
+    "drift_data",
+    "drift_histograms",
     "drift_maps",
 )
 """The figures of a page, in its order."""
@@ -94,6 +100,7 @@ def _figures(results: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -
         plots.audited_ratios(audited, target=target, ax=panel(figures["audited_ratios"]))
     if maps := plots.drift_maps_of(records):
         figures["drift_maps"] = plots.drift_maps(maps)
+    figures |= drift_figures.drift_figures(results, records)
     if pictures.keys() <= figures.keys():
         figures["overview"] = plots.overview(curves, target=target, title=str(results["experiment"]))
     return figures
