@@ -279,8 +279,6 @@ class Guard:
             self._step = Step(self._index, step)
             return
         try:
-            if any(not isinstance(probe, Audit) for probe in self._probes):
-                _ = step.displacement  # a probe may ask for p, which parameters do not tell once they are rescaled
             report = self._decide(step, seen, stepped)
         except BaseException:
             if self.policy.writes:
@@ -372,8 +370,13 @@ class Guard:
         if any(isinstance(optimizer, LBFGS) for optimizer in stepped):
             reading = replace(reading, message=reading.message or "LBFGS searches its own step: watched, not scaled")
             return self._report(step, reading, Status.WATCHED, 1.0, would, step.target)
-        step.rescale(scale)
+        self._rescale(step, scale)
         return self._report(step, reading, self._status(reading, scale), scale, would, step.target)
+
+    def _rescale(self, step: Step, scale: float) -> None:
+        if scale != 1.0 and any(not isinstance(probe, Audit) for probe in self._probes):
+            _ = step.displacement  # a probe may ask for p, which parameters do not tell once they are rescaled
+        step.rescale(scale)
 
     def _asked(self, reading: Reading) -> tuple[float, float, State]:
         """Return the scale the policy stands for, the scale of the step, and the policy's state."""
@@ -397,7 +400,7 @@ class Guard:
     def _refuse(self, step: Step, reading: Reading) -> StepReport:
         if not self.policy.writes:
             return self._report(step, reading, Status.NONFINITE, 1.0, 0.0)
-        step.undo()
+        self._rescale(step, 0.0)
         return self._report(step, reading, Status.UNDONE, 0.0)
 
     def _mourn(self, stepped: list[Optimizer]) -> None:

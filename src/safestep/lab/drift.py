@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -94,8 +94,9 @@ class DriftRun:
             student: of the teacher's shapes; it is changed. Optimizer and throttle begin anew.
             teacher: gives data and loss.
         """
-        inputs, answers = (part.to(next(student.parameters()).device) for part in teacher.data(_dtype(student)))
-        loss_of, square = _LOSSES[teacher.loss](teacher.outputs)
+        like = next(student.parameters())
+        inputs, answers = (part.to(like.device) for part in teacher.data(like.dtype))
+        loss_of, square = _loss_of(teacher)
         batch: tuple[Tensor, Tensor] = (inputs, answers)
 
         def loss() -> Tensor:
@@ -142,7 +143,8 @@ class DriftRun:
         size = min(self.batch_size or samples, samples)
         per_epoch = math.ceil(samples / size)
         steps = self.epochs * per_epoch if self.steps is None else self.steps
-        generator, left = torch.Generator().manual_seed(self.seed), []
+        generator = torch.Generator().manual_seed(self.seed)
+        left: list[Tensor] = []
         for _ in range(steps):
             if size == samples:
                 yield None
@@ -153,17 +155,20 @@ class DriftRun:
             yield left.pop(0)
 
 
-def _half_mse(outputs: int) -> tuple[Callable[[Tensor, Tensor], Tensor], float]:
-    return lambda seen, wanted: (seen - wanted).square().sum() / (2 * len(seen)), outputs / 2
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+"""From outputs and answers to a scalar."""
 
 
-def _mse(outputs: int) -> tuple[Callable[[Tensor, Tensor], Tensor], float]:
-    return nn.functional.mse_loss, 1.0
+def half_mse(outputs: Tensor, answers: Tensor) -> Tensor:
+    """Return ``||Y^ - Y||^2 / (2n)``: mean over the n samples, summed over outputs.
+
+    Example:
+        >>> half_mse(torch.zeros(2, 2), torch.ones(2, 2))
+        tensor(1.)
+    """
+    return (outputs - answers).square().sum() / (2 * len(outputs))
 
 
-_LOSSES: dict[str, Any] = {"half_mse": _half_mse, "mse": _mse}
-"""From the number of outputs to the loss, and to what it is a multiple of the mean squared error by."""
-
-
-def _dtype(student: Student) -> torch.dtype:
-    return next(student.parameters()).dtype
+def _loss_of(teacher: AffineTeacher) -> tuple[LossFunction, float]:
+    """Return the loss of a teacher, and what it is a multiple of the mean squared error by."""
+    return (half_mse, teacher.outputs / 2) if teacher.loss == "half_mse" else (nn.functional.mse_loss, 1.0)

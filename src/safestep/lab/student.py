@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 Activation = Literal["relu", "tanh", "gelu", "silu", "sigmoid", "identity"]
@@ -51,14 +51,11 @@ class Student(nn.Sequential):
         return self.train()
 
     @property
-    def matrices(self) -> list[nn.Parameter]:
-        """The weight matrices of a student of linear layers alone, from input to output; none if it has others."""
+    def matrices(self) -> list[Tensor]:
+        """The weight matrices from input to output, if no other kind of layer is between them; else none."""
         layers = [module for module in self if not isinstance(module, nn.Identity)]
-        return [module.weight for module in layers if isinstance(module, nn.Linear)] if self._linear(layers) else []
-
-    @staticmethod
-    def _linear(layers: Sequence[nn.Module]) -> bool:
-        return all(isinstance(layer, nn.Linear) for layer in layers)
+        matrices = [module.weight for module in layers if isinstance(module, nn.Linear)]
+        return matrices if len(matrices) == len(layers) else []
 
     def summary(self) -> str:
         """Return one line per layer, and how many parameters there are."""

@@ -86,24 +86,26 @@ def _gradient(columns: Columns, ax: Axes) -> Axes:
 
 def _curvature(columns: Columns, ax: Axes) -> Axes:
     lines = {
-        "hessian_lambda_max": ("λ_max", _ORANGE, 2.9),
+        "hessian_lambda_max": ("λₘₐₓ", _ORANGE, 2.9),
         "curvature_ema": ("mean of C", _GREEN, 1.5),
         "curvature_proxy": ("C", _BLUE, 1.5),
     }
     left = _draw(ax, columns, lines, "curvature")
     sharpest = max(usable(columns.get("hessian_lambda_max", [])), default=math.nan)
     highest = max(usable(columns.get("curvature_proxy", [])), default=math.nan)
-    title = f"Secant curvature C up to {plain_number(highest)}"
+    title = f"C is at most {plain_number(highest)}"
     if not math.isnan(sharpest):
-        title += f", λ_max up to {plain_number(sharpest)}"
-    headline(ax, title if columns["step"] else "No steps yet", f"C from two steps; its running mean.{_note(left)}")
+        title += f", λₘₐₓ {plain_number(sharpest)}"
+    headline(
+        ax, title if columns["step"] else "No steps yet", f"C: the secant curvature between two steps.{_note(left)}"
+    )
     return ax
 
 
 def _margin(columns: Columns, ax: Axes) -> Axes:
     lines = {
-        "stability_margin_lambda_raw": ("raw ηλ_max", _ORANGE, 2.9),
-        "stability_margin_lambda_ctrl": ("applied αηλ_max", _BLUE, 1.5),
+        "stability_margin_lambda_raw": ("raw ηλₘₐₓ", _ORANGE, 2.9),
+        "stability_margin_lambda_ctrl": ("applied αηλₘₐₓ", _BLUE, 1.5),
     }
     left = _draw(ax, columns, lines, "stability margin", at={"limit 2": _LIMIT})
     raw, applied = (usable(columns.get(f"stability_margin_lambda_{name}", [])) for name in ("raw", "ctrl"))
@@ -111,7 +113,7 @@ def _margin(columns: Columns, ax: Axes) -> Axes:
         title = "The margin was not measured" if columns["step"] else "No steps yet"
     else:
         beyond = [sum(value > _LIMIT for value in values) for values in (raw, applied)]
-        title = f"Beyond the limit: {beyond[0]} of {len(raw)} raw steps, {beyond[1]} as applied"
+        title = f"Beyond 2: {beyond[0]} of {len(raw)} steps, {beyond[1]} as applied"
     headline(ax, title, f"On a quadratic, plain SGD diverges above 2.{_note(left)}")
     return ax
 
@@ -127,7 +129,7 @@ def _alpha(columns: Columns, ax: Axes) -> Axes:
     elif min(applied) == max(applied):
         title = f"α stays at {plain_number(applied[0])}"
     else:
-        title = f"α runs from {plain_number(min(applied))} to {plain_number(max(applied))}, at last {applied[-1]:.3g}"
+        title = f"α: {plain_number(min(applied))} to {plain_number(max(applied))}, at last {plain_number(applied[-1])}"
     headline(ax, title, f"The factor of the whole step, log scale.{_note(left)}")
     return ax
 
@@ -181,14 +183,15 @@ def _draw(
         ends.append(End(last, y, text, style.INK))
     for column, (text, colour, width) in shown.items():
         line = columns[column]
-        known = [(step, value) for step, value in zip(x, line, strict=True) if not math.isnan(value)]
+        began = next(i for i, value in enumerate(line) if value > 0.0)  # C is 0 until there are two steps to compare
+        known = [(step, value) for step, value in zip(x[began:], line[began:], strict=True) if not math.isnan(value)]
         steps, seen = [step for step, _ in known], [value for _, value in known]
         ax.plot(steps, drawable(seen, high), color=colour, lw=width, label=text, marker="o" if len(x) < 4 else "", ms=4)
         gone = [steps[i] for i in departures(seen, high)]
         mark_departures(ax, gone, colour)
         left = left or bool(gone)
-        if len(shown) + len(at) > 1:
-            ends.append(End(steps[-1], seen[-1], text, colour))
+        alone = len(shown) + len(at) == 1
+        ends.append(End(steps[-1], seen[-1], plain_number(seen[-1]) if alone else text, colour))
     label_ends(ax, ends, last)
     name_axes(ax, "step", name)
     return left
@@ -199,10 +202,10 @@ def _course(what: str, values: Sequence[float]) -> str:
     if not values:
         return "No steps yet"
     if not math.isfinite(values[-1]):
-        return f"{what} diverges, from {plain_number(values[0])}"
+        return f"{what} diverges from {plain_number(values[0])}"
     peak = max(usable(values), default=values[0])
-    by_way = f" by way of {plain_number(peak)}" if peak > max(values[0], values[-1]) else ""
-    return f"{what} goes from {plain_number(values[0])}{by_way} to {plain_number(values[-1])}"
+    places = [values[0], *([peak] if peak > max(values[0], values[-1]) else []), values[-1]]
+    return f"{what}: {' → '.join(map(plain_number, places))}"
 
 
 def _note(left: bool) -> str:

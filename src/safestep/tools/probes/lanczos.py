@@ -53,35 +53,35 @@ class Lanczos:
         Raises:
             ArpackNoConvergence: of SciPy, if the ends do not settle.
         """
-        linalg, numpy = need("scipy.sparse.linalg", "sharpness"), need("numpy", "sharpness")
-
-        def operator(shift: float) -> Any:
-            def shifted(vector: Any) -> Any:
-                v = torch.from_numpy(numpy.ascontiguousarray(vector.reshape(size)))
-                return (product(v) + shift * v).numpy()
-
-            return linalg.LinearOperator((size, size), matvec=shifted, dtype=numpy.float64)
-
+        self._linalg, self._numpy = need("scipy.sparse.linalg", "sharpness"), need("numpy", "sharpness")
         if self._start is None or len(self._start) != size:
-            self._start, self._magnitude = numpy.random.default_rng(0).standard_normal(size), 0.0
-        for attempt in (1, 2):
-            if self._magnitude == 0.0:
-                largest = linalg.eigsh(
-                    operator(0.0), 1, which="LM", v0=self._start, tol=_ROUGHLY, return_eigenvectors=False
-                )
-                self._magnitude = float(abs(largest[0]))
-            if self._magnitude == 0.0:
+            self._start, self._magnitude = self._numpy.random.default_rng(0).standard_normal(size), 0.0
+        known = self._magnitude != 0.0
+        try:
+            return self._from(product, size)
+        except self._linalg.ArpackNoConvergence:
+            if not known:
+                raise
+            self._magnitude = 0.0  # that of a matrix of another size, which was no shift for this one
+            return self._from(product, size)
+
+    def _from(self, product: Product, size: int) -> tuple[float, float]:
+        if self._magnitude == 0.0:
+            if not bool(product(torch.from_numpy(self._start)).any()):  # no matrix at all, which ARPACK refuses
                 return 0.0, 0.0
-            shift = 2.0 * self._magnitude
-            try:
-                values, vectors = linalg.eigsh(operator(shift), 2, which="BE", v0=self._start, tol=self._tolerance)
-            except linalg.ArpackNoConvergence:
-                if attempt == 2:
-                    raise
-                self._magnitude = 0.0  # of a matrix that was much smaller: look at it afresh
-            else:
-                break
-        self._start = vectors.sum(1)
+            matrix = self._operator(product, size, 0.0)
+            largest = self._linalg.eigsh(matrix, 1, which="LM", v0=self._start, tol=_ROUGHLY, return_eigenvectors=False)
+            self._magnitude = float(abs(largest[0]))
+        shift = 2.0 * self._magnitude
+        matrix = self._operator(product, size, shift)
+        values, vectors = self._linalg.eigsh(matrix, 2, which="BE", v0=self._start, tol=self._tolerance)
         low, high = sorted(float(value) - shift for value in values)
-        self._magnitude = max(abs(low), abs(high))
+        self._start, self._magnitude = vectors.sum(1), max(abs(low), abs(high))
         return low, high
+
+    def _operator(self, product: Product, size: int, shift: float) -> Any:
+        def shifted(vector: Any) -> Any:
+            v = torch.from_numpy(self._numpy.ascontiguousarray(vector.reshape(size)))
+            return (product(v) + shift * v).numpy()
+
+        return self._linalg.LinearOperator((size, size), matvec=shifted, dtype=self._numpy.float64)
