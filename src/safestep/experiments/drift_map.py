@@ -52,7 +52,7 @@ class DriftMapSettings(Settings):
     limit: float = 100.0
     data_seed: int = 42
     laws: tuple[str, ...] = LAWS
-    checks: int = 4
+    checks: int = 3
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -127,7 +127,7 @@ class DriftMapExperiment(Experiment[DriftMapSettings]):
         teacher = AffineTeacher(seed=settings.data_seed)
         student = teacher.student(seed=run.seed)
         rates, gains = settings.rate_axis, settings.gain_axis
-        plane = simulate(teacher, student.matrix, rates, gains, law, settings.protocol)
+        plane = simulate(teacher, student.matrices[0].detach(), rates, gains, law, settings.protocol)
         yield from _rows_of(plane, rates, gains, teacher.lambda_max, name)
         agreed = checked = 0
         for row, column in chosen_cells(plane.diverged, settings.checks):
