@@ -117,6 +117,19 @@ def test_a_killed_run_is_told_as_far_as_it_went_and_continued(whole, tmp_path):
     assert read_results(tmp_path)["rows"] == results["rows"]
 
 
+def test_without_checks_that_is_said():
+    (run,) = EXPERIMENT.runs(replace(SETTINGS, checks=0, laws=("none",)), [7])
+    steps = EXPERIMENT.execute(replace(SETTINGS, checks=0), run)
+    while True:
+        try:
+            assert next(steps)["kind"] == "map"
+        except StopIteration as end:
+            row = end.value
+            break
+    assert row["checked"] == row["agreed"] == 0
+    assert "No cell was carried out for real besides." in EXPERIMENT.findings([row], 1.0)
+
+
 def test_over_starts_the_spread_is_told():
     row = {"label": "secant, order 0", "law": "secant-0", "share_diverged": 0.02, "share_beyond": 0.281}
     row |= {"checked": 10, "agreed": 10}
