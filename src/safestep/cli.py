@@ -18,10 +18,10 @@ from safestep.experiments.engine import jobs_for
 from safestep.experiments.experiment import Experiment
 from safestep.experiments.rundir import RunDirectory, read_records, require_results
 from safestep.experiments.screen import console, progress, say, tell
+from safestep.experiments.seeds import read_seeds
 from safestep.experiments.session import Session
-from safestep.experiments.settings import SettingError, assignment
+from safestep.experiments.settings import assignment
 from safestep.extras import need
-from safestep.lab.seeding import LARGEST_SEED
 
 app = typer.Typer(
     name="safestep",
@@ -71,7 +71,7 @@ def list_() -> None:
 def run(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Which experiment; `safestep list` names them.")],
     more: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", hidden=True)] = None,
-    seeds: Annotated[str, typer.Option(help="Seeds of the runs, separated by commas.")] = "7",
+    seeds: Annotated[str, typer.Option(help="Seeds of the runs, separated by commas; 0-199 is a range.")] = "7",
     jobs: Annotated[
         int | None,
         typer.Option(
@@ -108,7 +108,7 @@ def run(
         _check_extras()
         experiment = find(name)
         settings = experiment.settings.parse([*(changes or []), *(more or [])], quick=quick)
-        chosen = _seeds(seeds)
+        chosen = read_seeds(seeds)
         path = Path("runs") / (f"{name}-quick" if quick else name) if out is None else out
         if path == Path():  # also what --out '' gives
             raise RunDirectoryError("--out is the current directory: expected a directory of its own")
@@ -176,13 +176,6 @@ def _known(name: str) -> Experiment[Any] | None:
         return find(name)
     except UnknownNameError:
         return None
-
-
-def _seeds(text: str) -> list[int]:
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) <= LARGEST_SEED for part in parts):
-        raise SettingError(f"seeds={text}: expected whole numbers from 0 to {LARGEST_SEED}, separated by commas")
-    return list(dict.fromkeys(map(int, parts)))
 
 
 def _check_extras() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safestep.errors import RunDirectoryError
+from safestep.experiments import drift_figures
 from safestep.experiments.rundir import read_records, require_results
 from safestep.extras import need
 from safestep.record import number
@@ -16,7 +17,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIGURES = "figures"
-SHOWN = ("training_loss", "test_accuracy", "effective_lr", "largest_ratio", "accuracy_over_seeds", "audited_ratios")
+SHOWN = (
+    "training_loss",
+    "test_accuracy",
+    "effective_lr",
+    "largest_ratio",
+    "accuracy_over_seeds",
+    "audited_ratios",
+    "drift_losses",
+    "drift_alphas",
+    *drift_figures.RUNS,
+    "drift_data",
+    "drift_histograms",
+    "drift_maps",
+)
 """The figures of a page, in its order."""
 _NAMES = (*SHOWN, "overview")
 """All figures; the last repeats the others, for other places than the page."""
@@ -84,6 +98,9 @@ def _figures(results: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -
     if audited := plots.audited_of(records):
         figures["audited_ratios"] = single_figure()
         plots.audited_ratios(audited, target=target, ax=panel(figures["audited_ratios"]))
+    if maps := plots.drift_maps_of(records):
+        figures["drift_maps"] = plots.drift_maps(maps)
+    figures |= drift_figures.drift_figures(results, records)
     if pictures.keys() <= figures.keys():
         figures["overview"] = plots.overview(curves, target=target, title=str(results["experiment"]))
     return figures
@@ -110,6 +127,7 @@ def _headline(figure: Figure) -> tuple[str, str]:
     """Return title and explanation of a figure: of its only panel, or its own and the titles of all panels."""
     titles = [ax.get_title(loc="left") for ax in figure.axes]
     if len(titles) > 1:
-        return "".join(text.get_text() for text in figure.texts), "; ".join(titles)
+        said, *more = [text.get_text() for text in figure.texts] or [""]
+        return said, "; ".join(filter(None, [*more, *titles]))
     subtitles = [text.get_text() for text in figure.axes[0].texts if text.get_gid() == "subtitle"]
     return titles[0], " ".join(subtitles)

@@ -11,6 +11,8 @@ from safestep.experiments.rundir import RECORDS, read_records
 
 _Key = tuple[Any, Any]
 """Label and seed of a run."""
+_PIECES = ("epoch", "first_step", "first_cell")
+"""What tells the pieces of a run apart; a record has one of these."""
 
 
 def gaps(results: Mapping[str, Any], directory: Path, drawn: Sequence[Picture]) -> list[str]:
@@ -67,7 +69,7 @@ def _epochs(records: Iterable[Mapping[str, Any]]) -> dict[_Key, int]:
     """Count the epochs that are kept of each run; a record of another kind shows that its run was begun."""
     epochs: dict[_Key, set[Any]] = {}
     for record in records:
-        piece = record.get("epoch", record.get("first_step"))
+        piece = next((record[key] for key in _PIECES if key in record), None)
         epochs.setdefault((record.get("label"), record.get("seed")), set()).add(piece)
     return {key: len(seen - {None}) for key, seen in epochs.items()}
 

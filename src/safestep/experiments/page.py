@@ -15,6 +15,7 @@ from safestep.experiments.findings import findings
 from safestep.experiments.gaps import gaps
 from safestep.experiments.pageparts import duration, moment, pictures, table
 from safestep.experiments.rundir import require_results
+from safestep.experiments.seeds import written_seeds
 from safestep.experiments.settings import assignment
 from safestep.extras import need
 from safestep.record import number
@@ -89,6 +90,7 @@ def _content(results: Mapping[str, Any], directory: Path) -> dict[str, Any]:
         "results": results,
         "settings": results["settings"],
         "seeds": seeds,
+        "seeds_written": written_seeds(seeds).replace(",", ", "),
         "gaps": gaps(results, directory, drawn),
         "findings": (experiment.findings if experiment else findings)(rows, number(results["settings"].get("target"))),
         "pictures": drawn,
@@ -106,7 +108,7 @@ def _command(results: Mapping[str, Any], experiment: Experiment[Any] | None) -> 
     usual = experiment.settings().as_record() if experiment else {}
     words = ["safestep", "run", str(results["experiment"])]
     if results["seeds"]:
-        words += ["--seeds", ",".join(map(str, results["seeds"]))]
+        words += ["--seeds", written_seeds(results["seeds"])]
     for key, value in results["settings"].items():
         if key not in usual or usual[key] != value:
             words += ["--set", assignment(key, value)]

@@ -14,10 +14,14 @@ from safestep.experiments.experiment import Column
 from safestep.experiments.figures import SHOWN
 from safestep.extras import need
 
+_WIDE = 6.0
+"""Inches from which a picture has several columns: it takes all the width, and scrolls where that is too little."""
+_DPI = 220
+
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as the page shows it: the bytes as a data URI, and what they show in words."""
+    """A figure as the page shows it: the bytes as a data URI, what they show in words, and whether it is wide."""
 
     name: str
     source: str
@@ -25,6 +29,7 @@ class Picture:
     explained: str
     width: int
     height: int
+    wide: bool
 
 
 @dataclass(frozen=True)
@@ -44,10 +49,12 @@ def pictures(folder: Path) -> list[Picture]:
             continue
         data = file.read_bytes()
         with image.open(file) as opened:
-            texts, (width, height) = opened.text, opened.size
+            texts, (width, height), (dots, _) = opened.text, opened.size, opened.info.get("dpi", (_DPI, _DPI))
         source = f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}"
         title = texts.get("Title", file.stem.replace("_", " "))
-        found.append(Picture(file.stem, source, title, texts.get("Description", ""), width, height))
+        found.append(
+            Picture(file.stem, source, title, texts.get("Description", ""), width, height, width > _WIDE * dots)
+        )
     return found
 
 

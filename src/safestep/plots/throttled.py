@@ -42,7 +42,16 @@ def throttled_run(history: Iterable[StepReport], *, title: str = "") -> Figure:
         >>> len(throttled_run([], title="nothing yet").axes)
         6
     """
-    columns = _columns(history)
+    return throttled_columns(_columns(history), title=title)
+
+
+def throttled_columns(columns: Columns, *, title: str = "") -> Figure:
+    """Draw the same from columns, as kept records have them.
+
+    Args:
+        columns: one sequence per column of `safestep.tools.probes.published`, and ``step``.
+        title: what stands above them.
+    """
     wide, high, above = 2.15 * style.WIDTH, 3 * _HIGH * style.HEIGHT, 0.4 if title else 0.0
     figure = Figure(figsize=(wide, high + above), dpi=150)
     FigureCanvasAgg(figure)

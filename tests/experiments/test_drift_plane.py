@@ -1,0 +1,114 @@
+"""The plane that is computed at once against real training, step by step and cell by cell."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from safestep.experiments.drift_cells import carry_out, chosen_cells
+from safestep.experiments.drift_laws import LAWS, Protocol, guard_of
+from safestep.experiments.drift_plane import simulate
+from safestep.lab.affine_teacher import AffineTeacher
+
+TEACHER = AffineTeacher(seed=42)
+RATES = torch.logspace(-2, 0.3, 41, dtype=torch.float64)
+GAINS = torch.logspace(0, math.log10(4), 41, dtype=torch.float64)
+PUBLISHED = Protocol(chi=1.0, steps=1000, limit=100.0)
+
+
+@pytest.fixture(scope="module")
+def planes():
+    start = TEACHER.student(seed=7).matrices[0].detach()
+    return {law: simulate(TEACHER, start, RATES, GAINS, law, PUBLISHED) for law in LAWS}
+
+
+def share(flags):
+    return flags.double().mean().item()
+
+
+def test_without_a_throttle_what_diverges_is_what_theory_says(planes):
+    beyond = GAINS[:, None].square() * RATES * TEACHER.lambda_max > 2
+    assert share(beyond) == pytest.approx(0.281, abs=5e-4)
+    assert share(planes["none"].diverged) == pytest.approx(0.281, abs=5e-4)
+    wrong = (planes["none"].diverged != beyond).nonzero()
+    assert len(wrong) <= 1  # so close to the limit that 1000 steps do not tell
+
+
+def test_the_default_law_loses_no_cell_and_no_loss_ever_rises(planes):
+    assert not planes["curvature"].diverged.any()
+    assert torch.equal(planes["curvature"].peak_loss, planes["curvature"].first_loss)
+
+
+def test_order_0_of_the_published_law_loses_cells_to_its_first_step_alone(planes):
+    plane = planes["secant-0"]
+    assert 0.018 <= share(plane.diverged) <= 0.12
+    assert (plane.steps[plane.diverged] == 1).all()
+
+
+def test_order_1_of_the_published_law_loses_what_is_beyond_its_own_limit(planes):
+    beyond = 0.1 * GAINS[:, None].square() * RATES * TEACHER.lambda_max > 2
+    lost = planes["secant-1"].diverged
+    assert share(lost) == pytest.approx(0.014, abs=0.005)
+    assert not (lost & ~beyond).any()
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_losses_are_those_of_a_guarded_optimizer_in_float64(law):
+    student = TEACHER.student(seed=3, dtype=torch.float64)
+    inputs, answers = TEACHER.drifted(4.0).data(torch.float64)
+    start = student.matrices[0].detach().clone()
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.5)
+    losses = []
+    with guard_of(law, 1.0, student, optimizer):
+        for _ in range(20):
+            loss = (student(inputs) - answers).square().sum() / (2 * len(inputs))
+            losses.append(loss.item())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    rate, gain = torch.tensor([0.5], dtype=torch.float64), torch.tensor([4.0], dtype=torch.float64)
+    computed = [
+        simulate(TEACHER, start, rate, gain, law, Protocol(1.0, steps, math.inf)).final_loss.item()
+        for steps in range(20)
+    ]
+    assert computed == pytest.approx(losses, rel=1e-9)
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_cells_spread_over_the_plane_end_as_in_real_training(planes, law):
+    plane, student = planes[law], TEACHER.student(seed=7)
+    short = Protocol(PUBLISHED.chi, 100, PUBLISHED.limit)
+    plane_of_short = simulate(TEACHER, student.matrices[0].detach(), RATES, GAINS, law, short)
+    for row, column in chosen_cells(plane.diverged, 2):
+        found = carry_out(TEACHER, student, RATES[column].item(), GAINS[row].item(), law, short)
+        assert found.diverged == plane_of_short.diverged[row, column], (row, column)
+        if not found.diverged:
+            assert found.peak_loss == pytest.approx(plane_of_short.peak_loss[row, column].item(), rel=1e-4)
+
+
+def test_the_corners_and_both_sides_of_the_border_are_among_the_chosen():
+    diverged = torch.zeros(41, 41, dtype=torch.bool)
+    diverged[20:, 30:] = True
+    cells = chosen_cells(diverged, 3)
+    assert {(0, 0), (0, 40), (40, 0), (40, 40), (20, 20)} <= set(cells)
+    assert {(20, 29), (20, 30), (40, 29), (40, 30)} <= set(cells)
+    assert len(cells) == len(set(cells)) == 9 + 4
+
+
+def test_a_run_that_diverged_keeps_what_it_stopped_at():
+    start = torch.zeros(2, 4)
+    rate, gain = torch.tensor([0.5]), torch.tensor([4.0])
+    plane = simulate(TEACHER, start, rate, gain, "none", PUBLISHED)
+    assert plane.diverged.item()
+    assert plane.final_loss.item() == plane.peak_loss.item() > 100.0
+    assert plane.steps.item() < 5
+
+
+def test_nothing_left_to_learn_is_no_division_by_zero():
+    start = TEACHER.reference
+    for law in LAWS:
+        plane = simulate(TEACHER, start, torch.tensor([0.5]), torch.tensor([1.0]), law, PUBLISHED)
+        assert plane.final_loss.item() == 0.0
+        assert not plane.diverged.item()
