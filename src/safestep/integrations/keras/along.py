@@ -90,10 +90,13 @@ class Guarding:
                 raise AttachError(
                     f"{name}={getattr(self, name)!r}: expected one of {', '.join(map(repr, get_args(kind)))}"
                 )
-        if not 0.0 < self.target or (self.policy == "pin" and self.target == float("inf")):
+        if not self.target > 0.0 or (self.policy == "pin" and self.target == float("inf")):
             raise AttachError(f"target={self.target!r}: expected a positive number, and a finite one for policy='pin'")
         scale = "would_scale" if self.policy == "watch" else "scale"
-        metrics = [Largest(name="step_ratio"), *(keras.metrics.Mean(name=name) for name in (scale, "held", "nonfinite"))]
+        metrics = [
+            Largest(name="step_ratio"),
+            *(keras.metrics.Mean(name=name) for name in (scale, "held", "nonfinite")),
+        ]
         object.__setattr__(self, "metrics", {metric.name: metric for metric in metrics})
 
     def settings(self) -> dict[str, Any]:

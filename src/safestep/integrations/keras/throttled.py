@@ -245,7 +245,7 @@ def _check(inner: Any) -> None:
 
 
 def _between(variable: Any, origin: Array, end: Array, alpha: Array) -> Array:
-    """Return ``origin + alpha (end - origin)``, computed no narrower than alpha, as the variable's constraint has it."""
+    """Return ``origin + alpha (end - origin)``, computed no narrower than alpha, under the variable's constraint."""
     begin = ops.cast(origin, alpha.dtype)
     scaled = ops.cast(begin + alpha * (ops.cast(end, alpha.dtype) - begin), variable.dtype)
     return scaled if variable.constraint is None else variable.constraint(scaled)
