@@ -12,7 +12,20 @@ import torch
 
 from safestep.formulas.softmax import spread
 
-EXTRAS = ("matplotlib", "sklearn", "pandas", "typer", "rich", "jinja2", "joblib", "jaxtyping", "beartype", "hypothesis")
+EXTRAS = (
+    "matplotlib",
+    "sklearn",
+    "pandas",
+    "typer",
+    "rich",
+    "jinja2",
+    "joblib",
+    "jaxtyping",
+    "beartype",
+    "hypothesis",
+    "keras",
+    "jax",
+)
 
 
 def python(code, **environment):

@@ -145,7 +145,8 @@ def _check(model: Any) -> None:
 
 
 def _losses(model: Any) -> list[Any]:
-    return keras.tree.flatten(getattr(model, "loss", None) or [])
+    losses: list[Any] = keras.tree.flatten(getattr(model, "loss", None) or [])
+    return losses
 
 
 def _takes_probabilities(loss: Any) -> bool:

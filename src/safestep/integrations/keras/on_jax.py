@@ -51,7 +51,8 @@ def train_step(model: Any, plain: Callable[[State, Any], tuple[Logs, State]], st
         return found
 
     def model_of_loss() -> tuple[Array, Array]:
-        return jax.jvp(jax.grad(loss), (0.0,), (1.0,))
+        slope, bend = jax.jvp(jax.grad(loss), (0.0,), (1.0,))
+        return slope, bend
 
     measured = model.guard.measure(Along(value, tangent, model_of_loss), moved)
     kept = measured.apply(start, moved)

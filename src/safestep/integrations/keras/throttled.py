@@ -163,7 +163,7 @@ class Throttled(keras.optimizers.Optimizer):
         """Return the gradients that the coming update is made of, before any clipping; zero where there is none."""
         steps, scale = self.inner.gradient_accumulation_steps, self.inner.loss_scale_factor
         full = [
-            ops.zeros_like(variable) if gradient is None else value_of(gradient)
+            ops.zeros_like(value_of(variable)) if gradient is None else value_of(gradient)
             for variable, gradient in zip(self._trainable_variables, gradients, strict=True)
         ]
         if scale is not None:
