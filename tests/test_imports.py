@@ -24,6 +24,8 @@ EXTRAS = (
     "jaxtyping",
     "beartype",
     "hypothesis",
+    "keras",
+    "jax",
 )
 
 

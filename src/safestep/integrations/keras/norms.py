@@ -1,0 +1,48 @@
+"""Euclidean norms over many tensors at once, in Keras operations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from safestep.integrations.keras._extra import Array, keras, ops
+
+
+def wide_dtype(dtypes: Iterable[str]) -> str:
+    """Return the type to add numbers up in: float64 if one of them is, else float32, for half precision too.
+
+    Example:
+        >>> wide_dtype(["float16", "bfloat16"]), wide_dtype(["float32", "float64"])
+        ('float32', 'float64')
+    """
+    return "float64" if "float64" in {keras.backend.standardize_dtype(dtype) for dtype in dtypes} else "float32"
+
+
+def norm(tensors: Iterable[Array], dtype: str = "float32") -> Array:
+    r"""Return the Euclidean norm over all elements of all tensors.
+
+    Equation:
+        ``m sqrt(sum (x / m)^2)`` with ``m = max |x|``: squares alone overflow in float32 from 1e19 on, and are lost
+        below 1e-23.
+
+    Args:
+        tensors: any shapes, in one unit.
+        dtype: the type to compute in.
+
+    Returns:
+        A tensor without dimensions, in the same unit; 0 for no elements, inf or nan where an element is.
+
+    Example:
+        >>> float(norm([ops.array([3e30]), ops.array([[4e30]])])) == float(ops.cast(5e30, "float32"))
+        True
+    """
+    parts = [ops.cast(tensor, dtype) for tensor in tensors if 0 not in tensor.shape]
+    if not parts:
+        return ops.zeros((), dtype)
+    largest = ops.max(ops.stack([ops.max(ops.abs(part)) for part in parts]))
+    unit = ops.where(ops.logical_and(largest > 0, ops.isfinite(largest)), largest, ops.ones_like(largest))
+    return unit * ops.sqrt(sum(ops.sum(ops.square(part / unit)) for part in parts))
+
+
+def all_finite(tensors: Iterable[Array]) -> Array:
+    """Return whether every element of every tensor is finite, a boolean tensor without dimensions."""
+    return ops.all(ops.stack([ops.all(ops.isfinite(tensor)) for tensor in tensors]))
