@@ -5,6 +5,7 @@ the data: they state what the picture shows, whatever the settings were.
 """
 
 from safestep.plots._extra import matplotlib as _matplotlib  # noqa: F401 (first: it says which extra is missing)
+from safestep.plots.affine import affine_histogram, affine_scatter
 from safestep.plots.audited import audited_of, audited_ratios
 from safestep.plots.curves import Band, Curve, curves_of
 from safestep.plots.learning_rate import ratio_over_rates
@@ -16,6 +17,8 @@ __all__ = [
     "Band",
     "Curve",
     "accuracy_over_seeds",
+    "affine_histogram",
+    "affine_scatter",
     "audited_of",
     "audited_ratios",
     "curves_of",

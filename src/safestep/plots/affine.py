@@ -1,0 +1,120 @@
+"""Pictures of a regression's data: every answer against every input, and how both are distributed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from safestep.plots import style
+from safestep.plots.panel import bare_axes
+
+_CELL = (2.3, 1.9)
+"""Inches of a cell of the grid."""
+_HEAD = 0.62
+"""Inches above the grid, for the headline."""
+_BINS = 24
+_BLUE, _ORANGE = style.COLOURS["cap"], style.COLOURS["fixed"]
+
+
+def affine_scatter(x: Tensor, y: Tensor, matrix: Tensor, bias: Tensor) -> Figure:
+    """Draw each component of y (rows) against each of x (columns), with the line of the weight between the two.
+
+    Args:
+        x: inputs, shape ``(samples, inputs)``.
+        y: answers, shape ``(samples, outputs)``.
+        matrix: the weights that answer them, shape ``(outputs, inputs)``.
+        bias: the bias that goes with them, shape ``(outputs,)``.
+
+    Returns:
+        A figure outside pyplot: save it, or show it as the last line of a notebook cell.
+
+    Example:
+        >>> import torch
+        >>> figure = affine_scatter(torch.rand(9, 3), torch.rand(9, 2), torch.eye(2, 3), torch.zeros(2))
+        >>> len(figure.axes)
+        6
+    """
+    outputs, inputs = matrix.shape
+    figure = _figure(
+        outputs,
+        inputs,
+        f"{outputs} answers against {inputs} inputs, {len(x)} samples",
+        "Line: the weight of this input, the others at their mean.",
+    )
+    means = x.mean(0)
+    for row, column, ax in _grid(figure, outputs, inputs):
+        weight = float(matrix[row, column])
+        at = x[:, column]
+        ends = [float(at.min()), float(at.max())]
+        rest = float(bias[row] + matrix[row] @ means - weight * means[column])
+        ax.plot(at, y[:, row], "o", ms=1.8, color=_BLUE, alpha=0.35, mew=0, rasterized=True)
+        ax.plot(ends, [rest + weight * end for end in ends], color=_ORANGE, lw=1.7)
+        ax.set_title(f"weight {weight:.3g}", fontsize=style.TEXT_SIZE, color=_ORANGE, loc="right", pad=3)
+        _name(ax, f"x{_below(column + 1)}" if row == outputs - 1 else "", f"y{_below(row + 1)}" if column == 0 else "")
+    return figure
+
+
+def affine_histogram(x: Tensor, y: Tensor) -> Figure:
+    """Draw how each component of x (top) and of y (bottom) is distributed.
+
+    Args:
+        x: inputs, shape ``(samples, inputs)``.
+        y: answers, shape ``(samples, outputs)``.
+
+    Returns:
+        A figure outside pyplot: save it, or show it as the last line of a notebook cell.
+
+    Example:
+        >>> import torch
+        >>> figure = affine_histogram(torch.rand(9, 3), torch.rand(9, 2))
+        >>> [ax.get_xlabel() for ax in figure.axes]
+        ['x₁', 'x₂', 'x₃', 'y₁', 'y₂']
+    """
+    columns = max(x.shape[1], y.shape[1])
+    title = f"Distribution of {x.shape[1]} inputs and {y.shape[1]} answers, {len(x)} samples"
+    figure = _figure(2, columns, title, "Dashed: the mean.")
+    for row, column, ax in _grid(figure, 2, columns):
+        data, letter, colour = ((x, "x", _BLUE), (y, "y", style.COLOURS["pin"]))[row]
+        if column >= data.shape[1]:
+            ax.remove()
+            continue
+        values = data[:, column]
+        ax.hist(values.tolist(), bins=_BINS, color=colour, alpha=0.85)
+        ax.axvline(float(values.mean()), color=style.INK, lw=1.0, ls=(0, (5, 3)))
+        ax.set_title(f"mean {float(values.mean()):.3g}", fontsize=style.TEXT_SIZE, color=style.INK, loc="right", pad=3)
+        _name(ax, f"{letter}{_below(column + 1)}", "samples" if column == 0 else "")
+    return figure
+
+
+def _figure(rows: int, columns: int, title: str, subtitle: str) -> Figure:
+    wide, high = max(columns * _CELL[0], 4.6), rows * _CELL[1] + _HEAD
+    figure = Figure(figsize=(wide, high), dpi=style.DPI / 2, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - _HEAD / high))  # type: ignore[union-attr,call-arg]
+    figure.text(0.1 / wide, 1 - 0.08 / high, title, fontsize=style.TITLE_SIZE, weight="bold", color=style.INK, va="top")
+    figure.text(0.1 / wide, 1 - 0.34 / high, subtitle, fontsize=style.TEXT_SIZE, color=style.FAINT, va="top")
+    return figure
+
+
+def _grid(figure: Figure, rows: int, columns: int) -> Iterator[tuple[int, int, Axes]]:
+    for row in range(rows):
+        for column in range(columns):
+            ax = bare_axes(figure.add_subplot(rows, columns, row * columns + column + 1))
+            ax.xaxis.set_major_locator(MaxNLocator(3))
+            ax.yaxis.set_major_locator(MaxNLocator(4))
+            yield row, column, ax
+
+
+def _name(ax: Axes, x: str, y: str) -> None:
+    ax.set_xlabel(x, fontsize=style.TEXT_SIZE, color=style.INK)
+    ax.set_ylabel(y, fontsize=style.TEXT_SIZE, color=style.INK)
+
+
+def _below(number: int) -> str:
+    """Return a number as an index below the line."""
+    return str(number).translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
