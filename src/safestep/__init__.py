@@ -11,8 +11,8 @@ from safestep.errors import (
     SafestepWarning,
 )
 from safestep.guard import Guard
-from safestep.policy import Cap, Pin, Policy, Watch
-from safestep.radius import Radius, SoftmaxRadius
+from safestep.policy import Cap, Pin, Policy, Throttle, Watch
+from safestep.radius import CurvatureRadius, HessianRadius, Radius, SecantCurvature, SoftmaxRadius, Tightest
 from safestep.reading import Reading, Status
 from safestep.record import History, JsonLines, StepReport
 from safestep.tiers import Tiers
@@ -23,7 +23,9 @@ __all__ = [
     "AttachError",
     "Audit",
     "Cap",
+    "CurvatureRadius",
     "Guard",
+    "HessianRadius",
     "History",
     "JsonLines",
     "LearningRate",
@@ -36,10 +38,13 @@ __all__ = [
     "Reading",
     "SafestepError",
     "SafestepWarning",
+    "SecantCurvature",
     "SoftmaxRadius",
     "Status",
     "StepReport",
+    "Throttle",
     "Tiers",
+    "Tightest",
     "Watch",
     "__version__",
     "attach",

@@ -40,6 +40,7 @@ class Forward:
             step, None after it and where G was not seen.
         effort: ``e = ||G||_1 / 2``, a 0-d tensor; None where G was not seen. For mean cross-entropy over labels it is
             ``mean(1 - P_y)``.
+        gradient: G itself, by reference, where the radius wants it; else None.
         logits: the logits themselves, by reference, where the radius wants them and they are small; else None.
         version: the version counter of ``logits``.
         tape: the operations of the forward, where the radius wants them; else None.
@@ -58,6 +59,7 @@ class Forward:
     active: Tensor | None = None
     imbalance: Tensor | None = None
     effort: Tensor | None = None
+    gradient: Tensor | None = None
     logits: Tensor | None = None
     version: int = 0
     tape: Tape | None = None
@@ -97,6 +99,9 @@ class Seen:
         dropped: how many older forwards of the same step were not kept.
         problem: why a training forward was not recorded, or an empty text.
         place: the sum of version counters where the step began, see `Forward.place`; None where nobody looked.
+        loss_scale: what a gradient scaler multiplied the loss by before backward. `Forward.gradient`, `Forward.effort`
+            still carry it; parameters' gradients do not.
+        shared: J p of the forwards, kept for other radii of the same step; None where nobody else will ask.
     """
 
     model: nn.Module
@@ -105,6 +110,8 @@ class Seen:
     dropped: int = 0
     problem: str = ""
     place: int | None = None
+    loss_scale: float = 1.0
+    shared: dict[Any, Any] | None = None
 
     def left(self, forward: Forward) -> bool:
         """Return whether parameters were written to between a forward and the step, which may begin elsewhere then."""
@@ -120,4 +127,6 @@ class Seen:
         if not efforts or self.dropped:
             return None
         known = [effort for effort in efforts if effort is not None]
-        return torch.stack([e.to(known[0]) for e in known]).sum() if len(known) == len(efforts) else None
+        if len(known) < len(efforts):
+            return None
+        return torch.stack([e.to(known[0]) for e in known]).sum() / self.loss_scale

@@ -21,9 +21,16 @@ from safestep.checks import is_scaler_step
 from safestep.deferred import Foresight, Later
 from safestep.errors import AttachError, PoisonedOptimizerError, SafestepWarning
 from safestep.forward import Seen
-from safestep.hooks import StepHooks, in_backward
+from safestep.hooks import StepHooks, in_backward, loss_scale
 from safestep.logits import LogitsFinder
-from safestep.nonfinite import STANDING_STILL, WithheldGradients, all_finite, describe_poison, parameters_of
+from safestep.nonfinite import (
+    STANDING_STILL,
+    STANDING_UPHILL,
+    WithheldGradients,
+    all_finite,
+    describe_poison,
+    parameters_of,
+)
 from safestep.policy import Policy
 from safestep.radius import Radius
 from safestep.radius.base import State, Wants
@@ -43,6 +50,8 @@ _IN_BACKWARD = (
 
 _PATIENCE = 3
 """Undone steps in a row after which a poisoned optimizer is an error."""
+_STANDSTILL = 20
+"""Held steps in a row after which it is said that nothing moves."""
 
 
 class Guard:
@@ -72,7 +81,8 @@ class Guard:
         self._last: StepReport | None = None
         self._radius_state: State = None
         self._policy_state: State = None
-        self._index = self._undone_in_a_row = 0
+        self._index = self._undone_in_a_row = self._held_in_a_row = 0
+        self._loss_scale = 1.0
         self._said: set[str] = set()
         self._step, self._counted, self._began, self._place = Step(0), 0, 0, 0
         self._withheld: dict[int, WithheldGradients] = {}
@@ -81,7 +91,15 @@ class Guard:
         keep = sum(parameter.nbytes for parameter in bare(model).parameters()) if self._wants.logits else 0
         moving = self._moving if self._wants.tape else None
         self._recorder = ForwardRecorder(
-            model, logits, self._entering, self._gradients, self._elsewhere, keep, moving, self._version
+            model,
+            logits,
+            self._entering,
+            self._gradients,
+            self._elsewhere,
+            keep,
+            moving,
+            self._version,
+            self._wants.gradient,
         )
         self._hooks = StepHooks(optimizers, self._before, self._between, self._after, self._abandoned)
         self._finalizer = weakref.finalize(self, _close, self._recorder.handles, self._sink)  # holds no guard
@@ -128,7 +146,7 @@ class Guard:
         return f"<Guard {self.policy} of {self.radius}, {self._index} steps, {state}>"
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what must survive a restart: plain numbers and texts, for ``torch.load(weights_only=True)``.
+        """Return what must survive a restart: numbers, texts and tensors, for ``torch.load(weights_only=True)``.
 
         The history is not part of it; the log is the complete record.
         """
@@ -218,7 +236,7 @@ class Guard:
             if self.policy.writes:
                 raise AttachError(_IN_BACKWARD)
             self._say("in backward", _IN_BACKWARD)
-        self._began = self._version()
+        self._began, self._loss_scale = self._version(), loss_scale()
         if not self._step.start:
             self._place = self._began
         self._step.remember(parameters_of(optimizer))
@@ -241,7 +259,7 @@ class Guard:
 
     def _after(self, stepped: list[Optimizer]) -> None:
         step, seen = self._step, self._recorder.take(self._counted)
-        seen.place = self._place
+        seen.place, seen.loss_scale = self._place, self._loss_scale
         skipped, self._withheld = bool(self._withheld), {}
         self._step = Step(self._index)
         try:
@@ -268,9 +286,13 @@ class Guard:
             raise
         self._finish(self._probe(step, seen, report))
         self._step = Step(self._index, step)  # takes over the memory of this one
-        self._undone(report.status, stepped)
+        self._stands(report.status, stepped)
 
-    def _undone(self, status: Status, stepped: list[Optimizer]) -> None:
+    def _stands(self, status: Status, stepped: list[Optimizer]) -> None:
+        """Count the steps in a row that left the parameters where they were, and say so."""
+        self._held_in_a_row = self._held_in_a_row + 1 if status is Status.HELD else 0
+        if self._held_in_a_row == _STANDSTILL:
+            self._say("held", f"{_STANDSTILL} {STANDING_UPHILL}")
         if status is Status.UNDONE:
             self._mourn(stepped)
         else:
@@ -315,7 +337,7 @@ class Guard:
         following = self._step
         self._finish(StepReport.of(reading, status, length, scale, would, step.target, lrs))
         self._step, following.index = following, self._index
-        self._undone(status, stepped)
+        self._stands(status, stepped)
 
     def _look(self, step: Step, seen: Seen) -> None:
         """Read what the step is; the radius knows what it will need."""
@@ -336,8 +358,9 @@ class Guard:
             reading, radius_state = self.radius.measure(step, seen, self._radius_state)
             if not reading.finite:
                 return self._refuse(step, replace(reading, message="r is not finite"))
-            would = self.policy.would(reading, self._policy_state)
-            scale, policy_state = self.policy.scale(reading, self._policy_state)
+            reading = replace(reading, length=step.length)
+            would, scale, policy_state = self._asked(reading)
+            reading = replace(reading, message=reading.message or self._says(reading))
         except Exception as error:
             if self.policy.writes:
                 raise
@@ -350,12 +373,24 @@ class Guard:
         step.rescale(scale)
         return self._report(step, reading, self._status(reading, scale), scale, would, step.target)
 
+    def _asked(self, reading: Reading) -> tuple[float, float, State]:
+        """Return the scale the policy stands for, the scale of the step, and the policy's state."""
+        if reading.held:  # no length is short enough: nothing that a law could learn from
+            return 0.0, 0.0 if self.policy.writes else 1.0, self._policy_state
+        return self.policy.would(reading, self._policy_state), *self.policy.scale(reading, self._policy_state)
+
+    def _says(self, reading: Reading) -> str:
+        says: Callable[[Reading], str] = getattr(self.policy, "says", lambda _: "")
+        return says(reading)
+
     def _status(self, reading: Reading, scale: float) -> Status:
         if not self.policy.writes:
             return Status.WATCHED
-        if reading.unbounded:
-            return Status.UNBOUNDED
-        return Status.INSIDE if scale == 1.0 else self.policy.scaled
+        if reading.held:
+            return Status.HELD
+        if scale != 1.0:
+            return self.policy.scaled
+        return Status.UNBOUNDED if reading.unbounded else Status.INSIDE
 
     def _refuse(self, step: Step, reading: Reading) -> StepReport:
         if not self.policy.writes:

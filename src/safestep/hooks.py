@@ -121,6 +121,20 @@ def on_stack(wanted: FrameType | None, frame: FrameType | None) -> bool:
     return False
 
 
+def loss_scale() -> float:
+    """Return what the gradient scaler that drives the running step multiplied the loss by; 1 without one.
+
+    Neither the optimizer nor the model knows of it: the scaler's own call is looked up among the callers.
+    """
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code is torch.amp.GradScaler.step.__code__:
+            scale: float = frame.f_locals["self"].get_scale()
+            return scale
+        frame = frame.f_back
+    return 1.0
+
+
 def in_backward() -> bool:
     """Return whether backward is running at this moment."""
     running: int = torch._C._current_graph_task_id()

@@ -13,6 +13,11 @@ STANDING_STILL = (
     "parameters"
 )
 
+STANDING_UPHILL = (
+    "steps in a row were held, as each goes uphill on its own batch: is the loss maximised, the weight decay stronger "
+    "than the gradient, or the loss another one than the radius is told?"
+)
+
 _NAMED = 5
 
 

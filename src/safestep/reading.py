@@ -16,6 +16,10 @@ class Status(StrEnum):
     """The step was too long and was shortened to the target."""
     PINNED = "pinned"
     """The step was set to the target, whatever its length was."""
+    THROTTLED = "throttled"
+    """The step was scaled by the alpha of a throttle."""
+    HELD = "held"
+    """The step goes uphill on its own batch: the parameters stay, the optimizer's state has moved on (s = 0)."""
     WATCHED = "watched"
     """The step was measured and left alone."""
     UNBOUNDED = "unbounded"
@@ -43,6 +47,8 @@ class Reading:
             value.
         message: what the user should know of this reading, or an empty text.
         age: steps since r was last measured; 0 if it was measured at this one, else ``ratio`` is a prediction.
+        held: whether no length of the step is short enough, for it goes uphill: ``ratio`` is then inf.
+        length: ``||p||_2`` of the proposal, in units of the parameters; the guard fills it in.
     """
 
     step: int
@@ -51,6 +57,8 @@ class Reading:
     exact: bool = True
     message: str = ""
     age: int = 0
+    held: bool = False
+    length: float = math.nan
 
     @property
     def unbounded(self) -> bool:
@@ -59,5 +67,5 @@ class Reading:
 
     @property
     def finite(self) -> bool:
-        """Whether the ratio is a number one can act on."""
-        return math.isfinite(self.ratio)
+        """Whether the ratio tells what to do."""
+        return math.isfinite(self.ratio) or self.held

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
@@ -23,6 +21,7 @@ from safestep.hooks import on_stack
 from safestep.logits import LogitsFinder, find_logits, tensors_in
 from safestep.rng import GeneratorStates
 from safestep.tape import Tape
+from safestep.unheard import hears
 from safestep.wrappers import bare
 
 MAX_FORWARDS = 256
@@ -99,6 +98,7 @@ class ForwardRecorder:
         moving: tells which parameters may move, if forwards are to be recorded on a tape; None for no tape. A step of
             several forwards is not taped: all their activations would have to be held.
         place: tells the sum of the version counters of the parameters, see `Forward.place`.
+        hold: whether to hold dL/dz from backward to the step, by reference: a tensor of the logits' size.
     """
 
     def __init__(
@@ -111,8 +111,9 @@ class ForwardRecorder:
         keep: int = 0,
         moving: Callable[[], Iterable[Tensor]] | None = None,
         place: Callable[[], int] = lambda: 0,
+        hold: bool = False,
     ) -> None:
-        self.model, self._keep, self._moving, self._place = model, keep, moving, place
+        self.model, self._keep, self._moving, self._place, self._hold = model, keep, moving, place, hold
         self.logits = logits or find_logits
         self._entering, self._gradients, self._elsewhere = entering, gradients, elsewhere
         self._seen = Seen(model, self.logits)
@@ -131,15 +132,6 @@ class ForwardRecorder:
         """Remove the hooks."""
         for handle in self.handles:
             handle.remove()
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keep every other recorder from hearing the forwards inside: they are trials, no part of its training."""
-        token = _alone.set(self)
-        try:
-            yield
-        finally:
-            _alone.reset(token)
 
     @property
     def count(self) -> int:
@@ -273,10 +265,8 @@ class ForwardRecorder:
         if self._new:  # a property of the loss: once is enough
             forward.imbalance = gradient.sum(-1).abs().sum() / total
         forward.effort = total / 2 if forward.effort is None else forward.effort + total / 2
-
-
-_alone: ContextVar[ForwardRecorder | None] = ContextVar("alone", default=None)
-"""The recorder that alone hears the forwards of this thread; None if all do."""
+        if self._hold:  # not added in place: the tensor belongs to backward
+            forward.gradient = gradient if forward.gradient is None else forward.gradient + gradient
 
 
 class _Hook:
@@ -288,7 +278,7 @@ class _Hook:
     @_disable_dynamo  # a compiled model runs its hooks as they are: nothing in them is for a graph
     def __call__(self, *args: Any) -> None:
         method = self._method() if self._method is not None else None
-        if method is not None and _alone.get() in {None, method.__self__}:
+        if method is not None and hears(method.__self__):
             method(*args)
 
     def __reduce__(self) -> tuple[type[_Hook], tuple[()]]:

@@ -49,7 +49,7 @@ class Spreads:
 
     def _add(self, forward: Forward, spreads: Tensor, value: Tensor) -> None:
         self.values.append(spreads.flatten())
-        self.active.append(_active(forward, spreads, value, self.head).flatten())
+        self.active.append(active_rows(forward, value, self.head).flatten())
 
     def counted(self) -> Tensor:
         """Return the spreads that count: all of them if no sample has a gradient.
@@ -81,11 +81,17 @@ def _spreads(value: Tensor, tangent: Tensor, head: Head) -> Tensor:
     return spread(tangent, head=head)
 
 
-def _active(forward: Forward, spreads: Tensor, value: Tensor, head: Head) -> Tensor:
-    """Return which samples count: those with a gradient, and those whose gradient may have underflowed to zero."""
-    if forward.active is None or forward.active.shape != spreads.shape:
-        return torch.ones_like(spreads, dtype=torch.bool)
-    active = forward.active.to(spreads.device)
+def active_rows(forward: Forward, value: Tensor, head: Head) -> Tensor:
+    """Return which samples count: those with a gradient, and those whose gradient may have underflowed to zero.
+
+    Args:
+        forward: what backward told of it.
+        value: its logits, shape ``(*samples, classes)``.
+        head: how logits become probabilities.
+    """
+    if forward.active is None or forward.active.shape != value.shape[:-1]:
+        return torch.ones(value.shape[:-1], dtype=torch.bool, device=value.device)
+    active = forward.active.to(value.device)
     if bool(active.all()):
         return active
     limits = torch.finfo(forward.peaks.dtype)

@@ -45,7 +45,8 @@ def attach(
         optimizer: a torch optimizer, a wrapper with one in ``.optimizer``, or several optimizers of one model. With
             several the guard acts after the last of them stepped, or on what has moved before the model is used or one
             of them steps again.
-        radius: how far a step may go; the softmax radius by default.
+        radius: how far a step may go; by default the one the policy is made for: curvature for `Throttle`, else the
+            softmax radius.
         policy: what to do about it; ``Cap(1.0)`` by default.
         logits: from the model's output to its logits of shape ``(*samples, classes)``, where they are neither the
             output itself nor its ``.logits``.
@@ -82,8 +83,9 @@ def attach(
     for one in optimizers:
         if (reference := _guarded.get(one)) is not None and (known := reference()) is not None and known.attached:
             raise AttachError(f"this {type(one).__name__} has a guard already; call its detach() first")
-    radius = SoftmaxRadius() if radius is None else radius
     policy = Cap(1.0) if policy is None else policy
+    if radius is None:
+        radius = getattr(policy, "default_radius", None) or SoftmaxRadius()
     probes = tuple(probes)
     check_functions(logits, probes, log)
     check_attachment(model, optimizers, radius, policy, on_nonfinite, [w for one in given for w in layers(one)[:-1]])

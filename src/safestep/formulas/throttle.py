@@ -11,13 +11,16 @@ manuelblancovalentin/kappa_budgeting.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
 Number = Tensor | float
+_N = TypeVar("_N", float, Tensor)
 
 
-def secant_curvature(gradient_change: Number, distance: Number) -> Number:
+def secant_curvature(gradient_change: _N, distance: _N) -> _N:
     r"""Return the secant curvature between two steps.
 
     Equation:
@@ -35,7 +38,7 @@ def secant_curvature(gradient_change: Number, distance: Number) -> Number:
     return gradient_change / distance
 
 
-def running_mean(mean: Number, curvature: Number, beta: float = 0.05) -> Number:
+def running_mean(mean: _N, curvature: _N, beta: float = 0.05) -> _N:
     r"""Return the running mean of the curvature.
 
     Equation:

@@ -3,6 +3,7 @@
 from safestep.policy.base import Policy, Target
 from safestep.policy.cap import Cap
 from safestep.policy.pin import Pin
+from safestep.policy.throttle import Throttle
 from safestep.policy.watch import Watch
 
-__all__ = ["Cap", "Pin", "Policy", "Target", "Watch"]
+__all__ = ["Cap", "Pin", "Policy", "Target", "Throttle", "Watch"]

@@ -24,6 +24,9 @@ class Policy(Protocol):
         scaled: the status of a step whose scale is not 1.
         always: whether steps inside the target are scaled too, so that r has to be known however small it is. A policy
             without this attribute is taken to.
+
+    A policy may have ``default_radius``, the radius it is made for (the softmax radius otherwise), and
+    ``says(reading)``, what the user should know of what it did. A step that is held is not shown to it.
     """
 
     writes: ClassVar[bool]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from safestep.policy.base import Policy
-from safestep.radius.base import State
+from safestep.radius.base import Radius, State
 from safestep.reading import Reading, Status
 
 
@@ -46,6 +46,11 @@ class Watch:
     def always(self) -> bool:
         """Whether the watched policy scales steps inside its target; False without one."""
         return getattr(self.policy, "always", True) if self.policy else False
+
+    @property
+    def default_radius(self) -> Radius | None:
+        """The radius that the watched policy is made for; None where it has none of its own."""
+        return getattr(self.policy, "default_radius", None)
 
     def target_at(self, step: int) -> float:
         """Return the target of the watched policy; nan without one."""

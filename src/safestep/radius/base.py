@@ -20,10 +20,20 @@ class Wants:
     Attributes:
         logits: the logits of the training forward, by reference, where they are no larger than the parameters.
         tape: what is needed to differentiate the training forward along the step without running it again.
+        gradient: the gradient at the logits, by reference.
     """
 
     logits: bool = False
     tape: bool = False
+    gradient: bool = False
+
+    def __or__(self, other: Wants) -> Wants:
+        """Return what either wants."""
+        return Wants(
+            logits=self.logits or other.logits,
+            tape=self.tape or other.tape,
+            gradient=self.gradient or other.gradient,
+        )
 
 
 class Radius(Protocol):

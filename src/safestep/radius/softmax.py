@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from safestep.deferred import Foresight, Settled
-from safestep.derivative import Line
-from safestep.errors import MeasurementError, SafestepWarning
+from safestep.errors import SafestepWarning
 from safestep.formulas.softmax import Head, step_ratio
 from safestep.forward import Seen
 from safestep.radius.base import State, Wants
 from safestep.radius.probing import Probing
+from safestep.radius.tangents import Tangents, check_inputs, check_recorded
 from safestep.reading import Reading
-from safestep.replay import Mode, no_trace
+from safestep.replay import Mode
 from safestep.route import Route, as_state, from_state
 from safestep.spreads import Spreads
 from safestep.step import Step, Vitals
@@ -29,8 +29,6 @@ Sync = Literal["auto", "never"]
 
 _BALANCED = 0.1
 """Rows of a softmax loss's dL/dz sum to zero; a quotient of sums above this is another loss, not rounding."""
-_PLAIN_LENGTHS = (1e-12, 1e12)
-"""Step lengths between which J p neither under- nor overflows in float32; others are measured rescaled."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +121,7 @@ class SoftmaxRadius:
 
     def measure(self, step: Step, seen: Seen, state: State) -> tuple[Reading, State]:
         """Return r of a step over the recorded forwards, and what was learned. See `Radius.measure`."""
-        _check_recorded(seen)
+        check_recorded(seen)
         known = _Known() if state is None else _Known.from_state(state)
         if state is None:
             self._check_loss(seen)
@@ -137,7 +135,7 @@ class SoftmaxRadius:
             track = known.track.skipped()
             predicted = track.expected(step.length)
             return self._reading(step, predicted, "skip", age=track.age), replace(known, track=track).as_state()
-        _check_inputs(seen)
+        check_inputs(seen)
         ratio, way, track = Probing(self, step, seen, known.track, target).measure(sample=tier == "sample")
         known = replace(known, track=track)
         if ratio is None:
@@ -180,20 +178,13 @@ class SoftmaxRadius:
         return Foresight(scale, torch.stack(numbers), settle)
 
     def _differentiated(self, step: Step, seen: Seen, known: _Known) -> tuple[Reading, _Known]:
-        _check_inputs(seen)
-        length = step.length
-        low, high = _PLAIN_LENGTHS
-        # A power of two: dividing by it rounds nothing, and r(c p) = c r(p) puts it back.
-        unit = 1.0 if low <= length <= high else 2.0 ** math.floor(math.log2(length))
-        line, route = Line.of(step, seen.model, unit), known.route
-        spreads, exact = Spreads(self.head), seen.dropped == 0 and self.quantile == 1.0
-        with no_trace(seen.model):
-            for forward in seen.forwards:
-                value, tangent, route = route.derivative(seen, forward, self.mode, line)
-                exact = exact and route.exact and not forward.autocast
-                spreads.add(forward, value, tangent)
-        ratio = step_ratio(spreads.largest(self.quantile)) * unit
-        return self._reading(step, ratio, str(route.way), exact=exact), replace(known, route=route)
+        check_inputs(seen)
+        tangents, spreads = Tangents(step, seen, self.mode, known.route), Spreads(self.head)
+        for forward, value, tangent in tangents:
+            spreads.add(forward, value, tangent)
+        ratio = step_ratio(spreads.largest(self.quantile)) * tangents.unit
+        exact = tangents.exact and self.quantile == 1.0
+        return self._reading(step, ratio, tangents.way, exact=exact), replace(known, route=tangents.route)
 
     def _reading(self, step: Step, ratio: float, way: str, *, exact: bool = False, age: int = 0) -> Reading:
         quantile = "" if self.quantile == 1.0 else f"/quantile {self.quantile:g}"
@@ -230,22 +221,3 @@ class _Known:
 
 def _target(step: Step) -> float:
     return 1.0 if math.isnan(step.target) else step.target
-
-
-def _check_recorded(seen: Seen) -> None:
-    if not seen.forwards:
-        raise MeasurementError(
-            seen.problem
-            or "no forward to measure the step on: backward has not reached the logits of any forward of the guarded "
-            "model since the last step. Call the model itself (model(x), not model.forward(x) or a submodule) under "
-            "grad mode, attach to the module that you call, and if its output holds several logits say which count: "
-            "attach(..., logits=function)"
-        )
-
-
-def _check_inputs(seen: Seen) -> None:
-    if any(forward.changed_inputs() for forward in seen.forwards):
-        raise MeasurementError(
-            "an input tensor of the model was overwritten in place between its forward and the step, so the forward "
-            "cannot be repeated; pass a fresh tensor (or a clone of the buffer) to each forward"
-        )

@@ -17,11 +17,13 @@ from safestep.forward import Seen
 from safestep.logits import LogitsFinder
 from safestep.nonfinite import parameters_of
 from safestep.radius import Radius
+from safestep.radius.base import Wants
 from safestep.reading import Reading
 from safestep.recorder import ForwardRecorder
 from safestep.step import Parameters, Step
 from safestep.tools.twin import twin_of
-from safestep.tools.untouched import untouched
+from safestep.unheard import heard_only_by
+from safestep.untouched import untouched
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +61,10 @@ def trial_steps(
         return {parameter: parameter.grad for parameter in parameters if parameter.grad is not None}
 
     with untouched(model, parameters) as start:
-        recorder = ForwardRecorder(model, logits, lambda: None, lambda: bool(gradients()), lambda: False)
+        hold = getattr(radius, "wants", Wants()).gradient
+        recorder = ForwardRecorder(model, logits, lambda: None, lambda: bool(gradients()), lambda: False, hold=hold)
         try:
-            with recorder.alone():
+            with heard_only_by(recorder):
                 with _no_steps(optimizers), torch.enable_grad():
                     closure()
                 if not (found := gradients()):

@@ -1,0 +1,132 @@
+"""Throttle: scale the whole step so that its stability margin stays near an aim below 2."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+from safestep.formulas.throttle import order_0, order_1, order_2, quantised
+from safestep.radius.base import Radius, State
+from safestep.radius.curvature import CurvatureRadius
+from safestep.reading import Reading, Status
+
+Order = Literal[0, 1, 2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Throttle:
+    r"""Scale every step by an alpha that keeps its stability margin at or near ``chi``.
+
+    Equation:
+        With the margin ``m = 2 r`` of the raw step (``eta lambda`` for plain SGD along an eigenvector; 2 is the limit):
+
+        =======  ============================================================================
+        order 0  ``alpha = chi / m``
+        order 1  ``alpha <- alpha + k (chi - alpha m)``
+        order 2  ``u <- d u + k (chi - alpha m)``, ``alpha <- alpha + u``
+        =======  ============================================================================
+
+        each clipped to ``[low, high]``, and the applied step is ``alpha p``.
+
+    Attributes:
+        chi: the aim, in (0, 2). Order 0 steps ``chi`` times the length of an exact line search along ``p``.
+        order: 0 acts at once and leaves every step with ``m <= chi`` alone, bit for bit; 1 and 2 move alpha gradually
+            and scale every step, too.
+        gain: ``k`` of orders 1 and 2, positive. Order 1 itself is stable while ``k m < 2``.
+        damping: ``d`` of order 2, in [0, 1).
+        start: alpha before the first step of orders 1 and 2. From 0 the first step is scaled by ``k chi``; 1 lets it
+            through.
+        low: smallest alpha. Above 0 it takes precedence over the limit.
+        high: largest alpha.
+        quantum: smallest step that the parameters can express, in their units: alpha is then at least
+            ``quantum / ||p||``, and at most what order 0 allows. None for no such bound.
+
+    Raises:
+        ValueError: at construction, for an option outside its range.
+
+    Example:
+        >>> Throttle(chi=1.5).scale(Reading(step=0, ratio=4.0, method=""), None)
+        (0.1875, None)
+        >>> Throttle(order=1, gain=0.125).scale(Reading(step=0, ratio=4.0, method=""), None)
+        (0.1875, {'alpha': 0.1875, 'velocity': 0.0})
+
+    Note:
+        Made for `CurvatureRadius`, which ``attach`` takes where no radius is given; with `SecantCurvature` it is the
+        published throttle. A step that is uphill on its own batch is held whatever the order, and alpha stays.
+
+    Reference:
+        M. Blanco Valentin, ENABOL / kappa, experiment 000, repository manuelblancovalentin/kappa_budgeting.
+    """
+
+    chi: float = 1.5
+    order: Order = 0
+    gain: float = 0.1
+    damping: float = 0.8
+    start: float = 0.0
+    low: float = 0.0
+    high: float = 1.0
+    quantum: float | None = None
+
+    writes: ClassVar[bool] = True
+    scaled: ClassVar[Status] = Status.THROTTLED
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.order not in get_args(Order):
+            raise ValueError(f"order={self.order!r}: expected 0, 1 or 2")
+        if not 0.0 < self.chi < 2.0:
+            raise ValueError(f"chi={self.chi!r}: expected a margin in (0, 2); 2 is the limit of stability")
+        if not 0.0 < self.gain < math.inf or not 0.0 <= self.damping < 1.0:
+            raise ValueError(f"gain={self.gain!r}, damping={self.damping!r}: expected gain > 0, damping in [0, 1)")
+        if not 0.0 <= self.low <= self.high < math.inf or not self.low <= max(self.start, self.low) <= self.high:
+            raise ValueError(
+                f"low={self.low!r}, start={self.start!r}, high={self.high!r}: expected 0 <= low <= high < inf "
+                "and a start of at most high"
+            )
+        if self.quantum is not None and not 0.0 < self.quantum < math.inf:
+            raise ValueError(f"quantum={self.quantum!r}: expected the smallest step that counts, a positive number")
+
+    @property
+    def always(self) -> bool:
+        """Whether steps inside the aim are scaled too."""
+        return self.order != 0 or self.high != 1.0 or self.quantum is not None
+
+    @property
+    def default_radius(self) -> Radius:
+        """The radius this policy is made for."""
+        return CurvatureRadius()
+
+    def target_at(self, step: int) -> float:
+        """Return ``chi / 2``, the aim as a step ratio."""
+        return self.chi / 2.0
+
+    def scale(self, reading: Reading, state: State) -> tuple[float, State]:
+        """Return alpha, and what the law remembers."""
+        margin, bounds = 2.0 * reading.ratio, {"low": self.low, "high": self.high}
+        highest = order_0(margin, self.chi, **bounds)
+        known = state or {"alpha": self.start, "velocity": 0.0}
+        alpha, velocity, later = highest, known["velocity"], state
+        if self.order == 1:
+            alpha = order_1(known["alpha"], margin, self.chi, self.gain, **bounds)
+        elif self.order == 2:
+            alpha, velocity = order_2(
+                known["alpha"], known["velocity"], margin, self.chi, self.gain, self.damping, **bounds
+            )
+        if self.quantum is not None:
+            alpha, _ = quantised(alpha, reading.length, self.quantum, highest)
+        if self.order != 0:
+            later = {"alpha": float(alpha), "velocity": float(velocity)}
+        return float(alpha), later
+
+    def would(self, reading: Reading, state: State) -> float:
+        """Return the same alpha: a throttle is always applied."""
+        return self.scale(reading, state)[0]
+
+    def says(self, reading: Reading) -> str:
+        """Return what the user should know of this step, or an empty text."""
+        if self.quantum is None:
+            return ""
+        highest = order_0(2.0 * reading.ratio, self.chi, low=self.low, high=self.high)
+        feasible = quantised(highest, reading.length, self.quantum, highest)[1]
+        return "" if feasible else f"a step within chi is shorter than the quantum {self.quantum:g}"

@@ -1,0 +1,115 @@
+"""The Hessian radius: r = p.Hp / (-2 g.p) of any loss, by a Hessian-vector product through the user's closure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from safestep.blame import first_line
+from safestep.errors import MeasurementError
+from safestep.formulas.curvature import curvature_ratio
+from safestep.forward import Seen
+from safestep.radius.base import State
+from safestep.reading import Reading
+from safestep.replay import no_trace
+from safestep.step import Step
+from safestep.unheard import unheard
+from safestep.untouched import untouched
+
+Closure = Callable[[], Tensor]
+"""Evaluates the loss of the step's batch at the parameters as they are; runs no backward."""
+
+
+@dataclass(frozen=True)
+class HessianRadius:
+    r"""Limits how far the quadratic model of any loss along the step climbs back.
+
+    Equation:
+        ``r = p.Hp / (-2 g.p)`` with gradient ``g`` and Hessian ``H`` of the closure's loss at the start of the step,
+        by two reverse passes. ``r = 0`` where ``p.Hp <= 0``: the model does not bend upwards and limits nothing.
+
+    Attributes:
+        closure: returns the scalar loss of the step's batch, such as ``lambda: loss_fn(model(x), y)`` with the
+            ``x, y`` of the loop: everything that is minimised, penalties included. It is called once a step, after the
+            optimizer stepped, with the parameters put back to where the step started.
+
+    Raises:
+        TypeError: at construction, for something that cannot be called.
+
+    Example:
+        >>> import torch, safestep
+        >>> model = torch.nn.Linear(1, 1, bias=False)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+        >>> x = torch.tensor([[2.0]])
+        >>> radius = HessianRadius(lambda: (model(x) - 1.0).square().sum() / 2)
+        >>> guard = safestep.attach(model, optimizer, radius=radius, policy=safestep.Watch())
+        >>> radius.closure().backward()
+        >>> optimizer.step()
+        >>> round(guard.last.ratio, 6)  # eta lambda / 2 with lambda = 4
+        1.0
+
+    Note:
+        The closure draws its own random numbers, the same as the recorded forward did where there was one forward;
+        beyond that a dropout mask is another one than training had. Nothing of its run stays: parameters, buffers,
+        gradients and generators are put back. Layers without a second derivative cannot be measured (fused kernels;
+        attention is run unfused).
+
+    Reference:
+        B. Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation 6 (1994).
+    """
+
+    closure: Closure
+
+    def __post_init__(self) -> None:
+        """Check the closure."""
+        if not callable(self.closure):
+            raise TypeError(f"HessianRadius({self.closure!r}): expected a function that returns the loss of the batch")
+
+    def measure(self, step: Step, seen: Seen, state: State) -> tuple[Reading, State]:
+        """Return r of a step. See `Radius.measure`."""
+        displacement = step.displacement  # before the parameters go back to where the step started
+        with untouched(seen.model, step.start), no_trace(seen.model), unheard(), torch.enable_grad():
+            if len(seen.forwards) == 1:
+                seen.forwards[0].generators.restore()
+            _put(step)
+            slope, bend = self._derivatives(displacement)
+        held = math.isfinite(bend) and bend > 0.0 and slope >= 0.0
+        message = "uphill on this batch: g.p >= 0" if held else "the loss does not bend upwards" if bend <= 0.0 else ""
+        return Reading(step.index, curvature_ratio(bend, slope), "hessian", True, message, held=held), state
+
+    def _derivatives(self, displacement: dict[Tensor, Tensor]) -> tuple[float, float]:
+        moving = [parameter for parameter in displacement if parameter.requires_grad]
+        loss = self.closure()
+        if not isinstance(loss, Tensor) or loss.numel() != 1 or loss.grad_fn is None:
+            seen = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise MeasurementError(
+                f"the closure of HessianRadius returned {seen}: expected the loss of the batch, a scalar with a graph "
+                "to the parameters (no backward, no .item(), no torch.no_grad)"
+            )
+        try:
+            slope = _along(
+                torch.autograd.grad(loss, moving, create_graph=True, allow_unused=True), moving, displacement
+            )
+            if slope.grad_fn is None:  # linear in the parameters, or not of them at all
+                return slope.item(), 0.0
+            bend = _along(torch.autograd.grad(slope, moving, allow_unused=True), moving, displacement)
+        except RuntimeError as error:
+            raise MeasurementError(
+                f"the loss cannot be differentiated twice ({first_line(error)}): CurvatureRadius needs one derivative"
+            ) from error
+        return slope.item(), bend.item()
+
+
+@torch.no_grad()
+def _put(step: Step) -> None:
+    for parameter, origin in step.start.items():
+        parameter.copy_(origin)
+
+
+def _along(gradients: tuple[Tensor | None, ...], moving: list[Tensor], displacement: dict[Tensor, Tensor]) -> Tensor:
+    products = [(g * displacement[q]).sum() for g, q in zip(gradients, moving, strict=True) if g is not None]
+    return torch.stack([product.double() for product in products]).sum() if products else torch.zeros(())

@@ -1,0 +1,60 @@
+"""The losses of a curvature radius: how much they bend along a step, and over what they are averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from safestep.formulas.curvature import sigmoid_bend, softmax_bend, square_bend
+
+LossName = Literal["cross_entropy", "bce", "half_mse", "mse"]
+Reduction = Literal["mean", "sum"]
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A loss that is a sum, or a mean, over the rows of the logits.
+
+    Attributes:
+        bend: second derivatives of the rows' losses along a step, from logits and ``J p``, both of shape
+            ``(rows, outputs)``.
+        entries: whether a mean is over all entries of the output, rather than over its rows.
+        ignores: whether rows without a gradient (ignored labels, padding) are left out of the mean.
+        likely: what ``||G||_1 / 2`` of each row would be with hard labels and weight 1, from logits and ``G``; None
+            where the gradient does not tell the labels.
+    """
+
+    bend: Callable[[Tensor, Tensor], Tensor]
+    entries: bool = False
+    ignores: bool = False
+    likely: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    def count(self, active: Tensor, outputs: int) -> int:
+        """Return over how many rows, or entries, a mean would go."""
+        # where no row has a gradient, none bends: over what zero is averaged does not matter
+        rows = max(1, int(active.sum())) if self.ignores and active.numel() else active.numel()
+        return rows * outputs if self.entries else rows
+
+
+def _softmax_effort(logits: Tensor, gradient: Tensor) -> Tensor:
+    """``G = P - onehot(y)`` is negative at the label alone: ``1 - P_y``."""
+    label = gradient.argmin(-1, keepdim=True)
+    return 1.0 - torch.softmax(logits, -1).gather(-1, label).squeeze(-1)
+
+
+def _sigmoid_effort(logits: Tensor, gradient: Tensor) -> Tensor:
+    """``G = P - y`` is negative where ``y = 1``."""
+    return torch.where(gradient < 0, torch.sigmoid(-logits), torch.sigmoid(logits)).sum(-1) / 2
+
+
+LOSSES: dict[LossName, Loss] = {
+    "cross_entropy": Loss(softmax_bend, ignores=True, likely=_softmax_effort),
+    "bce": Loss(sigmoid_bend, entries=True, likely=_sigmoid_effort),
+    "half_mse": Loss(lambda _, tangent: square_bend(tangent)),
+    "mse": Loss(lambda _, tangent: 2 * square_bend(tangent), entries=True),
+}
+"""The losses by name."""

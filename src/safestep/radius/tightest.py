@@ -1,0 +1,105 @@
+"""The tightest of several radii: each with a target of its own, whichever binds."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from safestep.forward import Seen
+from safestep.radius.base import Radius, State, Wants
+from safestep.reading import Reading
+from safestep.step import Step
+
+
+@dataclass(frozen=True, init=False)
+class Tightest:
+    r"""Limits a step by several radii at once.
+
+    Equation:
+        ``r = max_i r_i / target_i``, so that ``r <= 1`` keeps every ``r_i <= target_i``.
+
+    Args:
+        limits: the targets of the radii, each a positive number.
+
+    Attributes:
+        limits: pairs of a radius and its target.
+
+    Raises:
+        ValueError: at construction, without a radius, or for a target that is not a positive number.
+        TypeError: at construction, for something that is no radius.
+
+    Example:
+        >>> from safestep import CurvatureRadius, SoftmaxRadius
+        >>> Tightest({SoftmaxRadius(): 1.0, CurvatureRadius(): 0.75}).limits[1][1]
+        0.75
+
+    Note:
+        Which one binds is the first word of ``method``. A step that is uphill for one of them is held. Measured
+        exactly, the softmax and the curvature radius share one derivative of the logits.
+    """
+
+    limits: tuple[tuple[Radius, float], ...]
+
+    def __init__(self, limits: Mapping[Radius, float]) -> None:
+        if not limits:
+            raise ValueError("Tightest({}): expected at least one radius with its target")
+        for radius, target in limits.items():
+            if isinstance(radius, type) or not hasattr(radius, "measure"):
+                raise TypeError(f"Tightest: {radius!r} is no radius; expected {{CurvatureRadius(): 0.75, ...}}")
+            if not 0.0 < target < math.inf:
+                raise ValueError(f"Tightest: target {target!r} of {type(radius).__name__}: expected a positive number")
+        object.__setattr__(self, "limits", tuple(limits.items()))
+
+    @property
+    def wants(self) -> Wants:
+        """What any of them wants."""
+        wants = Wants()
+        for radius, _ in self.limits:
+            wants |= getattr(radius, "wants", Wants())
+        return wants
+
+    @property
+    def exactly(self) -> Tightest:
+        """The same with exact methods, for an audit."""
+        return Tightest({getattr(radius, "exactly", radius): target for radius, target in self.limits})
+
+    def look(self, step: Step, seen: Seen, state: State) -> None:
+        """Read off the step what the radii need to know of it."""
+        for index, (radius, target) in enumerate(self.limits):
+            look = getattr(radius, "look", None)
+            if look is not None:
+                with _aimed(step, target):
+                    look(step, seen, _part(state, index))
+
+    def measure(self, step: Step, seen: Seen, state: State) -> tuple[Reading, State]:
+        """Return the reading of the radius that binds, in units of its target. See `Radius.measure`."""
+        seen.shared = {} if seen.shared is None else seen.shared
+        readings, states = [], []
+        for index, (radius, target) in enumerate(self.limits):
+            with _aimed(step, target):
+                reading, later = radius.measure(step, seen, _part(state, index))
+            name = type(radius).__name__
+            readings.append(replace(reading, ratio=reading.ratio / target, method=f"{name}: {reading.method}"))
+            states.append(later)
+        # nan binds: whatever cannot be measured is not inside
+        binding = max(readings, key=lambda reading: (math.isnan(reading.ratio), reading.ratio))
+        return binding, {"parts": states}
+
+
+@contextlib.contextmanager
+def _aimed(step: Step, target: float) -> Any:
+    """Aim at a radius's own target, inside."""
+    aim = step.target
+    step.target = target if math.isnan(aim) else aim * target
+    try:
+        yield
+    finally:
+        step.target = aim
+
+
+def _part(state: State, index: int) -> State:
+    part: State = None if state is None else state["parts"][index]
+    return part
