@@ -35,8 +35,8 @@ def verdicts(rows: Sequence[Row]) -> list[Row]:
     Returns:
         Where the run belongs, the number of ``seeds`` and how many were ``lost``; medians over the seeds of the losses,
         ``steps_to_target`` and the shares; the largest ``peak_factor``, the peak of the loss over the loss when the
-        drift came; and ``slowdown``, the median steps over those of the same runs without control: nan where these do
-        not get there, or where any of them diverges.
+        drift came; ``slowdown``, the median steps over those of the same runs without control, nan where these do not
+        get there, or where any of them diverges; and ``most_slowdown``, the largest that is allowed.
     """
     labels = dict.fromkeys(row["label"] for row in rows)
     found: list[Row] = plain([_verdict([row for row in rows if row["label"] == label], rows) for label in labels])
@@ -56,6 +56,7 @@ def _verdict(chosen: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any]:
         **{key: _median(chosen, key) for key in ("first_loss", "final_loss", "target_loss")},
         "steps_to_target": steps,
         "slowdown": steps / usual if calm else math.nan,
+        "most_slowdown": most_slowdown(chosen[0]["optimizer"]),
         **{key: _median(chosen, key) for key in ("held_share", "throttled_share", "uphill_share")},
     }
 

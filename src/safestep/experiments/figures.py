@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIGURES = "figures"
-SHOWN = ("training_loss", "test_accuracy", "effective_lr", "largest_ratio", "accuracy_over_seeds", "audited_ratios")
+SHOWN = (
+    "training_loss",
+    "test_accuracy",
+    "effective_lr",
+    "largest_ratio",
+    "accuracy_over_seeds",
+    "audited_ratios",
+    "slowdown",
+)
 """The figures of a page, in its order."""
 _NAMES = (*SHOWN, "overview")
 """All figures; the last repeats the others, for other places than the page."""
@@ -84,6 +92,9 @@ def _figures(results: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -
     if audited := plots.audited_of(records):
         figures["audited_ratios"] = single_figure()
         plots.audited_ratios(audited, target=target, ax=panel(figures["audited_ratios"]))
+    if slowdowns := plots.slowdowns_of(results.get("summary", [])):
+        figures["slowdown"] = single_figure()
+        plots.slowdown(slowdowns, ax=panel(figures["slowdown"]))
     if pictures.keys() <= figures.keys():
         figures["overview"] = plots.overview(curves, target=target, title=str(results["experiment"]))
     return figures
