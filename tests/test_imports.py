@@ -12,7 +12,19 @@ import torch
 
 from safestep.formulas.softmax import spread
 
-EXTRAS = ("matplotlib", "sklearn", "pandas", "typer", "rich", "jinja2", "joblib", "jaxtyping", "beartype", "hypothesis")
+EXTRAS = (
+    "matplotlib",
+    "scipy",
+    "sklearn",
+    "pandas",
+    "typer",
+    "rich",
+    "jinja2",
+    "joblib",
+    "jaxtyping",
+    "beartype",
+    "hypothesis",
+)
 
 
 def python(code, **environment):

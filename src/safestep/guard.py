@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -19,24 +16,20 @@ from torch.utils.hooks import RemovableHandle
 from safestep.audit import Audit
 from safestep.checks import is_scaler_step
 from safestep.deferred import Foresight, Later
-from safestep.errors import AttachError, PoisonedOptimizerError, SafestepWarning
+from safestep.errors import AttachError
 from safestep.forward import Seen
 from safestep.hooks import StepHooks, in_backward, loss_scale
+from safestep.judge import Judge, nothing, report_of
 from safestep.logits import LogitsFinder
-from safestep.nonfinite import (
-    STANDING_STILL,
-    STANDING_UPHILL,
-    WithheldGradients,
-    all_finite,
-    describe_poison,
-    parameters_of,
-)
+from safestep.nonfinite import WithheldGradients, all_finite, parameters_of
+from safestep.once import Once
 from safestep.policy import Policy
 from safestep.radius import Radius
-from safestep.radius.base import State, Wants
-from safestep.reading import Reading, Status
+from safestep.radius.base import Wants
+from safestep.reading import Status
 from safestep.record import History, JsonLines, Sink, StepReport, number
 from safestep.recorder import ForwardRecorder
+from safestep.standstill import Standstill
 from safestep.step import Step
 from safestep.wrappers import bare
 
@@ -48,19 +41,9 @@ _IN_BACKWARD = (
     "whole model to measure. Step after backward, or detach the guard"
 )
 
-_PATIENCE = 3
-"""Undone steps in a row after which a poisoned optimizer is an error."""
-_STANDSTILL = 20
-"""Held steps in a row after which it is said that nothing moves."""
-
 
 class Guard:
-    """Watches the steps of an optimizer and keeps them inside. Made by `safestep.attach`.
-
-    Attributes:
-        radius: how far a step may go.
-        policy: what to do about it.
-    """
+    """Watches the steps of an optimizer and keeps them inside. Made by `safestep.attach`."""
 
     def __init__(
         self,
@@ -74,16 +57,14 @@ class Guard:
         history: int,
         skip_nonfinite: bool,
     ) -> None:
-        self.radius, self.policy, self._history = radius, policy, History(history)
+        self._say = Once()
+        self._judge, self._standstill = Judge(radius, policy, self._say), Standstill(model, self._say)
+        self._history = History(history)
         self._model, self._probes, self._skip_nonfinite = model, probes, skip_nonfinite
         self._optimizers = [weakref.ref(optimizer) for optimizer in optimizers]
         self._sink: Sink | None = JsonLines(log) if isinstance(log, (str, Path)) else log
         self._last: StepReport | None = None
-        self._radius_state: State = None
-        self._policy_state: State = None
-        self._index = self._undone_in_a_row = self._held_in_a_row = 0
-        self._loss_scale = 1.0
-        self._said: set[str] = set()
+        self._index, self._loss_scale = 0, 1.0
         self._step, self._counted, self._began, self._place = Step(0), 0, 0, 0
         self._withheld: dict[int, WithheldGradients] = {}
         self._pending: tuple[Step, Later, Foresight, list[Optimizer], tuple[float, ...]] | None = None
@@ -103,6 +84,16 @@ class Guard:
         )
         self._hooks = StepHooks(optimizers, self._before, self._between, self._after, self._abandoned)
         self._finalizer = weakref.finalize(self, _close, self._recorder.handles, self._sink)  # holds no guard
+
+    @property
+    def radius(self) -> Radius:
+        """How far a step may go."""
+        return self._judge.radius
+
+    @property
+    def policy(self) -> Policy:
+        """What to do about it."""
+        return self._judge.policy
 
     @property
     def last(self) -> StepReport | None:
@@ -154,9 +145,9 @@ class Guard:
         return {
             "version": 2,
             "step": self._index,
-            "undone_in_a_row": self._undone_in_a_row,
-            "radius": {"name": type(self.radius).__name__, "state": self._radius_state},
-            "policy": {"name": type(self.policy).__name__, "state": self._policy_state},
+            "undone_in_a_row": self._standstill.undone,
+            "radius": {"name": type(self.radius).__name__, "state": self._judge.radius_state},
+            "policy": {"name": type(self.policy).__name__, "state": self._judge.policy_state},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -176,8 +167,8 @@ class Guard:
                     f"the state was saved with {part} {state[part]['name']}, this guard has {mine[part]['name']}: "
                     "attach with the same one before loading"
                 )
-        self._index, self._undone_in_a_row = int(state["step"]), int(state["undone_in_a_row"])
-        self._radius_state, self._policy_state = state["radius"]["state"], state["policy"]["state"]
+        self._index, self._standstill.undone = int(state["step"]), int(state["undone_in_a_row"])
+        self._judge.radius_state, self._judge.policy_state = state["radius"]["state"], state["policy"]["state"]
         self._step = Step(self._index)
 
     def audit(self, fraction: float = 1.0) -> Audit:
@@ -267,7 +258,7 @@ class Guard:
             step.index = self._index
             if not skipped and self._foreseen(step, seen, stepped):
                 return
-            self._look(step, seen)
+            self._judge.look(step, seen)
             length = step.length
         except BaseException:  # such as a step before this one that has poisoned the optimizer
             if self.policy.writes:
@@ -275,39 +266,24 @@ class Guard:
             raise
         if length == 0.0:  # nothing moved: not a step, unless it was kept from being one
             if skipped:
-                self._finish(self._report(step, _still(step, "the gradients are not finite"), Status.SKIPPED, 0.0))
+                reading = nothing(step, "the gradients are not finite")
+                self._finish(report_of(step, reading, Status.SKIPPED, 0.0, self._lrs()))
             self._step = Step(self._index, step)
             return
         try:
-            report = self._decide(step, seen, stepped)
+            scalable, keep = not _searches(stepped), any(not isinstance(probe, Audit) for probe in self._probes)
+            judged = self._judge.judge(step, seen, self._lrs(), scalable=scalable, keep=keep)
         except BaseException:
             if self.policy.writes:
                 step.undo()  # never leave an unmeasured step in place
             raise
-        self._finish(self._probe(step, seen, report))
+        self._finish(self._probe(step, seen, judged))
         self._step = Step(self._index, step)  # takes over the memory of this one
-        self._stands(report.status, stepped)
-
-    def _stands(self, status: Status, stepped: list[Optimizer]) -> None:
-        """Count the steps in a row that left the parameters where they were, and say so."""
-        self._held_in_a_row = self._held_in_a_row + 1 if status is Status.HELD else 0
-        if self._held_in_a_row == _STANDSTILL:
-            self._say("held", f"{_STANDSTILL} {STANDING_UPHILL}")
-        if status is Status.UNDONE:
-            self._mourn(stepped)
-        else:
-            self._undone_in_a_row = 0
+        self._standstill.count(judged.status, stepped)
 
     def _foreseen(self, step: Step, seen: Seen, stepped: list[Optimizer]) -> bool:
         """Decide without reading the device, if the radius can and nobody asks for the numbers of each step."""
-        foresee = getattr(self.radius, "foresee", None)
-        if foresee is None or self._probes or any(isinstance(optimizer, LBFGS) for optimizer in stepped):
-            return False
-        try:
-            self._aim(step)
-            foresight: Foresight | None = foresee(step, seen, self._radius_state)
-        except Exception:  # measuring will meet it again, and knows what to do
-            return False
+        foresight = None if self._probes or _searches(stepped) else self._judge.foresee(step, seen)
         if foresight is None:
             return False
         if self.policy.writes:
@@ -321,106 +297,13 @@ class Guard:
         if self._pending is None:
             return
         (step, numbers, foresight, stepped, lrs), self._pending = self._pending, None
-        settled = foresight.settle(numbers.tolist())
-        self._radius_state, length, scale = settled.state, settled.vitals.length, settled.scale
-        if length == 0.0:  # nothing moved: not a step
+        settled = self._judge.settle(step, foresight, numbers.tolist(), lrs)
+        if settled is None:
             return
-        would, reading = scale, settled.reading
-        if not math.isfinite(length):
-            reading = _still(step, "the step is not finite")
-            status = Status.UNDONE if self.policy.writes else Status.NONFINITE
-        else:
-            status = self._status(reading, scale if self.policy.writes else 1.0)
-            would = 1.0 if scale == 1.0 else self.policy.would(reading, self._policy_state)
-        if not self.policy.writes:
-            scale = 1.0
         following = self._step
-        self._finish(StepReport.of(reading, status, length, scale, would, step.target, lrs))
+        self._finish(settled)
         self._step, following.index = following, self._index
-        self._stands(status, stepped)
-
-    def _look(self, step: Step, seen: Seen) -> None:
-        """Read what the step is; the radius knows what it will need."""
-        look = getattr(self.radius, "look", None)
-        if look is not None:
-            with contextlib.suppress(Exception):  # a target that fails: measuring will meet it again
-                self._aim(step)
-                look(step, seen, self._radius_state)
-
-    def _aim(self, step: Step) -> None:
-        step.target, step.always = self.policy.target_at(step.index), getattr(self.policy, "always", True)
-
-    def _decide(self, step: Step, seen: Seen, stepped: list[Optimizer]) -> StepReport:
-        if not math.isfinite(step.length):
-            return self._refuse(step, _still(step, "the step is not finite"))
-        try:
-            self._aim(step)
-            reading, radius_state = self.radius.measure(step, seen, self._radius_state)
-            if not reading.finite:
-                return self._refuse(step, replace(reading, message="r is not finite"))
-            reading = replace(reading, length=step.length)
-            would, scale, policy_state = self._asked(reading)
-            reading = replace(reading, message=reading.message or self._says(reading))
-        except Exception as error:
-            if self.policy.writes:
-                raise
-            self._say("unmeasured", f"step {step.index} could not be measured: {error}")
-            return self._report(step, _still(step, str(error)), Status.UNMEASURED, 1.0)
-        self._radius_state, self._policy_state = radius_state, policy_state
-        if any(isinstance(optimizer, LBFGS) for optimizer in stepped):
-            reading = replace(reading, message=reading.message or "LBFGS searches its own step: watched, not scaled")
-            return self._report(step, reading, Status.WATCHED, 1.0, would, step.target)
-        step.rescale(scale)
-        return self._report(step, reading, self._status(reading, scale), scale, would, step.target)
-
-    def _asked(self, reading: Reading) -> tuple[float, float, State]:
-        """Return the scale the policy stands for, the scale of the step, and the policy's state."""
-        if reading.held:  # no length is short enough: nothing that a law could learn from
-            return 0.0, 0.0 if self.policy.writes else 1.0, self._policy_state
-        return self.policy.would(reading, self._policy_state), *self.policy.scale(reading, self._policy_state)
-
-    def _says(self, reading: Reading) -> str:
-        says: Callable[[Reading], str] = getattr(self.policy, "says", lambda _: "")
-        return says(reading)
-
-    def _status(self, reading: Reading, scale: float) -> Status:
-        if not self.policy.writes:
-            return Status.WATCHED
-        if reading.held:
-            return Status.HELD
-        if scale != 1.0:
-            return self.policy.scaled
-        return Status.UNBOUNDED if reading.unbounded else Status.INSIDE
-
-    def _refuse(self, step: Step, reading: Reading) -> StepReport:
-        if not self.policy.writes:
-            return self._report(step, reading, Status.NONFINITE, 1.0, 0.0)
-        step.undo()
-        return self._report(step, reading, Status.UNDONE, 0.0)
-
-    def _mourn(self, stepped: list[Optimizer]) -> None:
-        """After an undone step: say where it came from, and stop a run that could only stand still."""
-        self._undone_in_a_row += 1
-        names: dict[Tensor, str] = {parameter: name for name, parameter in bare(self._model).named_parameters()}
-        if poison := describe_poison(stepped, names):
-            if self._undone_in_a_row >= _PATIENCE:
-                raise PoisonedOptimizerError(f"{self._undone_in_a_row} steps in a row were undone: {poison}")
-            self._say("poisoned", poison)
-        elif self._undone_in_a_row == _PATIENCE:
-            self._say("standing still", f"{_PATIENCE} {STANDING_STILL}")
-
-    def _report(
-        self,
-        step: Step,
-        reading: Reading,
-        status: Status,
-        scale: float,
-        would: float | None = None,
-        target: float = math.nan,
-    ) -> StepReport:
-        return StepReport.of(
-            reading, status, step.length, scale, scale if would is None else would, target, self._lrs()
-        )
+        self._standstill.count(settled.status, stepped)
 
     def _lrs(self) -> tuple[float, ...]:
         return tuple(number(g.get("lr")) for optimizer in self._alive() for g in optimizer.param_groups)
@@ -447,14 +330,9 @@ class Guard:
                 self._sink = None
                 self._say("log", f"the log failed and stops at step {report.step}: {error!r}")
 
-    def _say(self, about: str, text: str) -> None:
-        if about not in self._said:
-            self._said.add(about)
-            warnings.warn(text, SafestepWarning, stacklevel=2)
 
-
-def _still(step: Step, message: str) -> Reading:
-    return Reading(step.index, math.nan, "", exact=False, message=message)
+def _searches(optimizers: Sequence[Optimizer]) -> bool:
+    return any(isinstance(optimizer, LBFGS) for optimizer in optimizers)
 
 
 def _close(handles: Iterable[RemovableHandle], sink: Sink | None) -> None:

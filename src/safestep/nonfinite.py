@@ -8,16 +8,6 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-STANDING_STILL = (
-    "steps in a row were undone though the optimizer's state is finite: look for nan in the data, the loss or the "
-    "parameters"
-)
-
-STANDING_UPHILL = (
-    "steps in a row were held, as each goes uphill on its own batch: is the loss maximised, the weight decay stronger "
-    "than the gradient, or the loss another one than the radius is told?"
-)
-
 _NAMED = 5
 
 

@@ -47,7 +47,8 @@ class Reading:
             value.
         message: what the user should know of this reading, or an empty text.
         age: steps since r was last measured; 0 if it was measured at this one, else ``ratio`` is a prediction.
-        held: whether no length of the step is short enough, for it goes uphill: ``ratio`` is then inf.
+        uphill: whether the loss rises along the step from its start, so that no length is short enough: ``ratio`` is
+            then inf.
         length: ``||p||_2`` of the proposal, in units of the parameters; the guard fills it in.
     """
 
@@ -57,7 +58,7 @@ class Reading:
     exact: bool = True
     message: str = ""
     age: int = 0
-    held: bool = False
+    uphill: bool = False
     length: float = math.nan
 
     @property
@@ -68,4 +69,4 @@ class Reading:
     @property
     def finite(self) -> bool:
         """Whether the ratio tells what to do."""
-        return math.isfinite(self.ratio) or self.held
+        return math.isfinite(self.ratio) or self.uphill

@@ -42,7 +42,6 @@ class Tiers:
         4
 
     Note:
-        Under a gradient scaler ``e`` is scaled and ``g`` is not, so that the free bound is far too small there.
         What is skipped is not seen: between two measurements nothing bounds r but the free bound. The defaults were
         audited on whole runs (``safestep run protection``); ``guard.audit()`` does it on yours.
     """

@@ -9,7 +9,7 @@ import torch
 from torch.optim import SGD, Adam, RMSprop
 
 from safestep import Cap, Pin, Status, Watch
-from zoo import ALL, METHODS, ZOO, Recipe, Training, recipes_for, said
+from zoo import ALL, RADII, ZOO, Recipe, Training, recipes_for, said
 from zoo.asserts import assert_same_direction
 from zoo.optimizers import NOT_SCALED
 
@@ -33,7 +33,7 @@ def plain_start_and_proposal(case, recipe, dtype):
     return start, training.parameters()
 
 
-@METHODS
+@RADII
 @DTYPES
 @pytest.mark.parametrize(("case", "recipe"), PAIRS)
 def test_a_capped_step_is_a_multiple_of_the_proposal(case, recipe, dtype, method):
@@ -43,12 +43,13 @@ def test_a_capped_step_is_a_multiple_of_the_proposal(case, recipe, dtype, method
         watched = Training(case, recipe, dtype=dtype)
         r = watched.attach(policy=Watch(), method="exact")
         watched.steps(WARM_UP + 1)
-    with said(case.untaped if method == "exact" else ""):
+    with said(case.untaped if method != "tiered" else ""):
         training = Training(case, recipe, dtype=dtype)
         policy = Cap(lambda step: math.inf if step < WARM_UP else r.last.ratio / 7)
         guard = training.attach(policy=policy, method=method)
         training.steps(WARM_UP + 1)
-    assert guard.last.status is Status.CAPPED
+    # momentum may point uphill: held, and s is 0
+    assert guard.last.status is Status.CAPPED or (method == "curvature" and guard.last.status is Status.HELD)
     if method == "exact":
         assert guard.last.scale == pytest.approx(1 / 7)
     assert_same_direction(start, proposed, training.parameters(), guard.last.scale)

@@ -14,11 +14,11 @@ from torch import nn
 
 from safestep import Cap, Status, Watch
 from safestep.formulas.softmax import radius_bound, spread, step_ratio, two_class_radius
-from zoo import ALL, METHODS, ZOO, Batch, Case, Training, recipes_for
+from zoo import ALL, RADII, ZOO, Batch, Case, Training, recipes_for
 from zoo.asserts import assert_untouched
 
 
-@METHODS
+@RADII
 @pytest.mark.parametrize("recipe", recipes_for(ZOO["mlp"]), ids=str)
 def test_an_infinite_cap_is_the_plain_optimizer_far_outside_the_radius(recipe, method):
     plain = Training(ZOO["mlp"], recipe, dtype=torch.float64, big=True).steps(2)

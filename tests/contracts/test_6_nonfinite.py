@@ -10,7 +10,7 @@ import torch
 from torch.optim import SGD, Optimizer
 
 from safestep import Cap, Pin, PoisonedOptimizerError, SafestepWarning, Status, Watch
-from zoo import ALL, METHODS, ZOO, Batch, Case, Recipe, Training, poison, said
+from zoo import ALL, RADII, ZOO, Batch, Case, Recipe, Training, poison, said
 from zoo.asserts import assert_identical, assert_untouched
 
 BAD = pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -159,7 +159,7 @@ def test_a_step_from_good_gradients_to_a_bad_place_is_undone(bad, on_nonfinite):
 
 
 @BAD
-@METHODS
+@RADII
 @pytest.mark.parametrize("policy", [Cap(1.0), Pin(1.0)], ids=str)
 def test_bad_logits_undo_the_step(policy, method, bad):
     """The displacement is finite, the logits and their derivative are not."""

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.optim import SGD
 
 from safestep import MeasurementError, SafestepWarning, Status, Watch
-from zoo import ALL, METHODS, ZOO, Case, Recipe, Scene, Training, applied_ratio, twin_ratio
+from zoo import ALL, METHODS, RADII, ZOO, Case, Recipe, Scene, Training, applied_ratio, twin_ratio
 from zoo.asserts import PRECISION
 from zoo.models import Squared
 
@@ -146,7 +146,7 @@ class NoiseByDtype(nn.Module):
         return self.last(self.square(hidden * torch.randn_like(hidden)))
 
 
-@METHODS
+@RADII
 @pytest.mark.parametrize("build", [OwnGenerator, Counting])
 def test_a_forward_that_cannot_be_repeated_is_not_measured_in_silence(build, method):
     """Run again, it is another function: an error, or a warning and a record that does not claim to be exact.

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.optim import SGD
 
 from safestep import Cap, Pin, Status, Watch
-from zoo import ALL, METHODS, ZOO, Recipe, Training, applied_ratio, pair
+from zoo import ALL, METHODS, RADII, ZOO, Recipe, Training, applied_ratio, pair
 from zoo.asserts import PRECISION, assert_identical, assert_untouched
 
 CLOSURE = Recipe("SGD-closure", SGD, 0.1, 100.0, {"momentum": 0.9}, closure=True)
@@ -140,7 +140,7 @@ def test_autocast_is_replayed_and_not_called_exact(name, method):
     assert not guard.last.exact
 
 
-@METHODS
+@RADII
 def test_autocast_around_the_step_does_not_reach_the_replay(method):
     plain, training = pair("SGD")
     one, other = plain.attach(policy=Watch(), method=method), training.attach(policy=Watch(), method=method)
@@ -151,7 +151,7 @@ def test_autocast_around_the_step_does_not_reach_the_replay(method):
     assert other.last.ratio == one.last.ratio
 
 
-@METHODS
+@RADII
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad, torch.autograd.profiler.profile])
 def test_the_step_may_run_in_any_mode(mode, method):
     plain, training = pair("SGD", big=True)
@@ -166,7 +166,7 @@ def test_the_step_may_run_in_any_mode(mode, method):
 # -- closures ---------------------------------------------------------------------------------------------------------
 
 
-@METHODS
+@RADII
 @pytest.mark.parametrize("policy", [Watch(), Cap(1e6), Cap(0.01), Pin(0.5)], ids=str)
 def test_a_closure_is_a_step_like_any_other(policy, method):
     open_loop, closed = Training(ZOO["mlp"], ALL["SGD-momentum"], big=True), Training(ZOO["mlp"], CLOSURE, big=True)
@@ -187,7 +187,7 @@ def test_a_closure_may_be_positional_or_a_keyword_and_its_loss_is_returned(keywo
     assert guard.last.status is Status.INSIDE
 
 
-@METHODS
+@RADII
 @pytest.mark.parametrize("recipe", [ALL["LBFGS"], ALL["LBFGS-wolfe"]], ids=str)
 @pytest.mark.parametrize("policy", [Cap(1e-6), Pin(1.0)], ids=str)
 def test_lbfgs_is_watched_whatever_the_policy(recipe, policy, method):

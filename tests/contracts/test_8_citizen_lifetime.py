@@ -14,7 +14,7 @@ from torch.optim import SGD
 
 import safestep
 from safestep import MeasurementError, Watch
-from zoo import ALL, METHODS, ZOO, Batch, Case, Training, applied_ratio, pair
+from zoo import ALL, METHODS, RADII, ZOO, Batch, Case, Training, applied_ratio, pair
 from zoo.asserts import PRECISION, assert_identical, assert_untouched
 
 
@@ -24,7 +24,7 @@ def hooks_of(training):
     return [{k: len(v) for k, v in vars(o).items() if "hooks" in k and hasattr(v, "__len__")} for o in owners]
 
 
-@METHODS
+@RADII
 def test_detach_restores_everything(method):
     plain, training = pair("SGD", big=True)
     guard = training.attach(method=method)
@@ -100,7 +100,7 @@ def test_a_guard_that_is_held_does_not_hold_model_and_optimizer_together(collect
     assert len(guard.history) == 1
 
 
-@METHODS
+@RADII
 def test_of_a_step_only_the_memory_for_the_next_is_kept(collected, method):
     """One copy of the parameters and a scratch of the largest one's size; no batch, no logits, no gradient."""
 
@@ -135,7 +135,7 @@ def test_train_and_eval_modes_are_those_of_the_loop(recipe):
     assert watched.last.ratio != guard.last.ratio
 
 
-@METHODS
+@RADII
 def test_watch_costs_a_silent_loop_nothing_it_can_see(method):
     """No output, no warning, no attribute left on model, optimizer or parameters."""
     training = Training(ZOO["mlp"], ALL["SGD"])

@@ -7,7 +7,7 @@ import torch
 from torch.optim import SGD, Adam
 
 from safestep import Cap, Status, Watch
-from zoo import ALL, METHODS, ZOO, Recipe, Scene, Training, applied_ratio, pair, twin_ratio
+from zoo import ALL, METHODS, RADII, ZOO, Recipe, Scene, Training, applied_ratio, pair, twin_ratio
 from zoo.asserts import PRECISION, assert_identical, assert_untouched
 
 CLOSURE = Recipe("SGD-closure", SGD, 0.1, 100.0, {"momentum": 0.9}, closure=True)
@@ -22,7 +22,7 @@ def two_optimizers(training):
     return training
 
 
-@METHODS
+@RADII
 def test_the_guard_acts_after_the_last_of_two_optimizers(method):
     training = two_optimizers(Training(ZOO["mlp"], ALL["SGD"]))
     guard = training.attach(method=method)

@@ -3,12 +3,13 @@
 from zoo.batches import Batch
 from zoo.cases import ZOO, Case
 from zoo.optimizers import ALL, RECIPES, Recipe, recipes_for
-from zoo.training import METHODS, Training, generators, pair, poison, said, seed_everything, set_generators
+from zoo.training import METHODS, RADII, Training, generators, pair, poison, said, seed_everything, set_generators
 from zoo.twin import Scene, applied_ratio, twin_ratio, twin_sensitivity
 
 __all__ = [
     "ALL",
     "METHODS",
+    "RADII",
     "RECIPES",
     "ZOO",
     "Batch",

@@ -22,6 +22,8 @@ Generators = tuple[Tensor, Any, Any]
 
 METHODS = pytest.mark.parametrize("method", ["tiered", "exact"])
 """The default method of the softmax radius, and the one whose readings are exact: for what must hold either way."""
+RADII = pytest.mark.parametrize("method", ["tiered", "exact", "curvature"])
+"""The same, and the curvature radius."""
 
 
 def seed_everything(seed: int) -> None:
@@ -66,8 +68,10 @@ class Training:
         self.index = 0
 
     def attach(self, *, method: str | None = None, **options: Any) -> safestep.Guard:
-        """Guard the training, on request with the softmax radius measured by a method."""
-        if method is not None:
+        """Guard the training, on request with one of `RADII`."""
+        if method == "curvature":
+            options["radius"] = safestep.CurvatureRadius()
+        elif method is not None:
             options["radius"] = safestep.SoftmaxRadius(method=method)
         return safestep.attach(self.model, self.optimizers, **options)
 

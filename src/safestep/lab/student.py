@@ -51,13 +51,11 @@ class Student(nn.Sequential):
         return self.train()
 
     @property
-    def weight(self) -> Tensor:
-        """The product of all weight matrices: of a student of linear layers alone, the matrix it has learnt."""
-        matrices = [module.weight.detach() for module in self if isinstance(module, nn.Linear)]
-        product = matrices[0]
-        for matrix in matrices[1:]:
-            product = matrix @ product
-        return product
+    def matrices(self) -> list[Tensor]:
+        """The weight matrices from input to output, if no other kind of layer is between them; else none."""
+        layers = [module for module in self if not isinstance(module, nn.Identity)]
+        matrices = [module.weight for module in layers if isinstance(module, nn.Linear)]
+        return matrices if len(matrices) == len(layers) else []
 
     def summary(self) -> str:
         """Return one line per layer, and how many parameters there are."""

@@ -12,6 +12,7 @@ from safestep.plots.learning_rate import ratio_over_rates
 from safestep.plots.seeds import accuracy_over_seeds
 from safestep.plots.slowdown import slowdown, slowdowns_of
 from safestep.plots.steps import effective_lrs, step_ratios
+from safestep.plots.throttled import throttled_run
 from safestep.plots.training import effective_lr, largest_ratio, overview, test_accuracy, training_loss
 
 __all__ = [
@@ -32,5 +33,6 @@ __all__ = [
     "slowdowns_of",
     "step_ratios",
     "test_accuracy",
+    "throttled_run",
     "training_loss",
 ]

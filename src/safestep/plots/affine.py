@@ -43,7 +43,7 @@ def affine_scatter(x: Tensor, y: Tensor, matrix: Tensor, bias: Tensor) -> Figure
     figure = _figure(
         outputs,
         inputs,
-        f"{outputs} answers against {inputs} inputs, {len(x)} samples",
+        f"Each answer against each input, {len(x)} samples",
         "Line: the weight of this input, the others at their mean.",
     )
     means = x.mean(0)
@@ -54,7 +54,7 @@ def affine_scatter(x: Tensor, y: Tensor, matrix: Tensor, bias: Tensor) -> Figure
         rest = float(bias[row] + matrix[row] @ means - weight * means[column])
         ax.plot(at, y[:, row], "o", ms=1.8, color=_BLUE, alpha=0.35, mew=0, rasterized=True)
         ax.plot(ends, [rest + weight * end for end in ends], color=_ORANGE, lw=1.7)
-        ax.set_title(f"weight {weight:.3g}", fontsize=style.TEXT_SIZE, color=_ORANGE, loc="right", pad=3)
+        ax.set_title(f"weight {_number(weight)}", fontsize=style.TEXT_SIZE, color=_ORANGE, loc="right", pad=3)
         _name(ax, f"x{_below(column + 1)}" if row == outputs - 1 else "", f"y{_below(row + 1)}" if column == 0 else "")
     return figure
 
@@ -76,7 +76,7 @@ def affine_histogram(x: Tensor, y: Tensor) -> Figure:
         ['x₁', 'x₂', 'x₃', 'y₁', 'y₂']
     """
     columns = max(x.shape[1], y.shape[1])
-    title = f"Distribution of {x.shape[1]} inputs and {y.shape[1]} answers, {len(x)} samples"
+    title = f"How inputs and answers are distributed, {len(x)} samples"
     figure = _figure(2, columns, title, "Dashed: the mean.")
     for row, column, ax in _grid(figure, 2, columns):
         data, letter, colour = ((x, "x", _BLUE), (y, "y", style.COLOURS["pin"]))[row]
@@ -86,7 +86,9 @@ def affine_histogram(x: Tensor, y: Tensor) -> Figure:
         values = data[:, column]
         ax.hist(values.tolist(), bins=_BINS, color=colour, alpha=0.85)
         ax.axvline(float(values.mean()), color=style.INK, lw=1.0, ls=(0, (5, 3)))
-        ax.set_title(f"mean {float(values.mean()):.3g}", fontsize=style.TEXT_SIZE, color=style.INK, loc="right", pad=3)
+        ax.set_title(
+            f"mean {_number(float(values.mean()))}", fontsize=style.TEXT_SIZE, color=style.INK, loc="right", pad=3
+        )
         _name(ax, f"{letter}{_below(column + 1)}", "samples" if column == 0 else "")
     return figure
 
@@ -105,8 +107,8 @@ def _grid(figure: Figure, rows: int, columns: int) -> Iterator[tuple[int, int, A
     for row in range(rows):
         for column in range(columns):
             ax = bare_axes(figure.add_subplot(rows, columns, row * columns + column + 1))
-            ax.xaxis.set_major_locator(MaxNLocator(3))
-            ax.yaxis.set_major_locator(MaxNLocator(4))
+            ax.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
+            ax.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
             yield row, column, ax
 
 
@@ -118,3 +120,7 @@ def _name(ax: Axes, x: str, y: str) -> None:
 def _below(number: int) -> str:
     """Return a number as an index below the line."""
     return str(number).translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}".replace("-", "−")

@@ -26,7 +26,7 @@ class Policy(Protocol):
             without this attribute is taken to.
 
     A policy may have ``default_radius``, the radius it is made for (the softmax radius otherwise), and
-    ``says(reading)``, what the user should know of what it did. A step that is held is not shown to it.
+    ``says(reading)``, what the user should know of what it did. The ratio of a step that goes uphill is inf.
     """
 
     writes: ClassVar[bool]

@@ -103,6 +103,8 @@ class Throttle:
 
     def scale(self, reading: Reading, state: State) -> tuple[float, State]:
         """Return alpha, and what the law remembers."""
+        if reading.uphill:  # nothing that a law could learn from
+            return 0.0, state
         margin, bounds = 2.0 * reading.ratio, {"low": self.low, "high": self.high}
         highest = order_0(margin, self.chi, **bounds)
         known = state or {"alpha": self.start, "velocity": 0.0}
@@ -125,7 +127,7 @@ class Throttle:
 
     def says(self, reading: Reading) -> str:
         """Return what the user should know of this step, or an empty text."""
-        if self.quantum is None:
+        if self.quantum is None or reading.uphill:
             return ""
         highest = order_0(2.0 * reading.ratio, self.chi, low=self.low, high=self.high)
         feasible = quantised(highest, reading.length, self.quantum, highest)[1]

@@ -24,8 +24,8 @@ from safestep.step import Step
 
 _CHUNK = 1 << 20
 """Elements of the logits that are looked at at a time: no further tensor of their size is made."""
-_TWICE = 1.5
-"""The gradient of smoothed labels or weighted classes may be off by this factor; a forgotten constant is farther."""
+_TOO_MUCH = 1.5
+"""Labels of any kind leave at most the gradient that hard ones would; beyond this factor it is another loss."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ class CurvatureRadius:
         A step that goes uphill on its own batch, ``g.p >= 0``, has no length that is short enough: r is inf and a guard
         that acts holds the parameters (``"held"``) while the optimizer's state moves on. Where ``a = 0``, r = 0.
 
-        The model is of the loss that is named here: penalties added to it and class weights are not in it. That the
-        gradient fits a cross-entropy is checked at the first step; for squared errors nothing can be checked. ``G``
+        The model is of the loss that is named here: penalties added to it and class weights are not in it. A gradient
+        too large for a cross-entropy is noticed at the first step; for squared errors nothing can be checked. ``G``
         leaves out how the logits themselves curve: it is exact for a model linear in its parameters, and elsewhere
         says what the linearised model would do. For any other loss, or the Hessian itself, use `HessianRadius`.
 
@@ -107,26 +107,26 @@ class CurvatureRadius:
         """Return r of a step over the recorded forwards, and what was learned of the model. See `Radius.measure`."""
         check_recorded(seen)
         check_inputs(seen)
-        model = Model(LOSSES[self.loss])
+        gradients, model = [_gradient(forward) for forward in seen.forwards], Model(LOSSES[self.loss])
         tangents = Tangents(step, seen, "train", Route() if state is None else from_state(state["route"]))
-        for forward, value, tangent in tangents:
-            model.add(forward, value, tangent, check=state is None)
+        for gradient, (forward, value, tangent) in zip(gradients, tangents, strict=True):
+            model.add(forward, value, tangent, gradient, check=state is None)
         bend = model.bend * (self.scale if self.reduction == "sum" else self.scale / model.count)
         slope = model.slope / seen.loss_scale
         if state is None and model.likely > 0.0:
             weight = self.scale if self.reduction == "sum" else self.scale / model.count
             self._check_loss(model.effort / (model.likely * weight * seen.loss_scale))
         ratio = curvature_ratio(bend, slope) * tangents.unit
-        held = math.isfinite(bend) and bend > 0.0 and slope >= 0.0
-        message = "uphill on this batch: g.p >= 0" if held else ""
-        reading = Reading(step.index, ratio, f"{tangents.way}/train", tangents.exact, message, held=held)
+        uphill = math.isfinite(bend) and bend > 0.0 and slope >= 0.0
+        message = "uphill on this batch: g.p >= 0" if uphill else ""
+        reading = Reading(step.index, ratio, f"{tangents.way}/train", tangents.exact, message, uphill=uphill)
         return reading, {"route": as_state(tangents.route)}
 
     def _check_loss(self, factor: float) -> None:
-        if not 1 / _TWICE <= factor <= _TWICE:
+        if factor > _TOO_MUCH:
             warnings.warn(
                 f"the gradient at the logits is {factor:.3g} times that of CurvatureRadius(loss={self.loss!r}, "
-                f"reduction={self.reduction!r}, scale={self.scale:g}), so r is wrong by about as much. If the loop "
+                f"reduction={self.reduction!r}, scale={self.scale:g}), so r is too small by about as much. If the loop "
                 f"multiplies this loss by a constant, or adds the means of micro-batches: scale="
                 f"{self.scale * factor:.3g}. For another loss: HessianRadius(closure)",
                 SafestepWarning,
@@ -163,18 +163,12 @@ class Model:
             raise MeasurementError("the recorded forward holds no samples (an empty batch): nothing to measure r on")
         return self._rows
 
-    def add(self, forward: Forward, value: Tensor, tangent: Tensor, *, check: bool) -> None:
-        """Add a forward: its logits and ``J p / unit``, both of shape ``(*samples, outputs)``.
+    def add(self, forward: Forward, value: Tensor, tangent: Tensor, gradient: Tensor, *, check: bool) -> None:
+        """Add a forward: its logits, ``J p / unit`` and dL/dz, each of shape ``(*samples, outputs)``.
 
         Raises:
-            MeasurementError: if the gradient at its logits was not seen.
+            MeasurementError: if its rows cannot be told from its outputs.
         """
-        gradient = forward.gradient
-        if gradient is None:
-            raise MeasurementError(
-                "the gradient at the logits was not seen (a logits= function that makes a new tensor?), so neither is "
-                "g.p: let it return a tensor that the loss goes through, or use HessianRadius(closure)"
-            )
         if value.ndim == 1 and not (self._loss.entries or self._loss.ignores):
             raise MeasurementError(
                 f"an output of shape {tuple(value.shape)}: half_mse is a mean over samples, and one dimension does not "
@@ -197,6 +191,15 @@ class Model:
             likely = torch.where(active, self._loss.likely(value, gradient), 0.0)
             return torch.stack([*sums, gradient.abs().sum(dtype=torch.float64) / 2, likely.sum(dtype=torch.float64)])
         return torch.stack([*sums, slope.new_zeros(()), slope.new_zeros(())])
+
+
+def _gradient(forward: Forward) -> Tensor:
+    if forward.gradient is None:
+        raise MeasurementError(
+            "the gradient at the logits was not seen (a logits= function that makes a new tensor?), so neither is "
+            "g.p: let it return a tensor that the loss goes through, or use HessianRadius(closure)"
+        )
+    return forward.gradient
 
 
 def _all_rows(value: Tensor) -> Tensor:

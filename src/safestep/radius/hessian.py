@@ -77,9 +77,10 @@ class HessianRadius:
                 seen.forwards[0].generators.restore()
             _put(step)
             slope, bend = self._derivatives(displacement)
-        held = math.isfinite(bend) and bend > 0.0 and slope >= 0.0
-        message = "uphill on this batch: g.p >= 0" if held else "the loss does not bend upwards" if bend <= 0.0 else ""
-        return Reading(step.index, curvature_ratio(bend, slope), "hessian", True, message, held=held), state
+        uphill = math.isfinite(bend) and bend > 0.0 and slope >= 0.0
+        message = "uphill on this batch: g.p >= 0" if uphill else "the loss does not bend upwards"
+        message = message if uphill or bend <= 0.0 else ""
+        return Reading(step.index, curvature_ratio(bend, slope), "hessian", True, message, uphill=uphill), state
 
     def _derivatives(self, displacement: dict[Tensor, Tensor]) -> tuple[float, float]:
         moving = [parameter for parameter in displacement if parameter.requires_grad]

@@ -76,14 +76,17 @@ class Tightest:
 
     def measure(self, step: Step, seen: Seen, state: State) -> tuple[Reading, State]:
         """Return the reading of the radius that binds, in units of its target. See `Radius.measure`."""
-        seen.shared = {} if seen.shared is None else seen.shared
-        readings, states = [], []
-        for index, (radius, target) in enumerate(self.limits):
-            with _aimed(step, target):
-                reading, later = radius.measure(step, seen, _part(state, index))
-            name = type(radius).__name__
-            readings.append(replace(reading, ratio=reading.ratio / target, method=f"{name}: {reading.method}"))
-            states.append(later)
+        readings, states, shared = [], [], seen.shared
+        seen.shared = {} if shared is None else shared
+        try:
+            for index, (radius, target) in enumerate(self.limits):
+                with _aimed(step, target):
+                    reading, later = radius.measure(step, seen, _part(state, index))
+                name = type(radius).__name__
+                readings.append(replace(reading, ratio=reading.ratio / target, method=f"{name}: {reading.method}"))
+                states.append(later)
+        finally:
+            seen.shared = shared  # of this step alone: the same forwards may be asked about another one (an audit)
         # nan binds: whatever cannot be measured is not inside
         binding = max(readings, key=lambda reading: (math.isnan(reading.ratio), reading.ratio))
         return binding, {"parts": states}

@@ -1,0 +1,33 @@
+"""A model put back for a moment to where a step started: what a probe asks there leaves no trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from safestep.forward import Seen
+from safestep.step import Step
+from safestep.unheard import unheard
+from safestep.untouched import untouched
+
+
+@contextmanager
+def at_start(step: Step, seen: Seen) -> Iterator[None]:
+    """Let the parameters hold ``theta_0`` inside; afterwards model and generators are bit for bit what they were.
+
+    No guard hears of the forwards inside, which draw what the recorded forward drew, if there was one. Every ``.grad``
+    is None inside, and the very same tensor again afterwards.
+
+    Args:
+        step: the step that was just taken.
+        seen: names the model.
+    """
+    with unheard(), untouched(seen.model, step.start):
+        if len(seen.forwards) == 1:  # the same dropout masks
+            seen.forwards[0].generators.restore()
+        with torch.no_grad():
+            for parameter, origin in step.start.items():
+                parameter.copy_(origin)
+        yield

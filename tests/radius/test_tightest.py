@@ -1,0 +1,102 @@
+"""The tightest of several radii: whichever binds, and one derivative for those that share it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from safestep import Cap, CurvatureRadius, SoftmaxRadius, Status, Tightest, Watch
+from safestep.route import Route
+from zoo import ALL, ZOO, Training
+
+EXACT = SoftmaxRadius(method="exact")
+
+
+def ratios(radius, steps=3, policy=None, recipe="SGD"):
+    training = Training(ZOO["mlp"], ALL[recipe], big=True)
+    guard = training.attach(radius=radius, policy=policy or Watch())
+    training.steps(steps)
+    return guard.history
+
+
+@given(softmax=st.floats(1e-3, 1e3), curvature=st.floats(1e-3, 1e3))
+@settings(max_examples=15, deadline=None)
+def test_r_is_the_largest_in_units_of_the_targets(softmax, curvature):
+    one, other = ratios(EXACT)["ratio"], ratios(CurvatureRadius())["ratio"]
+    both = ratios(Tightest({EXACT: softmax, CurvatureRadius(): curvature}))
+    expected = [max(a / softmax, b / curvature) for a, b in zip(one, other, strict=True)]
+    assert both["ratio"] == pytest.approx(expected, rel=1e-12)
+    names = [
+        "SoftmaxRadius" if a / softmax >= b / curvature else "CurvatureRadius" for a, b in zip(one, other, strict=True)
+    ]
+    assert [method.split(":")[0] for method in both["method"]] == names
+
+
+def test_each_radius_is_kept_to_its_own_target():
+    targets = {EXACT: 0.05, CurvatureRadius(): 0.4}
+    history = ratios(Tightest(targets), policy=Cap(1.0), steps=6)
+    assert set(history["status"]) <= {Status.CAPPED, Status.INSIDE, Status.HELD}
+    for radius, target in targets.items():
+        training = Training(ZOO["mlp"], ALL["SGD"], big=True)
+        guard = training.attach(radius=Tightest(targets))
+        measured = []
+
+        def applied(step, seen, report, radius=radius, measured=measured):
+            measured.append(radius.measure(step.applied(), seen, None)[0].ratio)
+            return {}
+
+        guard._probes = (applied,)
+        training.steps(6)
+        assert max(measured) <= target * (1 + 1e-3)
+
+
+def test_exact_radii_share_one_derivative(monkeypatch):
+    calls, derivative = [], Route.derivative
+
+    def counting(self, *args):
+        calls.append(1)
+        return derivative(self, *args)
+
+    monkeypatch.setattr(Route, "derivative", counting)
+    ratios(Tightest({EXACT: 1.0, CurvatureRadius(): 1.0}))
+    assert len(calls) == 3
+
+
+def test_the_tiered_method_still_leaves_out_what_it_may():
+    training = Training(ZOO["mlp"], ALL["SGD"])
+    guard = training.attach(radius=Tightest({SoftmaxRadius(): 1e3, CurvatureRadius(): 1e-9}), policy=Watch())
+    training.steps(8)
+    ages = [part["track"]["age"] for part in [guard.state_dict()["radius"]["state"]["parts"][0]]]
+    assert ages[0] > 0
+
+
+def test_an_audit_measures_all_of_them_exactly():
+    training = Training(ZOO["mlp"], ALL["SGD"], big=True)
+    guard = training.attach(radius=Tightest({SoftmaxRadius(): 1.0, CurvatureRadius(): 0.75}))
+    audit = guard.audit()
+    training.steps(5)
+    assert audit.count == 5
+    assert audit.worst <= 1.05
+
+
+def test_the_order_of_the_radii_is_part_of_the_state_and_survives_a_checkpoint():
+    training = Training(ZOO["mlp"], ALL["SGD"])
+    guard = training.attach(radius=Tightest({EXACT: 1.0, CurvatureRadius(): 0.75}))
+    training.steps(2)
+    assert len(guard.state_dict()["radius"]["state"]["parts"]) == 2
+
+
+@pytest.mark.parametrize("target", [0.0, -1.0, math.inf, math.nan])
+def test_targets_are_positive_numbers(target):
+    with pytest.raises(ValueError, match="positive number"):
+        Tightest({EXACT: target})
+
+
+def test_something_else_than_radii_is_refused():
+    with pytest.raises(ValueError, match="at least one"):
+        Tightest({})
+    with pytest.raises(TypeError, match="no radius"):
+        Tightest({SoftmaxRadius: 1.0})
