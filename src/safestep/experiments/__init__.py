@@ -9,7 +9,15 @@ from safestep.errors import UnknownNameError
 from safestep.experiments.experiment import Experiment
 from safestep.experiments.names import nearest
 
-NAMES = ("digits-sgd", "digits-momentum", "digits-adam", "protection", "drift-throttle", "drift-map")
+NAMES = (
+    "digits-sgd",
+    "digits-momentum",
+    "digits-adam",
+    "protection",
+    "drift-throttle",
+    "drift-map",
+    "drift-optimizers",
+)
 """Every experiment. The file of ``digits-sgd`` is ``digits_sgd.py``, and in it ``experiment`` is the experiment."""
 
 

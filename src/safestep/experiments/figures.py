@@ -30,6 +30,7 @@ SHOWN = (
     "drift_data",
     "drift_histograms",
     "drift_maps",
+    "slowdown",
 )
 """The figures of a page, in its order."""
 _NAMES = (*SHOWN, "overview")
@@ -101,6 +102,9 @@ def _figures(results: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -
     if maps := plots.drift_maps_of(records):
         figures["drift_maps"] = plots.drift_maps(maps)
     figures |= drift_figures.drift_figures(results, records)
+    if slowdowns := plots.slowdowns_of(results.get("summary", [])):
+        figures["slowdown"] = single_figure()
+        plots.slowdown(slowdowns, ax=panel(figures["slowdown"]))
     if pictures.keys() <= figures.keys():
         figures["overview"] = plots.overview(curves, target=target, title=str(results["experiment"]))
     return figures

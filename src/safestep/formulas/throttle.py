@@ -72,7 +72,8 @@ def order_0(margin: Number, chi: float, low: float = 0.0, high: float = 1.0) -> 
         >>> order_0(8.67, chi=1.5)
         tensor(0.1730, dtype=torch.float64)
     """
-    return (chi / _wide(margin)).clamp(low, high)  # 1 / 0 is inf, which the clamp turns into high
+    # a tensor over a tensor: torch multiplies a plain number by the reciprocal, which makes chi / chi less than 1
+    return (_wide(chi) / _wide(margin)).clamp(low, high)  # 1 / 0 is inf, which the clamp turns into high
 
 
 def order_1(
@@ -97,7 +98,7 @@ def order_1(
         tensor(0.1500, dtype=torch.float64)
     """
     alpha = _wide(alpha)
-    return (alpha + gain * (chi - alpha * margin)).clamp(low, high)
+    return (alpha + gain * (chi - alpha * _wide(margin))).clamp(low, high)
 
 
 def order_2(
@@ -133,7 +134,7 @@ def order_2(
         (tensor(0.2899, dtype=torch.float64), tensor(0.1399, dtype=torch.float64))
     """
     alpha = _wide(alpha)
-    velocity = damping * _wide(velocity) + gain * (chi - alpha * margin)
+    velocity = damping * _wide(velocity) + gain * (chi - alpha * _wide(margin))
     return (alpha + velocity).clamp(low, high), velocity
 
 
@@ -157,7 +158,7 @@ def quantised(alpha: Number, length: Number, quantum: float, highest: Number) ->
         >>> quantised(0.01, 2.0, 0.1, 0.5)
         (tensor(0.0500, dtype=torch.float64), tensor(True))
     """
-    lowest, highest = quantum / _wide(length), _wide(highest)
+    lowest, highest = _wide(quantum) / _wide(length), _wide(highest)
     return torch.minimum(torch.maximum(_wide(alpha), lowest), highest), lowest <= highest
 
 

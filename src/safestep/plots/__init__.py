@@ -12,6 +12,7 @@ from safestep.plots.curves import Band, Curve, curves_of
 from safestep.plots.divergence import DriftMap, drift_maps, drift_maps_of
 from safestep.plots.learning_rate import ratio_over_rates
 from safestep.plots.seeds import accuracy_over_seeds
+from safestep.plots.slowdown import slowdown, slowdowns_of
 from safestep.plots.steps import effective_lrs, step_ratios
 from safestep.plots.throttled import throttled_columns, throttled_run
 from safestep.plots.training import effective_lr, largest_ratio, overview, test_accuracy, training_loss
@@ -37,6 +38,8 @@ __all__ = [
     "largest_ratio",
     "overview",
     "ratio_over_rates",
+    "slowdown",
+    "slowdowns_of",
     "step_ratios",
     "test_accuracy",
     "throttled_columns",
