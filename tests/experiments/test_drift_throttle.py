@@ -127,6 +127,7 @@ def test_both_laws_begin_where_the_warm_up_ended(published):
     assert len(set(firsts[0].values())) == len(SEEDS)
 
 
+@pytest.mark.slow
 def test_the_calm_run_and_the_warm_up_are_as_published():
     settings = EXPERIMENT.settings(runs=("A", "warmup"), calm_epochs=50, sharpness=False, fields=("loss", "alpha"))
     (calm, losses), (warm, warming) = executed(settings, (42,))
@@ -204,6 +205,8 @@ def test_the_page_is_whole_and_explains_the_first_step(whole):
         assert word in text
     for name in ("drift_losses", "drift_alphas", "drift_no_throttle", "drift_secant", "drift_curvature", "drift_data"):
         assert f'<figure id="{name}"' in text
+    assert '<figure id="drift_losses">' in text
+    assert '<figure id="drift_secant" class="wide">' in text  # several columns: scrolls on a phone
 
 
 def test_the_row_tells_the_law_and_the_gain_apart():
