@@ -157,6 +157,21 @@ def check_loss_scales_do_not_matter():
         np.testing.assert_allclose(alphas(optimizer)[0], plain, rtol=1e-4)
 
 
+def check_mixed_float16_puts_its_loss_scale_around():
+    x, y = classes()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model, log = classifier(noisy=False), ThrottleLog("batch")
+        model.compile(Throttled(SGD(0.5), chi=0.5), LOGITS)
+        model.fit(10 * x, y, 16, 2, verbose=0, callbacks=[log])
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert isinstance(model.optimizer.inner_optimizer, Throttled)
+    assert 0.0 < min(row["alpha"] for row in log.rows) < 0.5
+    assert max(row["applied_margin"] for row in log.rows) <= 0.5 * (1 + 1e-6)
+
+
 def check_clipping_and_decay_are_in_the_update():
     """The margin is of the update as it is: a gradient clipped to a hundredth goes a hundredth as far."""
     free, _ = alphas(Throttled(SGD(0.5)), 3)
