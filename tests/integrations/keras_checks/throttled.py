@@ -52,8 +52,8 @@ def check_untouched_sgd_with_schedule_and_global_clipnorm():
     untouched(lambda: SGD(rate, global_clipnorm=0.5))
 
 
-def check_untouched_nesterov_with_clipvalue():
-    untouched(lambda: SGD(0.01, momentum=0.9, nesterov=True, clipvalue=0.1))
+def check_untouched_nesterov_with_clipvalue_and_loss_scale_factor():
+    untouched(lambda: SGD(0.01, momentum=0.9, nesterov=True, clipvalue=0.1, loss_scale_factor=64.0))
 
 
 def check_untouched_adam_with_accumulation():
@@ -64,8 +64,8 @@ def check_untouched_adamw_with_clipnorm():
     untouched(lambda: keras.optimizers.AdamW(1e-3, weight_decay=0.1, clipnorm=0.5))
 
 
-def check_untouched_rmsprop_with_loss_scale_factor():
-    untouched(lambda: keras.optimizers.RMSprop(1e-3, loss_scale_factor=64.0))
+def check_untouched_rmsprop():
+    untouched(lambda: keras.optimizers.RMSprop(1e-3))
 
 
 def check_untouched_lion():
