@@ -8,6 +8,7 @@ import tempfile
 
 import keras
 import numpy as np
+import pytest
 import torch
 from common import LOGITS, Places, array, assert_same, classes, classifier, refused, snapshot, teacher
 
@@ -48,6 +49,23 @@ def check_untouched_inside_curvature():
 
 def check_untouched_inside_under_rmsprop():
     untouched("softmax", "cap", lambda: keras.optimizers.RMSprop(1e-3))
+
+
+def check_untouched_with_attention_and_recurrence():
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 20, size=(32, 6)), rng.integers(0, 3, size=32)
+    found = []
+    for kind in (keras.Model, GuardedModel):
+        keras.utils.set_random_seed(1)
+        inputs = keras.Input((6,), dtype="int32")
+        tokens = keras.layers.Embedding(20, 8)(inputs)
+        mixed = keras.layers.LayerNormalization()(tokens + keras.layers.MultiHeadAttention(2, 4)(tokens, tokens))
+        optimizer, model = Adam(1e-3), kind(inputs, keras.layers.Dense(3)(keras.layers.LSTM(5)(mixed)))
+        model.compile(optimizer, LOGITS)
+        history = model.fit(x, y, 8, 2, shuffle=False, verbose=0).history
+        found.append(snapshot(model, optimizer))
+    assert 0.0 < max(history["step_ratio"]) < 1.0
+    assert_same(*found)
 
 
 def check_untouched_when_watched():
@@ -183,6 +201,41 @@ def check_uphill_is_held():
     assert_same(places.places[0], places.places[held])
     assert not np.array_equal(places.places[held], places.places[held + 1])
     assert any(not np.array_equal(a, b) for a, b in zip(velocity, snapshot(optimizer), strict=True))
+
+
+class NoDerivative(keras.layers.Layer):
+    """A layer through which torch has no forward derivative, and jax neither."""
+
+    def call(self, inputs):
+        if keras.backend.backend() == "jax":
+            import jax
+
+            backwards = jax.custom_vjp(lambda x: 2 * x)
+            backwards.defvjp(lambda x: (2 * x, None), lambda _, g: (2 * g,))
+            return backwards(inputs)
+
+        class Backwards(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, x):
+                return 2 * x
+
+            @staticmethod
+            def backward(ctx, g):
+                return 2 * g
+
+        return Backwards.apply(inputs)
+
+
+def check_a_step_that_cannot_be_measured_is_an_error():
+    x, y = classes()
+    inputs = keras.Input((6,))
+    model, optimizer = GuardedModel(inputs, NoDerivative()(keras.layers.Dense(3)(inputs))), Adam(0.1)
+    model.compile(optimizer, LOGITS)
+    before = snapshot(model)
+    with pytest.raises((RuntimeError, TypeError), match=r"forward|jvp"):
+        model.fit(x, y, verbose=0)
+    if keras.backend.backend() == "torch":  # on jax nothing ran, and Keras drops the weights of a fit that raised
+        assert_same(before, snapshot(model))
 
 
 def check_a_step_that_is_not_finite_is_taken_back_whole():

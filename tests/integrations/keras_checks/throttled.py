@@ -52,8 +52,8 @@ def check_untouched_sgd_with_schedule_and_global_clipnorm():
     untouched(lambda: SGD(rate, global_clipnorm=0.5))
 
 
-def check_untouched_nesterov_with_clipvalue():
-    untouched(lambda: SGD(0.01, momentum=0.9, nesterov=True, clipvalue=0.1))
+def check_untouched_nesterov_with_clipvalue_and_loss_scale_factor():
+    untouched(lambda: SGD(0.01, momentum=0.9, nesterov=True, clipvalue=0.1, loss_scale_factor=64.0))
 
 
 def check_untouched_adam_with_accumulation():
@@ -64,8 +64,8 @@ def check_untouched_adamw_with_clipnorm():
     untouched(lambda: keras.optimizers.AdamW(1e-3, weight_decay=0.1, clipnorm=0.5))
 
 
-def check_untouched_rmsprop_with_loss_scale_factor():
-    untouched(lambda: keras.optimizers.RMSprop(1e-3, loss_scale_factor=64.0))
+def check_untouched_rmsprop():
+    untouched(lambda: keras.optimizers.RMSprop(1e-3))
 
 
 def check_untouched_lion():
@@ -155,6 +155,21 @@ def check_loss_scales_do_not_matter():
         keras.optimizers.LossScaleOptimizer(Throttled(SGD(0.5, loss_scale_factor=512.0)), initial_scale=256.0),
     ):
         np.testing.assert_allclose(alphas(optimizer)[0], plain, rtol=1e-4)
+
+
+def check_mixed_float16_puts_its_loss_scale_around():
+    x, y = classes()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model, log = classifier(noisy=False), ThrottleLog("batch")
+        model.compile(Throttled(SGD(0.5), chi=0.5), LOGITS)
+        model.fit(10 * x, y, 16, 2, verbose=0, callbacks=[log])
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert isinstance(model.optimizer.inner_optimizer, Throttled)
+    assert 0.0 < min(row["alpha"] for row in log.rows) < 0.5
+    assert max(row["applied_margin"] for row in log.rows) <= 0.5 * (1 + 1e-6)
 
 
 def check_clipping_and_decay_are_in_the_update():

@@ -17,12 +17,15 @@ def wide_dtype(dtypes: Iterable[str]) -> str:
     return "float64" if "float64" in {keras.backend.standardize_dtype(dtype) for dtype in dtypes} else "float32"
 
 
+_SQUARES = (1e-30, 1e30)
+"""Sums of squares between these are right in float32: what underflowed in them was too small to count."""
+
+
 def norm(tensors: Iterable[Array], dtype: str = "float32") -> Array:
     r"""Return the Euclidean norm over all elements of all tensors.
 
     Equation:
-        ``m sqrt(sum (x / m)^2)`` with ``m = max |x|``: squares alone overflow in float32 from 1e19 on, and are lost
-        below 1e-23.
+        ``sqrt(sum x^2)``, where that overflows or underflows ``m sqrt(sum (x / m)^2)`` with ``m = max |x|``.
 
     Args:
         tensors: any shapes, in one unit.
@@ -32,17 +35,28 @@ def norm(tensors: Iterable[Array], dtype: str = "float32") -> Array:
         A tensor without dimensions, in the same unit; 0 for no elements, inf or nan where an element is.
 
     Example:
+        >>> float(norm([ops.array([3.0]), ops.array([[4.0]])]))
+        5.0
         >>> float(norm([ops.array([3e30]), ops.array([[4e30]])])) == float(ops.cast(5e30, "float32"))
         True
     """
-    parts = [ops.cast(tensor, dtype) for tensor in tensors if 0 not in tensor.shape]
+    parts = [ops.reshape(ops.cast(tensor, dtype), (-1,)) for tensor in tensors if 0 not in tensor.shape]
     if not parts:
         return ops.zeros((), dtype)
+    square = sum(ops.dot(part, part) for part in parts)
+    plain = ops.logical_and(square > _SQUARES[0], square < _SQUARES[1])
+    return ops.cond(plain, lambda: ops.sqrt(square), lambda: _careful(parts))
+
+
+def _careful(parts: list[Array]) -> Array:
     largest = ops.max(ops.stack([ops.max(ops.abs(part)) for part in parts]))
     unit = ops.where(ops.logical_and(largest > 0, ops.isfinite(largest)), largest, ops.ones_like(largest))
     return unit * ops.sqrt(sum(ops.sum(ops.square(part / unit)) for part in parts))
 
 
 def all_finite(tensors: Iterable[Array]) -> Array:
-    """Return whether every element of every tensor is finite, a boolean tensor without dimensions."""
-    return ops.all(ops.stack([ops.all(ops.isfinite(tensor)) for tensor in tensors]))
+    """Return whether every element of every tensor is finite, a boolean tensor without dimensions.
+
+    By their norm, one pass without a tensor of their size.
+    """
+    return ops.isfinite(norm(tensors))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from safestep.errors import MeasurementError
 from safestep.integrations.keras._extra import keras
@@ -27,6 +28,9 @@ def train_step(model: Any, plain: Callable[[Any], Logs], data: Any) -> Logs:
         model: the guarded model.
         plain: its unguarded training step.
         data: the batch.
+
+    Raises:
+        NotImplementedError: from torch, for an operation without a forward derivative; the step is then undone.
     """
     trainable, others = model.trainable_variables, model.non_trainable_variables
     optimizer = model.optimizer.variables
@@ -34,10 +38,15 @@ def train_step(model: Any, plain: Callable[[Any], Logs], data: Any) -> Logs:
     generators = GeneratorStates.capture()
     logs = plain(data)
     moved = [variable.value.detach() for variable in trainable]
-    with preserved_generators():
-        generators.restore()
-        along = _along(model, start, moved, fixed, data)
-    measured = model.guard.measure(along, moved)
+    try:
+        with preserved_generators():
+            generators.restore()
+            along = _along(model, start, moved, fixed, data)
+        measured = model.guard.measure(along, moved)
+    except Exception:  # a step that cannot be measured is not left standing
+        for variables, former in ((trainable, start), (others, fixed), (optimizer, before)):
+            _assign(variables, former)
+        raise
     _assign(trainable, measured.apply(start, moved))
     _assign(optimizer, measured.undo(before, [variable.value for variable in optimizer]))
     _assign(others, measured.undo(fixed, [variable.value for variable in others]))
@@ -48,7 +57,8 @@ def _along(model: Any, start: list[Tensor], moved: list[Tensor], fixed: list[Ten
     x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
     training = {"training": True} if model._call_has_training_arg else {}
     # Not torch.func.jvp, whose wrapped tensors lose the memory layout along which dropout draws.
-    with torch.no_grad(), forward_ad.dual_level():
+    # The fused kernels of attention have no forward derivative; the plain formula has.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level():
         duals = [forward_ad.make_dual(begin, end - begin) for begin, end in zip(start, moved, strict=True)]
         output = model.stateless_call(duals, fixed, x, **training)[0]
         if not isinstance(output, Tensor):
