@@ -166,6 +166,11 @@ def test_a_run_that_does_not_come_down_has_diverged(losses, diverged):
     assert found["steps_to_target"] == math.inf
 
 
+def test_a_run_that_ends_where_it_began_has_diverged_however_high_it_was_in_between():
+    assert outcome(lines(2.3, 9.0, 2.29), 1, 0.1)["diverged"] is True
+    assert outcome(lines(2.3, 9.0, 1.1), 1, 0.1)["diverged"] is False
+
+
 def test_a_run_that_diverges_in_the_warm_up_has_no_first_loss():
     found = outcome(lines(9.0, math.nan), 5, 0.1)
     assert found["diverged"] is True
