@@ -14,8 +14,8 @@ from torch.optim import SGD, Adam, Optimizer
 from safestep.lab.affine_teacher import AffineTeacher
 from safestep.lab.digits import CLASSES, load_split
 from safestep.lab.models import mlp
-from safestep.policy import Policy, Throttle, Watch
-from safestep.radius import CurvatureRadius, Radius, SecantCurvature
+from safestep.policy import Cap, Policy, Throttle, Watch
+from safestep.radius import CurvatureRadius, Radius, SecantCurvature, SoftmaxRadius, Tightest
 from safestep.radius.losses import LossName
 
 _WIDTH = 32
@@ -84,8 +84,11 @@ LAWS: Mapping[str, Callable[[float, LossName], tuple[Policy, Radius]]] = {
     "none": lambda chi, loss: (Watch(Throttle(chi=chi)), CurvatureRadius(loss)),
     "curvature": lambda chi, loss: (Throttle(chi=chi), CurvatureRadius(loss)),
     "secant": lambda chi, loss: (Throttle(chi=chi), SecantCurvature()),
+    "both": lambda chi, loss: (Cap(1.0), Tightest({CurvatureRadius(loss): chi / 2, SoftmaxRadius(): 1.0})),
 }
 """Every law by its name in settings."""
+CLASSIFIERS = ("classifier",)
+"""Students that have a softmax radius, and so the law "both"."""
 RATES = ("quiet", "harsh")
 
 _RATES: Mapping[tuple[str, str, str], tuple[float, float]] = {

@@ -155,7 +155,7 @@ def outcome(lines: Sequence[StepLine], warm_up: int, target: float) -> dict[str,
 
     Returns:
         ``first_loss`` when the drift came, ``peak_loss`` and ``final_loss`` after it, whether it ``diverged``,
-        ``steps_to_target`` after the drift (inf if it was not reached); ``held_share``, ``throttled_share`` and
+        ``steps_to_target`` after the drift (inf if it was not reached); ``held_share``, ``shortened_share`` and
         ``uphill_share`` (proposed with ``g.p >= 0``, held or not) of the steps up to there, the warm-up included; and
         how many of all steps had which status.
 
@@ -177,7 +177,7 @@ def outcome(lines: Sequence[StepLine], warm_up: int, target: float) -> dict[str,
         "target_loss": target,
         "steps_to_target": math.inf if reached is None else reached,
         "held_share": statistics.fmean(line.status == "held" for line in counted),
-        "throttled_share": statistics.fmean(line.status == "throttled" for line in counted),
+        "shortened_share": statistics.fmean(0.0 < line.scale < 1.0 for line in counted),
         "uphill_share": statistics.fmean(line.ratio == GOES_UPHILL for line in counted),
         "statuses": ", ".join(f"{status} {count}" for status, count in statuses.most_common()),
     }

@@ -57,7 +57,7 @@ def _verdict(chosen: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any]:
         "steps_to_target": steps,
         "slowdown": steps / usual if calm else math.nan,
         "most_slowdown": most_slowdown(chosen[0]["optimizer"]),
-        **{key: _median(chosen, key) for key in ("held_share", "throttled_share", "uphill_share")},
+        **{key: _median(chosen, key) for key in ("held_share", "shortened_share", "uphill_share")},
     }
 
 
