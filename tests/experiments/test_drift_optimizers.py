@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from safestep.experiments import find
-from safestep.experiments.drift_optimizers_cases import BATCHES, LAWS, OPTIMIZERS, RATES, STUDENTS, half_mse, rate_of
+from safestep.experiments.drift_optimizers_cases import BATCHES, OPTIMIZERS, RATES, STUDENTS, half_mse, rate_of
 from safestep.experiments.drift_optimizers_run import (
     HOPELESS,
     PILOTS,
@@ -49,8 +49,9 @@ def whole(tmp_path_factory):
 
 def test_the_matrix_is_every_student_optimizer_batch_rate_and_law():
     runs = EXPERIMENT.runs(EXPERIMENT.settings(), [0, 1])
-    assert len({run.key for run in runs}) == len(runs) == 3 * 3 * 2 * 2 * 3 * 2
-    assert {run.options["law"] for run in runs} == {"none", "curvature", "secant"}
+    assert len({run.key for run in runs}) == len(runs) == 3 * 3 * 2 * 2 * 3 * 2 + 3 * 2 * 2 * 2
+    assert {run.options["law"] for run in runs} == {"none", "curvature", "secant", "both"}
+    assert {run.options["student"] for run in runs if run.options["law"] == "both"} == {"classifier"}
 
 
 @pytest.mark.parametrize("student", STUDENTS)
@@ -114,9 +115,15 @@ def test_the_model_of_the_radius_is_that_of_the_loss(student):
 
 def test_runs_of_a_seed_begin_alike_and_meet_the_same_batches():
     case = replace(CASE, batch="32", lr=0.01)
-    lines = {law: [line.loss for line in descend(replace(case, law=law), 3)] for law in LAWS}
+    lines = {law: [line.loss for line in descend(replace(case, law=law), 3)] for law in ("none", "curvature", "secant")}
     assert lines["none"][0] == lines["curvature"][0] == lines["secant"][0]
     assert lines["none"] == lines["curvature"]  # nothing to do at this rate, so nothing was done
+
+
+def test_the_law_of_both_keeps_within_each():
+    case = replace(CASE, student="classifier", batch="32", lr=100.0, warm_up=1, steps=1)
+    curvature, both = (next(descend(replace(case, law=law), 3)) for law in ("curvature", "both"))
+    assert 0.0 < both.scale <= curvature.scale < 1.0
 
 
 def test_the_drift_comes_after_the_warm_up_and_a_lost_run_ends_with_its_last_record():
@@ -164,6 +171,11 @@ def test_a_run_that_does_not_come_down_has_diverged(losses, diverged):
     found = outcome(lines(9.0, *losses), 1, 0.1)
     assert found["diverged"] is diverged
     assert found["steps_to_target"] == math.inf
+
+
+def test_a_run_that_ends_where_it_began_has_diverged_however_high_it_was_in_between():
+    assert outcome(lines(2.3, 9.0, 2.29), 1, 0.1)["diverged"] is True
+    assert outcome(lines(2.3, 9.0, 1.1), 1, 0.1)["diverged"] is False
 
 
 def test_a_run_that_diverges_in_the_warm_up_has_no_first_loss():
@@ -220,7 +232,7 @@ def row(law, seed=0, **changes):
         "diverged": False,
         "steps_to_target": 100,
         "held_share": 0.05,
-        "throttled_share": 0.5,
+        "shortened_share": 0.5,
         "uphill_share": 0.05,
     } | changes
 

@@ -34,7 +34,7 @@ def test_every_case_has_its_dot_and_its_share():
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["linear, SGD, full", "linear, SGD, 32"]
 
 
-@pytest.mark.parametrize(("factor", "marker"), [(math.inf, ">"), ("inf", ">"), (1.5, ">"), (0.5, "<"), (1.0, "o")])
+@pytest.mark.parametrize(("factor", "marker"), [(math.inf, ">"), ("inf", ">"), (1.6, ">"), (0.5, "<"), (1.0, "o")])
 def test_what_leaves_the_frame_is_marked_at_its_edge(factor, marker):
     ax = slowdown([ROW | {"slowdown": factor}])
     (dot,) = [line for line in ax.lines if len(line.get_xydata()) == 1]

@@ -7,7 +7,15 @@ from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from safestep.experiments.drift_optimizers_cases import BATCHES, LAWS, OPTIMIZERS, RATES, STUDENTS, rate_of
+from safestep.experiments.drift_optimizers_cases import (
+    BATCHES,
+    CLASSIFIERS,
+    LAWS,
+    OPTIMIZERS,
+    RATES,
+    STUDENTS,
+    rate_of,
+)
 from safestep.experiments.drift_optimizers_run import Case, StepLine, descend, outcome, target_loss
 from safestep.experiments.drift_optimizers_verdict import findings, verdicts
 from safestep.experiments.experiment import Column, Experiment, Record, Row, Run
@@ -29,7 +37,8 @@ class DriftOptimizersSettings(Settings):
         optimizers: what makes the steps.
         batches: "full" for all samples, "32" for batches of 32.
         rates: "quiet", where a run without control is well, and "harsh", where it diverges. Chosen for a gain of 4.
-        laws: what limits the steps: nothing, the curvature on the batch, or the published secant.
+        laws: what limits the steps: nothing, the curvature on the batch, the published secant; or, of classifiers,
+            both the curvature on the batch and the softmax radius.
     """
 
     QUICK: ClassVar[dict[str, Any]] = {"warm_up": 10, "steps": 40, "students": ("linear",), "batches": ("full",)}
@@ -76,7 +85,7 @@ class DriftOptimizersExperiment(Experiment[DriftOptimizersSettings]):
         Column("final_loss", "final loss", ".4f"),
         Column("steps_to_target", "steps to target", ".0f", short="steps"),
         Column("held_share", "held", ".1%"),
-        Column("throttled_share", "throttled", ".1%"),
+        Column("shortened_share", "shortened", ".1%"),
         Column("uphill_share", "proposed uphill", ".1%", short="uphill"),
         Column("statuses", "what became of the steps", short="statuses"),
     )
@@ -89,7 +98,7 @@ class DriftOptimizersExperiment(Experiment[DriftOptimizersSettings]):
         Column("steps_to_target", "steps to target", ".0f", short="steps"),
         Column("slowdown", "steps, of those without", ".3f", short="of none"),
         Column("held_share", "held", ".1%"),
-        Column("throttled_share", "throttled", ".1%"),
+        Column("shortened_share", "shortened", ".1%"),
         Column("uphill_share", "proposed uphill", ".1%", short="uphill"),
     )
     summary_always: bool = True
@@ -101,6 +110,7 @@ class DriftOptimizersExperiment(Experiment[DriftOptimizersSettings]):
         return [
             Run(label=_label(*place), seed=seed, options=dict(zip(names, place, strict=True)))
             for place in itertools.product(*chosen)
+            if place[-1] != "both" or place[0] in CLASSIFIERS
             for seed in seeds
         ]
 

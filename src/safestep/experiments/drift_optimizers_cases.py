@@ -14,8 +14,8 @@ from torch.optim import SGD, Adam, Optimizer
 from safestep.lab.affine_teacher import AffineTeacher
 from safestep.lab.digits import CLASSES, load_split
 from safestep.lab.models import mlp
-from safestep.policy import Policy, Throttle, Watch
-from safestep.radius import CurvatureRadius, Radius, SecantCurvature
+from safestep.policy import Cap, Policy, Throttle, Watch
+from safestep.radius import CurvatureRadius, Radius, SecantCurvature, SoftmaxRadius, Tightest
 from safestep.radius.losses import LossName
 
 _WIDTH = 32
@@ -84,8 +84,11 @@ LAWS: Mapping[str, Callable[[float, LossName], tuple[Policy, Radius]]] = {
     "none": lambda chi, loss: (Watch(Throttle(chi=chi)), CurvatureRadius(loss)),
     "curvature": lambda chi, loss: (Throttle(chi=chi), CurvatureRadius(loss)),
     "secant": lambda chi, loss: (Throttle(chi=chi), SecantCurvature()),
+    "both": lambda chi, loss: (Cap(1.0), Tightest({CurvatureRadius(loss): chi / 2, SoftmaxRadius(): 1.0})),
 }
 """Every law by its name in settings."""
+CLASSIFIERS = ("classifier",)
+"""Students that have a softmax radius, and so the law "both"."""
 RATES = ("quiet", "harsh")
 
 _RATES: Mapping[tuple[str, str, str], tuple[float, float]] = {
@@ -117,9 +120,9 @@ def rate_of(student: str, optimizer: str, batch: str, rate: str) -> float:
     drift. "quiet" is one place below the largest rate at which none diverges and the loss never rises above 1.05 of
     what it was when the drift came, so that nothing needs a guard.
 
-    Two harsh rates are not of this rule. The two-layer student with momentum diverges in some runs at 0.2 and before
-    the drift at 0.5: it has 0.3. No rate makes all runs of Adam on a regression diverge, which scales its steps anew:
-    these have the rates, 2 and 0.5, at which the loss climbs the most and still some runs are lost.
+    Some harsh rates are not of this rule. The two-layer student with momentum diverges in some runs at 0.2 and before
+    the drift at 0.5: it has 0.3. No rate up to 5 (linear) or 2 (two-layer) makes all runs of Adam on a regression
+    diverge: it scales its steps anew. Its 2 and 0.5 are rates at which the loss climbs severalfold and comes down late.
 
     Args:
         student: of `STUDENTS`.

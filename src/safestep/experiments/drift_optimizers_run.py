@@ -21,7 +21,7 @@ from safestep.guard import Guard
 from safestep.wiring import attach
 
 HOPELESS = 0.5
-"""A run whose last loss is not below this share of the loss when the drift came has diverged."""
+"""A run has diverged if its last loss is not below this share of the first of all, and of that when the drift came."""
 PILOTS = (1001, 1002, 1003)
 """Seeds of the runs that targets come from."""
 _REACHED = 0.4
@@ -155,7 +155,7 @@ def outcome(lines: Sequence[StepLine], warm_up: int, target: float) -> dict[str,
 
     Returns:
         ``first_loss`` when the drift came, ``peak_loss`` and ``final_loss`` after it, whether it ``diverged``,
-        ``steps_to_target`` after the drift (inf if it was not reached); ``held_share``, ``throttled_share`` and
+        ``steps_to_target`` after the drift (inf if it was not reached); ``held_share``, ``shortened_share`` and
         ``uphill_share`` (proposed with ``g.p >= 0``, held or not) of the steps up to there, the warm-up included; and
         how many of all steps had which status.
 
@@ -173,11 +173,11 @@ def outcome(lines: Sequence[StepLine], warm_up: int, target: float) -> dict[str,
         "first_loss": losses[0],
         "peak_loss": _largest(losses),
         "final_loss": losses[-1],
-        "diverged": not losses[-1] < HOPELESS * losses[0],
+        "diverged": not (losses[-1] < HOPELESS * losses[0] and losses[-1] < HOPELESS * lines[0].loss),
         "target_loss": target,
         "steps_to_target": math.inf if reached is None else reached,
         "held_share": statistics.fmean(line.status == "held" for line in counted),
-        "throttled_share": statistics.fmean(line.status == "throttled" for line in counted),
+        "shortened_share": statistics.fmean(0.0 < line.scale < 1.0 for line in counted),
         "uphill_share": statistics.fmean(line.ratio == GOES_UPHILL for line in counted),
         "statuses": ", ".join(f"{status} {count}" for status, count in statuses.most_common()),
     }

@@ -57,7 +57,7 @@ def _verdict(chosen: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any]:
         "steps_to_target": steps,
         "slowdown": steps / usual if calm else math.nan,
         "most_slowdown": most_slowdown(chosen[0]["optimizer"]),
-        **{key: _median(chosen, key) for key in ("held_share", "throttled_share", "uphill_share")},
+        **{key: _median(chosen, key) for key in ("held_share", "shortened_share", "uphill_share")},
     }
 
 
@@ -83,7 +83,8 @@ def _said(law: str, chosen: Sequence[Row], every: Sequence[Row]) -> Iterator[str
         )
     new = [row for row, without in pairs if row["lost"] and not without["lost"]]
     if new:
-        yield f"{law}: in {len(new)} cases runs diverge that do not without it.{_listed(new, 'lost')}"
+        cases = "1 case" if len(new) == 1 else f"{len(new)} cases"
+        yield f"{law}: in {cases} runs diverge that do not without it.{_listed(new, 'lost')}"
     calm = [row for row, without in pairs if row["rate"] == "quiet" and not math.isnan(number(row["slowdown"]))]
     if calm:
         slow = [row for row in calm if number(row["slowdown"]) > most_slowdown(row["optimizer"])]

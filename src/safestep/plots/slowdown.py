@@ -15,7 +15,7 @@ from safestep.record import number
 
 _LAW, _OTHER = "curvature", "secant"
 _KEYS = {"student", "optimizer", "batch", "rate", "law", "slowdown", "most_slowdown", "held_share"}
-_FIRST, _LAST = 0.8, 1.3
+_FIRST, _LAST = 0.7, 1.5
 """Between which factors the axis runs."""
 _SHARES = 48.0
 """Points right of the axes, for the shares of held steps."""
