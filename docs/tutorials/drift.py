@@ -54,6 +54,7 @@ from torch import nn
 
 import safestep
 from safestep import CurvatureRadius, SecantCurvature, Throttle, Watch
+from safestep.formulas.curvature import spectral_radius
 from safestep.lab.affine_teacher import AffineTeacher
 from safestep.lab.digits import load_split
 from safestep.lab.drift import DriftRun
@@ -61,6 +62,7 @@ from safestep.lab.models import mlp
 from safestep.lab.seeding import seed_everything
 from safestep.tools.probes import Sharpness
 
+plt.switch_backend(plt.get_backend())  # loaded now, so that pictures made outside pyplot are shown, too
 torch.set_num_threads(1)  # sums keep their order, so that every run repeats bit for bit
 SEED = 1
 ETA = 0.5  # the learning rate of sections 1 to 5: it stays what it is
@@ -91,10 +93,12 @@ teacher.plot()
 # $$e \;\leftarrow\; e - \eta \lambda e = (1 - \eta\lambda)\, e, \qquad\text{so its part of the loss,}\quad
 #   \tfrac12 \lambda e^2, \quad\text{is multiplied by}\quad (1-\eta\lambda)^2 .$$
 #
-# That is below 1 as long as $\eta\lambda < 2$. The largest eigenvalue decides, and
+# That is below 1 as long as $\eta\lambda < 2$. The largest eigenvalue decides; call
 #
-# $$m = \eta\,\lambda_{\max} \qquad\text{is the \textbf{margin}: below 1 the step stops short of the bottom, between 1
-#   and 2 it overshoots and still comes nearer, above 2 it lands higher than it started.}$$
+# $$m = \eta\,\lambda_{\max}$$
+#
+# the **margin**. Below 1 a step stops short of the bottom; between 1 and 2 it overshoots, and still comes nearer; above
+# 2 it lands higher than it started.
 
 
 # %%
@@ -216,7 +220,7 @@ steps = range(-len(quiet), 0)
 right.semilogy([*steps, *range(12)], [*quiet, *blown[:12]], "o-", ms=3, color=ORANGE)
 marked(right)
 right.annotate("gain ×4", (0, right.get_ylim()[1] / 1e3), (-6, 0), textcoords="offset points", ha="right")
-right.annotate(f"×{growth:.1f} a step", (7, blown[7]), (-8, 0), textcoords="offset points", ha="right")
+right.annotate(f"×{growth:.1f} a step", (4.5, blown[3]))
 titled(right, "A stable run, until the gain drifts", "step since the drift", "loss, log scale")
 
 # %% [markdown]
@@ -229,8 +233,9 @@ titled(right, "A stable run, until the gain drifts", "step since the drift", "lo
 # is a chosen $\chi$ below 2. Nobody hands you $\lambda_{\max}$, though; but two gradients in a row contain it. When the
 # parameters moved by $\theta_t - \theta_{t-1}$, the gradient moved by the Hessian times that:
 #
-# $$C_t = \frac{\lVert g_t - g_{t-1} \rVert}{\lVert \theta_t - \theta_{t-1} \rVert} \quad\text{(the secant curvature)},
-#   \qquad \hat C_t = \max(C_t, \text{its running mean}), \qquad \alpha_t = \min\!\Big(1, \frac{\chi}{\eta\,\hat C_t}\Big).$$
+# $$C_t = \frac{\lVert g_t - g_{t-1} \rVert}{\lVert \theta_t - \theta_{t-1} \rVert} \;\text{(secant curvature)}, \quad
+#   \hat C_t = \max(C_t, \text{its running mean}), \quad
+#   \alpha_t = \min\!\Big(1, \frac{\chi}{\eta\,\hat C_t}\Big).$$
 #
 # That is the published law of the **global throttle** (source below). In safestep the law is a policy, `Throttle`, and
 # what it looks at is a radius, `SecantCurvature`. As published, we switch it on when the drift comes:
@@ -277,14 +282,16 @@ alpha = history["scale"]
 print(f"first drifted step: α = {alpha[20]:.4f}, wanted {ideal:.4f}")
 print(f"40 steps after the gain went back: α = {alpha[-1]:.2f}, wanted 1")
 
-assert alpha[20] < 0.2 * ideal
+assert alpha[20] < 0.1 * ideal
+assert math.isclose(alpha[21], ideal, rel_tol=0.02)
 assert max(alpha[50:]) < 0.7
 
 # %% [markdown]
 # Now it errs on the other side. The gradient has changed because the *data* have changed, the quotient takes that for
-# curvature, and $\alpha$ falls ten times too low. The next difference is a good one, but when the gain goes back, the
-# running mean remembers the false jump of that step, too: forty steps later the run is still held back for nothing.
-# A difference of two gradients cannot tell a change of the data from a change of the parameters.
+# curvature, and $\alpha$ falls more than ten times too low. The next difference is a good one. When the gain goes back,
+# the same happens again, and this time it stays: the false value is so large that its share in the running mean holds
+# the run back for nothing, forty steps later still. A difference of two gradients cannot tell a change of the data from
+# a change of the parameters.
 #
 # ## 4. The curvature of this batch
 #
@@ -296,14 +303,14 @@ assert max(alpha[50:]) < 0.7
 #   \boxed{\;r = \frac{p^\top G p}{-2\; g\!\cdot\! p}\;}$$
 #
 # with the Gauss–Newton matrix $G$, which for our student *is* the Hessian. For a step downhill, $g\!\cdot\!p < 0$, the
-# parabola is lowest at $\alpha = 1/(2r)$ and back at $L$ at $\alpha = 1/r$. So **$r$ is the step ratio of this radius**:
-# at $r = 1$ the whole step gains nothing. For plain SGD, $p = -\eta g$, it is half a margin,
+# parabola is lowest at $\alpha = 1/(2r)$ and back at $L$ at $\alpha = 1/r$. So **$r$ is the step ratio of this
+# radius**: at $r = 1$ the whole step gains nothing. For plain SGD, $p = -\eta g$, it is half a margin,
 #
 # $$2r = \eta\, \frac{g^\top G g}{g^\top g} \le \eta\lambda_{\max} .$$
 #
 # Neither $G$ nor a second gradient is needed. With $a = J p$, the change of the model's outputs along the step,
-# $p^\top G p$ is the mean over samples of $\lVert a \rVert^2$, whatever the labels are, and $g\!\cdot\! p$ is the sum of
-# $a$ times the gradient at the outputs, which `backward` has computed anyway. By hand:
+# $p^\top G p$ is the mean over samples of $\lVert a \rVert^2$, whatever the labels are, and $g\!\cdot\! p$ is the sum
+# of $a$ times the gradient at the outputs, which `backward` has computed anyway. By hand:
 
 # %%
 student.load_state_dict(trained)
@@ -342,9 +349,9 @@ assert max(curvature) == curvature[0]
 # $$L(\alpha) - L = \frac{\chi}{2r}\,\Big(1 - \frac{\chi}{2}\Big)\; g\!\cdot\! p \;<\; 0
 #   \qquad\text{for every } 0 < \chi < 2 ,$$
 #
-# as $g\!\cdot\! p = -\eta \lVert g\rVert^2$ is negative along the gradient. $\chi = 1$ goes to the bottom of the parabola,
-# $\chi = 1.5$ half again as far, $\chi = 2$ to the other side at the same height. And where $2r < \chi$ already, the
-# step is left alone, and goes down for the same reason. It holds for *any* drift:
+# as $g\!\cdot\! p = -\eta \lVert g\rVert^2$ is negative along the gradient. $\chi = 1$ goes to the bottom of the
+# parabola, $\chi = 1.5$ half again as far, $\chi = 2$ to the other side at the same height. And where $2r < \chi$
+# already, the step is left alone, and goes down for the same reason. The size of the drift is not in it:
 
 # %%
 for step in range(20):  # the formula against the run, while float32 can tell
@@ -386,7 +393,7 @@ for height, text in ((ideal, "χ/(ηλₘₐₓ)"), (settled, "2/(η(λₘₐₓ
     right.axhline(height, color="black", lw=1, ls="--")
     right.annotate(text, (60, height), (0, 4), textcoords="offset points", ha="right")
 right.set_ylim(0.1, 0.3)
-right.annotate("α = 1 at step 0", (0.6, 0.29), color=ORANGE)
+right.annotate("from α = 1 at step 0", (2, 0.285), color=ORANGE)
 right.legend(frameon=False, loc="lower right")
 titled(right, "Both settle where both ends shrink alike", "step since the drift", "α")
 
@@ -394,27 +401,31 @@ steep = (1 - alpha[50] * margin) ** 2
 flat = [(1 - alpha[50] * ETA * eigenvalue) ** 2 for eigenvalue in drifted.spectrum[:3]]
 measured = (curvature[50] / curvature[40]) ** (1 / 10)
 print(f"α of steps 40 to 59: {min(alpha[40:60]):.4f} to {max(alpha[40:60]):.4f}; 2/(η(λ_max + λ_min)) = {settled:.4f}")
-print(f"applied margin αηλ_max = {alpha[50] * margin:.3f}; measured along the gradient, χ = {2 * history[50].applied_ratio:.3f}")
+print(f"applied margin: αηλ_max = {alpha[50] * margin:.3f}, along the gradient {2 * history[50].applied_ratio:.3f}")
 print(f"the loss shrinks by {measured:.4f} a step, (1 - αηλ_max)² = {steep:.4f},")
 print("and (1 - αηλ)² of the three small eigenvalues:", [round(factor, 4) for factor in flat])
 
 assert all(math.isclose(value, settled, rel_tol=0.01) for value in alpha[40:60])
 assert settled > 1.2 * ideal
+assert [next(step for step, loss in enumerate(run) if loss < 1e-4) for run in (secant, curvature)] == [20, 26]
 assert math.isclose(measured, steep, rel_tol=0.01)
 assert min(flat) < measured < max(flat)
 assert round(alpha[50] * margin, 2) == 1.86
 assert math.isclose(2 * history[50].applied_ratio, 1.5)
 
 # %% [markdown]
-# *What to look at.* Left: the orange run climbs by one step before it comes down, the blue one does not. Right: both
-# begin near $\chi/(\eta\lambda_{\max})$ and rise to the upper line.
+# *What to look at.* Left: the orange run climbs by one step before it comes down, the blue one does not. Once down,
+# orange is even the faster one (20 steps to a loss of $10^{-4}$ against 26), as its $\alpha$ swings before it rests;
+# being slow to see a change is not always a loss. Only, it has to live through its first step. Right: both rise from
+# $\chi/(\eta\lambda_{\max})$ to the upper line.
 #
 # The reason is a see-saw. $r$ feels the curvature *along the gradient*, a mean of the eigenvalues that weights each by
 # how much of $g$ lies in its direction.
 #
 # * If the steepest direction shrinks faster than the flattest one, the gradient turns towards the flat one, the
 #   measured curvature falls, and $\alpha$ **rises**.
-# * If it shrinks slower, the gradient turns towards the steep one, the measured curvature grows, and $\alpha$ **falls**.
+# * If it shrinks slower, the gradient turns towards the steep one, the measured curvature grows, and $\alpha$
+#   **falls**.
 #
 # It rests where both shrink alike, one jumping from side to side and the other creeping:
 #
@@ -423,17 +434,21 @@ assert math.isclose(2 * history[50].applied_ratio, 1.5)
 #
 # (within one percent here, as the three flat directions are nearly alike and the flattest is not alone yet). And
 # $\alpha\eta$ is then the best constant learning rate that gradient descent could have on the drifted data. The
-# margin $\alpha\eta\lambda_{\max}$ is above $\chi$ then (1.86 here), yet below 2. This is what happens for $\chi = 1.5$.
-# At $\chi = 1$ the see-saw does not come to rest, $\alpha$ goes to and fro between two values; and a $\chi$ above
-# $2\lambda_{\max}/(\lambda_{\max}+\lambda_{\min})$ stays at $\chi/(\eta\lambda_{\max})$, as the steep direction never
-# shrinks faster than the flat one:
+# margin $\alpha\eta\lambda_{\max}$ is above $\chi$ then (1.86 here), yet below 2. This is what happens for
+# $\chi = 1.5$. At $\chi = 1$ the see-saw does not come to rest, $\alpha$ goes to and fro between two values; a $\chi$
+# above $2\lambda_{\max}/(\lambda_{\max}+\lambda_{\min})$ stays at $\chi/(\eta\lambda_{\max})$, as the steep direction
+# never shrinks faster than the flat one:
 
 # %%
 seesaw, high = (after_drift(Throttle(chi=chi))[1]["scale"] for chi in (1.0, 1.9))
+best = min(
+    np.linspace(0.05, 0.15, 1001), key=lambda rate: spectral_radius(rate, drifted.lambda_min, drifted.lambda_max)
+)
+assert math.isclose(best, settled * ETA, rel_tol=1e-3)  # of all rates, the worst direction shrinks the fastest
 print("χ = 1.0:", [round(value, 3) for value in seesaw[20:26]])
 print("χ = 1.9:", [round(value, 4) for value in high[60:64]], f"χ/(ηλ_max) = {1.9 / margin:.4f}")
 assert all(2 * low < top for low, top in zip(seesaw[20:40:2], seesaw[21:40:2], strict=False))
-assert 1.9 > 2 * drifted.lambda_max / (drifted.lambda_max + drifted.lambda_min)
+assert 2 * drifted.lambda_max / (drifted.lambda_max + drifted.lambda_min) < 1.9
 assert all(math.isclose(value, 1.9 / margin, rel_tol=0.005) for value in high[60:])
 
 # %% [markdown]
@@ -462,40 +477,42 @@ left.legend(frameon=False, loc="lower left")
 titled(left, "Gain ×4 from step 20 to step 49", y="loss, log scale")
 titled(right, "How fast each α lets go, and grips", y="α")
 
-free = next(step for step, value in enumerate(scales["curvature, order 1"]) if value == 1.0)
-print(f"order 0: α = {scales['curvature'][19]}, then {scales['curvature'][20]:.3f}, and {scales['curvature'][50]} again")
-print(f"order 1: α = {scales['curvature, order 1'][0]:.2f} at first, 1 from step {free} on")
-print(f"         at the drift {', '.join(f'{value:.3f}' for value in scales['curvature, order 1'][20:24])}")
-print(f"         the first drifted step multiplies the loss by {gradual[0][21] / gradual[0][20]:.2f}")
-print(f"         back at 1 after {scales['curvature, order 1'][50:].index(1.0)} steps")
+at_once, slowly = scales["curvature"], scales["curvature, order 1"]
+jump = gradual[0][21] / gradual[0][20]
+print(f"order 0: α = {at_once[19]}, at the drift {at_once[20]:.3f}, and {at_once[50]} again")
+print(f"order 1: α = {slowly[0]:.2f} at first, 1 from step {slowly.index(1.0)} on,", end=" ")
+print(f"at the drift {', '.join(f'{value:.3f}' for value in slowly[20:24])}: the first of these")
+print(f"         multiplies the loss by {jump:.2f}; at 1 again after {slowly[50:].index(1.0)} steps")
 
-assert set(scales["curvature"][:20] + scales["curvature"][50:]) == {1.0}  # acts at once, lets go at once
+assert set(at_once[:20] + at_once[50:]) == {1.0}  # acts at once, lets go at once
 assert instant[0][21] < instant[0][20]
-assert math.isclose(scales["curvature, order 1"][0], 0.1 * 1.5)
-assert free == 7
-assert scales["curvature, order 1"][20] * margin > 2
-assert 2 < gradual[0][21] / gradual[0][20] < 2.3
-assert scales["curvature, order 1"][50:].index(1.0) == 6
+assert math.isclose(slowly[0], 0.1 * 1.5)
+assert slowly.index(1.0) == 7
+assert slowly[20] * margin > 2
+assert 2 < jump < 2.3
+assert slowly[50:].index(1.0) == 6
 
 # %% [markdown]
 # *What to look at.* Blue grips at the first drifted step and lets go at the first quiet one. Green takes seven steps to
 # open at the start, though nothing is wrong, lets one step of a margin above 2 pass when the drift comes (the loss
-# doubles), and opens slowly again. Orange is the secant law of section 3, which has hardly opened by the end.
+# doubles), and opens slowly again. Orange is the secant law of section 3, which
+# has not let go by the end.
 #
 # There is a harder limit. For a constant margin the law brings $\alpha$ nearer to $\chi/m$ by the factor $1 - km$ a
 # step, so **the law itself is stable only while $km < 2$**. With $\gamma = 8$, $km = 3.5$:
 
 # %%
-steep = teacher.drifted(gain=8.0)
-print(f"k m = {0.1 * ETA * steep.lambda_max:.2f}")
-losses, history = train(student.reset(), [(teacher, 20), (steep, 60)], Throttle(order=1))
-print("order 1: α", [round(value, 2) for value in history["scale"][20:26]], "loss", ", ".join(f"{loss:.3g}" for loss in losses[20:26]))
-unharmed, _ = train(student.reset(), [(teacher, 20), (steep, 60)], Throttle())
-print("order 0: loss", ", ".join(f"{loss:.3g}" for loss in unharmed[20:26]))
+steeper = teacher.drifted(gain=8.0)
+print(f"k m = {0.1 * ETA * steeper.lambda_max:.2f}")
+lost, history = train(student.reset(), [(teacher, 20), (steeper, 60)], Throttle(order=1))
+saved, _ = train(student.reset(), [(teacher, 20), (steeper, 60)], Throttle())
+print("order 1: α   ", ", ".join(f"{value:.2f}" for value in history["scale"][20:26]))
+print("         loss", ", ".join(f"{loss:.3g}" for loss in lost[20:26]))
+print("order 0: loss", ", ".join(f"{loss:.3g}" for loss in saved[20:26]))
 
-assert 0.1 * ETA * steep.lambda_max > 2
-assert losses[-1] > 1e9 * losses[20]  # it diverges
-assert all(later < earlier for earlier, later in itertools.pairwise(unharmed[20:]))
+assert 0.1 * ETA * steeper.lambda_max > 2
+assert lost[-1] > 1e9 * lost[20]  # it diverges
+assert all(later < earlier for earlier, later in itertools.pairwise(saved[20:]))
 
 # %% [markdown]
 # It swings between 0 and $k\chi = 0.15$, and 0.15 is too much: the throttled run blows up, too. A gradual law is for
@@ -550,7 +567,7 @@ results = {
 print(f"{'after the drift':38} {'loss':>6} {'test accuracy':>14}")
 for (name, label), (_, history, final, right) in results.items():
     statuses = [str(report.status) for report in history][WARM_UP:]
-    counts = {word: statuses.count(word) for word in ("inside", "throttled", "held") if word in statuses}
+    counts = {word: statuses.count(word) for word in ("watched", "inside", "throttled", "held") if word in statuses}
     print(f"{name:24} {label:13} {final:6.3f} {right:14.3f}   {counts}")
 
 # %%
@@ -559,14 +576,14 @@ for (above, below), name in zip(axes.T, OPTIMIZERS, strict=True):
     for label, colour in (("no throttle", ORANGE), ("throttle", BLUE)):
         above.semilogy(results[name, label][0], color=colour, lw=1, label=label)
     above.axhline(math.log(10), color="black", lw=1, ls="--")
-    above.annotate("guessing, ln 10", (STEPS, math.log(10)), (0, 3), textcoords="offset points", ha="right")
+    above.annotate("guessing, ln 10", (STEPS, math.log(10)), (0, 5), textcoords="offset points", ha="right")
     titled(above, name, "", "loss of the batch, log scale")
     alpha = np.array(results[name, "throttle"][1]["scale"])
-    below.plot(alpha, ".", ms=3, color=BLUE, label="α")
+    below.plot(alpha, ".", ms=3, color=BLUE)
     held = np.flatnonzero(alpha == 0)
-    below.plot(held, alpha[held], "v", color="tab:red", label=f"held: {len(held)}", clip_on=False)
-    below.legend(frameon=True, framealpha=0.9, edgecolor="none", loc="upper right")
-    titled(below, "The scale of every step", y="α")
+    below.plot(held, alpha[held], "v", ms=5, color="tab:red")
+    below.set_ylim(-0.05, 1.05)
+    titled(below, f"The scale of every step, {len(held)} held", y="α")
     marked(above, WARM_UP)
     marked(below, WARM_UP)
 axes[0, 0].legend(frameon=False, loc="lower left")
@@ -581,10 +598,10 @@ assert held["SGD, η = 0.5"] == 0 < held["momentum 0.9, η = 0.1"]  # along the 
 assert max(results["SGD, η = 0.5", "throttle"][0][WARM_UP:]) > results["SGD, η = 0.5", "throttle"][0][WARM_UP]
 
 # %% [markdown]
-# *What to look at.* Above: at the dotted line the pixels grow. Without a throttle both networks are thrown to where they
-# know nothing, guess, and stay there: a classifier does not go to infinity, it dies. With it they stumble and learn on.
-# Below: $\alpha$ of every step, and in red the steps that were held. Plain SGD has none; along the gradient of a batch
-# nothing is uphill on it.
+# *What to look at.* Above: at the dotted line the pixels grow. Without a throttle both networks are thrown to where
+# they know nothing, guess, and stay there: a classifier does not go to infinity, it dies. With it they stumble and
+# learn on. Below: $\alpha$ of every step, and in red the steps that were held. Plain SGD has none; along the gradient
+# of a batch nothing is uphill on it.
 #
 # Do not ask too much: the loss *of the batch of a step* is kept from rising, to second order. The next batch is another
 # one, and so the blue losses do rise at times (the last `assert` above says so).
@@ -641,8 +658,8 @@ assert record["loss"] == curvature[:60]  # section 4 was this run
 record.plot(title="The drifted run under the curvature of the batch")
 
 # %% [markdown]
-# *What to look at.* Bottom left: the raw margin stays at 8.66, as the learning rate is wrong all the time; bottom right:
-# the $\alpha$ that makes up for it.
+# *What to look at.* Bottom left: the raw margin stays at 8.66, as the learning rate is wrong all the time. Bottom
+# right: the $\alpha$ that makes up for it, and in green what the secant law would have chosen here.
 #
 # **When the claim fails.** "Every step goes down" was derived for a quadratic loss, its whole data, and a step along
 # the gradient. So it is
