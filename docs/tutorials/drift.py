@@ -45,6 +45,7 @@ if any(importlib.util.find_spec(module) is None for module in ("safestep", "matp
 # %%
 import itertools
 import math
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -53,13 +54,17 @@ import torch
 from torch import nn
 
 import safestep
-from safestep import CurvatureRadius, SecantCurvature, Throttle, Watch
+from safestep import CurvatureRadius, History, Policy, Radius, SecantCurvature, StepReport, Throttle, Watch
 from safestep.formulas.curvature import spectral_radius
+from safestep.forward import Seen
+from safestep.guard import Probe
 from safestep.lab.affine_teacher import AffineTeacher
 from safestep.lab.digits import load_split
 from safestep.lab.drift import DriftRun
 from safestep.lab.models import mlp
 from safestep.lab.seeding import seed_everything
+from safestep.lab.student import Student
+from safestep.step import Step
 from safestep.tools.probes import Sharpness
 
 plt.switch_backend(plt.get_backend())  # loaded now, so that pictures made outside pyplot are shown, too
@@ -102,12 +107,18 @@ teacher.plot()
 
 
 # %%
-def half_mse(outputs, answers):
+Phases = Sequence[tuple[AffineTeacher, int]]
+Run = tuple[list[float], History]
+
+
+def half_mse(outputs: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
     """Half the squared error: mean over samples, summed over outputs."""
     return (outputs - answers).square().sum() / (2 * len(outputs))
 
 
-def train(student, phases, policy, radius=None, probes=()):
+def train(
+    student: Student, phases: Phases, policy: Policy, radius: Radius | None = None, probes: Sequence[Probe] = ()
+) -> Run:
     """Train on all samples at rate ETA; return the loss before every step, and the guard's history.
 
     `phases` are pairs of a teacher and a number of steps. A run that blows up ends there.
@@ -196,13 +207,13 @@ assert blown[-1] == math.inf
 BLUE, ORANGE, GREEN, GREY = "tab:blue", "tab:orange", "tab:green", "0.55"
 
 
-def titled(ax, title, x="step", y=None):
+def titled(ax: plt.Axes, title: str, x: str = "step", y: str | None = None) -> None:
     """Write a title and name the axes."""
     ax.set_title(title, loc="left", fontweight="bold")
     ax.set(xlabel=x, ylabel=y)
 
 
-def marked(ax, at=0):
+def marked(ax: plt.Axes, at: int = 0) -> None:
     """Mark the first drifted step."""
     ax.axvline(at, color=GREY, lw=1, ls=":")
 
@@ -242,7 +253,7 @@ titled(right, "A stable run, until the gain drifts", "step since the drift", "lo
 
 
 # %%
-def after_drift(policy, radius=None, steps=100, probes=()):
+def after_drift(policy: Policy, radius: Radius | None = None, steps: int = 100, probes: Sequence[Probe] = ()) -> Run:
     """Start from the trained student and train it on the drifted data."""
     student.load_state_dict(trained)
     return train(student, [(drifted, steps)], policy, radius, probes)
@@ -532,10 +543,11 @@ assert all(later < earlier for earlier, later in itertools.pairwise(saved[20:]))
 # %%
 split = load_split(SEED)
 WARM_UP, STEPS = 100, 500
+Learned = tuple[list[float], History, float, float]
 
 
-def learn(optimizer_of, policy):
-    """Train on batches of 32, the pixels times 4 after the warm-up; return losses, history, and the final loss."""
+def learn(optimizer_of: Callable[..., torch.optim.Optimizer], policy: Policy) -> Learned:
+    """Train on batches of 32, pixels times 4 after the warm-up; return losses, history, final loss and accuracy."""
     seed_everything(SEED)
     model = mlp(width=32)
     optimizer = optimizer_of(model.parameters())
@@ -615,7 +627,7 @@ assert max(results["SGD, η = 0.5", "throttle"][0][WARM_UP:]) > results["SGD, η
 
 
 # %%
-def weight_error(step, seen, report):
+def weight_error(step: Step, seen: Seen, report: StepReport) -> dict[str, float]:
     """Return how far the student was from the solution before the step."""
     before = next(iter(step.start.values()))
     return {"weight_error": float((before.double() - drifted.reference).norm())}
@@ -666,7 +678,7 @@ record.plot(title="The drifted run under the curvature of the batch")
 #
 # * *to second order*: a network is no quadratic, and $G$ leaves out how its outputs curve in the parameters. A step of
 #   $\chi = 1.5$ lands half again as far as the model's lowest point, and there the model is only a model. A smaller
-#   $\chi$ is the remedy.
+#   $\chi$ leaves more room.
 # * *of this batch*: what the next batch thinks of the step nobody has asked. Small batches, noisy $\alpha$.
 # * *of one step*: with momentum or Adam each step is kept from going up on its batch, a run of such steps is not. What
 #   they gain is measured, not derived.
@@ -677,7 +689,7 @@ record.plot(title="The drifted run under the curvature of the batch")
 
 
 # %%
-def four_times(radius):
+def four_times(radius: Radius) -> tuple[list[float], float]:
     """Train on four times the loss; return the losses and the r of the first step."""
     student.load_state_dict(trained)
     optimizer = torch.optim.SGD(student.parameters(), lr=ETA)
@@ -709,7 +721,7 @@ assert all(later < earlier for earlier, later in itertools.pairwise(right))
 # * `attach(model, optimizer, policy=Throttle())` scales each step by $\alpha = \min(1, \chi/(2r))$, with
 #   $r = p^\top Gp/(-2\,g\!\cdot\!p)$ from the batch at hand: the first bad step is measured like any other.
 # * Along the gradient of a quadratic every $\chi < 2$ goes down at every step.
-# * Where nothing drifts, $2r \le \chi$, and the guard writes nothing.
+# * Where $2r \le \chi$, as in a quiet run, the guard writes nothing.
 # * Steps that point uphill on their batch are held.
 #
 # **Sources.** M. Blanco Valentin, ENABOL / kappa, *Experiment 000: One-Layer Global Throttle Sanity Check*, repository
