@@ -24,8 +24,8 @@ if any(importlib.util.find_spec(module) is None for module in ("safestep", "matp
 # %% [markdown]
 # # When the optimizer turns the step
 #
-# **Tutorial 3 of 3: Adam.** ([SGD](sgd.ipynb) is the first and explains where the formulas come from,
-# [momentum](momentum.ipynb) is the second.)
+# **Tutorial 3 of 4: Adam.** ([SGD](sgd.ipynb) is the first and explains where the formulas come from,
+# [momentum](momentum.ipynb) is the second, [drift](drift.ipynb) the fourth.)
 #
 # Adam divides each coordinate of the gradient by its own recent size. So its step points elsewhere than the gradient,
 # its length has little to do with the gradient's, and "0.001" means something else than it does for SGD. The step
@@ -439,6 +439,8 @@ assert max(guard.history["applied_ratio"]) <= 1.001
 # * `Watch(Cap(1.0))` first: it tells what a cap would have done, and changes nothing.
 # * A capped Adam does not care whether the rate is 0.5 or 2.0, nor for a spike of ten steps.
 # * Targets may follow a schedule; with `Pin` that replaces the learning rate and its schedule.
+#
+# Next: [drift](drift.ipynb), where the data change and the curvature of the loss says how far is too far.
 #
 # **Sources.** P. Sao, *Ghosts of Softmax: Complex Singularities That Limit Safe Step Sizes in Cross-Entropy*, arXiv
 # 2603.13552 (2026), and the tutorials of github.com/piyush314/ghosts-of-softmax, whose protocol the runs follow; the
