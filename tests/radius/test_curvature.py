@@ -284,6 +284,29 @@ def test_options_are_checked(options):
         CurvatureRadius(**options)
 
 
+def test_one_output_is_no_cross_entropy():
+    """Contract 4: an error, not r = 0, which would leave a regression unguarded."""
+    model, x = nn.Linear(5, 1).double(), inputs()
+    optimizer = torch.optim.SGD(model.parameters(), lr=50.0)
+    attach(model, optimizer, policy=Throttle())
+    F.mse_loss(model(x), torch.ones(6, 1, dtype=torch.float64)).backward()
+    with pytest.raises(MeasurementError, match=r"one output .*'mse'"):
+        optimizer.step()
+
+
+def test_another_loss_than_cross_entropy_is_noticed():
+    model, x, y = network(), inputs(), labels("reals")
+    with pytest.warns(SafestepWarning, match=r"not a softmax cross-entropy .*'mse'"):
+        stepped(model, CurvatureRadius(), lambda _: F.mse_loss(model(x), y).backward())
+
+
+def test_classes_in_another_dimension_are_noticed():
+    torch.manual_seed(0)
+    model, x, y = nn.Conv2d(3, 5, 1), torch.randn(2, 3, 4, 4), torch.randint(0, 5, (2, 4, 4))
+    with pytest.warns(SafestepWarning, match="movedim"):
+        stepped(model, CurvatureRadius(), lambda _: F.cross_entropy(model(x), y).backward())
+
+
 # -- steps uphill -----------------------------------------------------------------------------------------------------
 
 

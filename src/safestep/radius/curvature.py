@@ -15,7 +15,7 @@ from safestep.errors import MeasurementError, SafestepWarning
 from safestep.formulas.curvature import curvature_ratio
 from safestep.forward import Forward, Seen
 from safestep.radius.base import State, Wants
-from safestep.radius.losses import LOSSES, Loss, LossName, Reduction
+from safestep.radius.losses import LOSSES, Loss, LossName, Reduction, unbalanced
 from safestep.radius.tangents import Tangents, check_inputs, check_recorded
 from safestep.reading import Reading
 from safestep.route import Route, as_state, from_state
@@ -72,7 +72,7 @@ class CurvatureRadius:
         that acts holds the parameters (``"held"``) while the optimizer's state moves on. Where ``a = 0``, r = 0.
 
         The model is of the loss that is named here: penalties added to it and class weights are not in it. A gradient
-        too large for a cross-entropy is noticed at the first step; for squared errors nothing can be checked. ``G``
+        that no cross-entropy leaves is noticed at the first step; for squared errors nothing can be checked. ``G``
         leaves out how the logits themselves curve: it is exact for a model linear in its parameters, and elsewhere
         says what the linearised model would do. For any other loss, or the Hessian itself, use `HessianRadius`.
 
@@ -113,7 +113,9 @@ class CurvatureRadius:
             model.add(forward, value, tangent, gradient, check=state is None)
         bend = model.bend * (self.scale if self.reduction == "sum" else self.scale / model.count)
         slope = model.slope / seen.loss_scale
-        if state is None and model.likely > 0.0:
+        if state is None and LOSSES[self.loss].ignores and (off := unbalanced(seen)):
+            _say_unbalanced(off)
+        elif state is None and model.likely > 0.0:
             weight = self.scale if self.reduction == "sum" else self.scale / model.count
             self._check_loss(model.effort / (model.likely * weight * seen.loss_scale))
         ratio = curvature_ratio(bend, slope) * tangents.unit
@@ -167,12 +169,17 @@ class Model:
         """Add a forward: its logits, ``J p / unit`` and dL/dz, each of shape ``(*samples, outputs)``.
 
         Raises:
-            MeasurementError: if its rows cannot be told from its outputs.
+            MeasurementError: if its rows cannot be told from its outputs, or are single classes.
         """
         if value.ndim == 1 and not (self._loss.entries or self._loss.ignores):
             raise MeasurementError(
                 f"an output of shape {tuple(value.shape)}: half_mse is a mean over samples, and one dimension does not "
                 "tell samples from outputs; give the model's output the shape (samples, 1)"
+            )
+        if value.shape[-1] == 1 and self._loss.ignores:
+            raise MeasurementError(
+                "one output under CurvatureRadius('cross_entropy'): the probability of a single class is 1 whatever "
+                "the step does. Say which loss it is: CurvatureRadius('mse'), ('half_mse') or ('bce')"
             )
         active = active_rows(forward, value, "softmax").flatten() if self._loss.ignores else _all_rows(value)
         self._rows += self._loss.count(active, value.shape[-1])
@@ -191,6 +198,18 @@ class Model:
             likely = torch.where(active, self._loss.likely(value, gradient), 0.0)
             return torch.stack([*sums, gradient.abs().sum(dtype=torch.float64) / 2, likely.sum(dtype=torch.float64)])
         return torch.stack([*sums, slope.new_zeros(()), slope.new_zeros(())])
+
+
+def _say_unbalanced(off: float) -> None:
+    warnings.warn(
+        f"the gradient at the logits does not sum to zero over the last dimension (off by {off:.0%} of its size), so "
+        "the loss is not a softmax cross-entropy over it, and r is not that of the loss. Squared errors: "
+        "CurvatureRadius('mse') or ('half_mse'); independent logits: ('bce'); any other loss: HessianRadius(closure). "
+        "Classes in another dimension: attach(..., logits=lambda out: out.movedim(1, -1)). A model that returns "
+        "log-probabilities: r is right as it is",
+        SafestepWarning,
+        stacklevel=3,
+    )
 
 
 def _gradient(forward: Forward) -> Tensor:
