@@ -307,6 +307,25 @@ def test_classes_in_another_dimension_are_noticed():
         stepped(model, CurvatureRadius(), lambda _: F.cross_entropy(model(x), y).backward())
 
 
+def test_classes_that_the_model_moves_last_are_measured():
+    torch.manual_seed(0)
+    model, x, y = nn.Conv2d(3, 5, 1).double(), torch.randn(2, 3, 4, 4).double(), torch.randint(0, 5, (2, 4, 4))
+    last = nn.Sequential(model, Reader(lambda z: z.movedim(1, -1)))
+    loss = lambda z: F.cross_entropy(z.movedim(-1, 1), y)  # noqa: E731
+    radii = CurvatureRadius(), HessianRadius(lambda: loss(last(x)))
+    measured = []
+
+    def both(step, seen, report):
+        measured.extend(radius.measure(step, seen, None)[0].ratio for radius in radii)
+        return {}
+
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    attach(last, optimizer, radius=CurvatureRadius(), policy=Watch(), probes=[both])
+    loss(last(x)).backward()
+    optimizer.step()
+    assert measured[0] == pytest.approx(measured[1], rel=1e-10)
+
+
 # -- steps uphill -----------------------------------------------------------------------------------------------------
 
 
@@ -349,6 +368,18 @@ def test_a_step_uphill_stands_where_nothing_is_too_long(policy):
 @QUIET
 def test_what_a_throttle_would_do_about_a_step_uphill_is_recorded():
     assert uphill(Watch(Throttle()))[0].last.would_scale == 0.0
+
+
+def test_a_step_uphill_is_held_where_the_softmax_is_too_sure_to_bend():
+    """A sample that is wrong by 800 nats: its P is a one, and Var_P(a) a plain 0."""
+    model, x = nn.Linear(1, 2, bias=False).double(), torch.ones(1, 1, dtype=torch.float64)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[400.0], [-400.0]]))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, maximize=True)
+    guard = attach(model, optimizer, policy=Throttle())
+    F.cross_entropy(model(x), torch.tensor([1])).backward()
+    optimizer.step()
+    assert guard.last.status is Status.HELD
 
 
 def test_a_run_that_is_held_for_ever_is_said():

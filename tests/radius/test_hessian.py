@@ -111,6 +111,18 @@ def test_a_linear_loss_is_unbounded():
     assert guard.last.status is Status.UNBOUNDED
 
 
+def test_a_step_uphill_is_held_however_the_loss_bends():
+    model = nn.Linear(1, 1, bias=False).double()
+    nn.init.ones_(model.weight)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, maximize=True)
+    loss = lambda: (0.8 * model(torch.ones(1, 1, dtype=torch.float64))).cos().sum()  # noqa: E731  # bends downwards
+    guard = attach(model, optimizer, radius=HessianRadius(loss), policy=Throttle())
+    loss().backward()
+    optimizer.step()
+    assert guard.last.status is Status.HELD
+    assert model.weight.item() == 1.0
+
+
 @pytest.mark.parametrize(
     ("closure", "text"),
     [

@@ -119,7 +119,7 @@ class CurvatureRadius:
             weight = self.scale if self.reduction == "sum" else self.scale / model.count
             self._check_loss(model.effort / (model.likely * weight * seen.loss_scale))
         ratio = curvature_ratio(bend, slope) * tangents.unit
-        uphill = math.isfinite(bend) and bend > 0.0 and slope >= 0.0
+        uphill = ratio == math.inf and math.isfinite(bend) and slope >= 0.0
         message = "uphill on this batch: g.p >= 0" if uphill else ""
         reading = Reading(step.index, ratio, f"{tangents.way}/train", tangents.exact, message, uphill=uphill)
         return reading, {"route": as_state(tangents.route)}
@@ -205,8 +205,8 @@ def _say_unbalanced(off: float) -> None:
         f"the gradient at the logits does not sum to zero over the last dimension (off by {off:.0%} of its size), so "
         "the loss is not a softmax cross-entropy over it, and r is not that of the loss. Squared errors: "
         "CurvatureRadius('mse') or ('half_mse'); independent logits: ('bce'); any other loss: HessianRadius(closure). "
-        "Classes in another dimension: attach(..., logits=lambda out: out.movedim(1, -1)). A model that returns "
-        "log-probabilities: r is right as it is",
+        "Classes in another dimension: let the model return out.movedim(1, -1). A model that returns log-probabilities: "
+        "r is right as it is",
         SafestepWarning,
         stacklevel=3,
     )

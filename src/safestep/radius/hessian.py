@@ -30,7 +30,8 @@ class HessianRadius:
 
     Equation:
         ``r = p.Hp / (-2 g.p)`` with gradient ``g`` and Hessian ``H`` of the closure's loss at the start of the step,
-        by two reverse passes. ``r = 0`` where ``p.Hp <= 0``: the model does not bend upwards and limits nothing.
+        by two reverse passes. ``r = 0`` where ``p.Hp <= 0``: the model does not bend upwards and limits nothing. A
+        step that goes uphill, ``g.p > 0``, is held however the loss bends.
 
     Attributes:
         closure: returns the scalar loss of the step's batch, such as ``lambda: loss_fn(model(x), y)`` with the
@@ -77,10 +78,11 @@ class HessianRadius:
                 seen.forwards[0].generators.restore()
             _put(step)
             slope, bend = self._derivatives(displacement)
-        uphill = math.isfinite(bend) and bend > 0.0 and slope >= 0.0
+        ratio = curvature_ratio(bend, slope)
+        uphill = ratio == math.inf and math.isfinite(bend) and slope >= 0.0
         message = "uphill on this batch: g.p >= 0" if uphill else "the loss does not bend upwards"
         message = message if uphill or bend <= 0.0 else ""
-        return Reading(step.index, curvature_ratio(bend, slope), "hessian", True, message, uphill=uphill), state
+        return Reading(step.index, ratio, "hessian", True, message, uphill=uphill), state
 
     def _derivatives(self, displacement: dict[Tensor, Tensor]) -> tuple[float, float]:
         moving = [parameter for parameter in displacement if parameter.requires_grad]
