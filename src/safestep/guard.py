@@ -209,8 +209,8 @@ class Guard:
         if self._hooks.waiting and not self._hooks.running:
             self._hooks.finish()
 
-    def _gradients(self) -> bool:
-        return any(p.grad is not None for optimizer in self._alive() for p in parameters_of(optimizer))
+    def _gradients(self) -> list[Tensor]:
+        return [p.grad for optimizer in self._alive() for p in parameters_of(optimizer) if p.grad is not None]
 
     def _moving(self) -> list[Tensor]:
         return [p for optimizer in self._alive() for p in parameters_of(optimizer) if p.requires_grad]
@@ -232,8 +232,7 @@ class Guard:
             self._place = self._began
         self._step.remember(parameters_of(optimizer))
         if self._skip_nonfinite and closure is None and not is_scaler_step(optimizer):
-            gradients = [p.grad for one in self._alive() for p in parameters_of(one) if p.grad is not None]
-            if not all_finite(gradients):
+            if not all_finite(self._gradients()):
                 self._withheld[id(optimizer)] = WithheldGradients(parameters_of(optimizer))
 
     def _between(self, optimizer: Optimizer) -> None:

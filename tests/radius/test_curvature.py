@@ -241,6 +241,54 @@ def test_neither_a_gradient_scaler_nor_clipping_changes_what_the_loss_is(clip):
     assert guard.last.ratio == pytest.approx(expected, rel=1e-9)
 
 
+def attacked(model, optimizer, x, loss):
+    for _ in range(3):
+        given = x.clone().requires_grad_()
+        torch.autograd.grad(loss(model(given)), given)
+    loss(model(x)).backward()
+
+
+def penalised(model, optimizer, x, loss):
+    given = x.clone().requires_grad_()
+    value = loss(model(given))
+    slope = torch.autograd.grad(value, given, create_graph=True)[0]
+    (value + 1e-15 * slope.square().sum()).backward()
+
+
+def zeroed(model, optimizer, x, loss):
+    (100 * loss(model(x))).backward()
+    optimizer.zero_grad(set_to_none=False)
+    loss(model(x)).backward()
+
+
+def repeated(model, optimizer, x, loss):
+    value = loss(model(x))
+    value.backward(retain_graph=True)
+    optimizer.zero_grad()
+    value.backward()
+
+
+@pytest.mark.parametrize("act", [attacked, penalised, zeroed, repeated])
+def test_gradients_that_are_not_of_the_step_do_not_count(act):
+    """Counted in, each of them would make g.p too large and so r too small."""
+    model, x, y = network(), inputs(), labels("reals")
+    loss = lambda z: F.mse_loss(z, y)  # noqa: E731
+    report, start, p = stepped(model, CurvatureRadius("mse"), lambda optimizer: act(model, optimizer, x, loss))
+    assert report.ratio == pytest.approx(dense_ratio(model, start, p, x, loss), rel=1e-9)
+
+
+def test_gradients_that_the_caller_stores_himself_count():
+    model, x, y = network(), inputs(), labels("reals")
+
+    def act(_):
+        gradients = torch.autograd.grad(F.mse_loss(model(x), y), list(model.parameters()))
+        for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+
+    report, start, p = stepped(model, CurvatureRadius("mse"), act)
+    assert report.ratio == pytest.approx(dense_ratio(model, start, p, x, lambda z: F.mse_loss(z, y)), rel=1e-10)
+
+
 def test_classes_masked_by_minus_infinity_have_no_part():
     x, y = inputs(), torch.tensor([0, 1, 2, 0, 1, 2])
     ratios = []
@@ -422,7 +470,7 @@ def test_the_gradient_at_the_logits_lives_no_longer_than_the_step():
     attach(model, optimizer, policy=Throttle())
     seen = []
     z = model(x)
-    z.register_hook(lambda gradient: seen.append(weakref.ref(gradient)))
+    z.register_hook(lambda gradient: seen.append(weakref.ref(gradient.untyped_storage())))
     F.cross_entropy(z, y).backward()
     del z
     optimizer.step()

@@ -107,10 +107,14 @@ class CurvatureRadius:
         """Return r of a step over the recorded forwards, and what was learned of the model. See `Radius.measure`."""
         check_recorded(seen)
         check_inputs(seen)
-        gradients, model = [_gradient(forward) for forward in seen.forwards], Model(LOSSES[self.loss])
+        # Beside forwards that trained, those whose gradients were handed to the caller are attacks or probes.
+        stored = any(forward.stored for forward in seen.forwards)
+        counted = [forward for forward in seen.forwards if forward.stored or not stored]
+        gradients, model = {id(forward): _gradient(forward) for forward in counted}, Model(LOSSES[self.loss])
         tangents = Tangents(step, seen, "train", Route() if state is None else from_state(state["route"]))
-        for gradient, (forward, value, tangent) in zip(gradients, tangents, strict=True):
-            model.add(forward, value, tangent, gradient, check=state is None)
+        for forward, value, tangent in tangents:
+            if (gradient := gradients.get(id(forward))) is not None:
+                model.add(forward, value, tangent, gradient, check=state is None)
         bend = model.bend * (self.scale if self.reduction == "sum" else self.scale / model.count)
         slope = model.slope / seen.loss_scale
         if state is None and LOSSES[self.loss].ignores and (off := unbalanced(seen)):
