@@ -231,9 +231,9 @@ class Guard:
         if not self._step.start:
             self._place = self._began
         self._step.remember(parameters_of(optimizer))
-        if self._skip_nonfinite and closure is None and not is_scaler_step(optimizer):
-            if not all_finite(self._gradients()):
-                self._withheld[id(optimizer)] = WithheldGradients(parameters_of(optimizer))
+        looks = self._skip_nonfinite and closure is None and not is_scaler_step(optimizer)
+        if looks and not all_finite(self._gradients()):
+            self._withheld[id(optimizer)] = WithheldGradients(parameters_of(optimizer))
 
     def _between(self, optimizer: Optimizer) -> None:
         self._counted = self._recorder.count

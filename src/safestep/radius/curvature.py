@@ -209,8 +209,8 @@ def _say_unbalanced(off: float) -> None:
         f"the gradient at the logits does not sum to zero over the last dimension (off by {off:.0%} of its size), so "
         "the loss is not a softmax cross-entropy over it, and r is not that of the loss. Squared errors: "
         "CurvatureRadius('mse') or ('half_mse'); independent logits: ('bce'); any other loss: HessianRadius(closure). "
-        "Classes in another dimension: let the model return out.movedim(1, -1). A model that returns log-probabilities: "
-        "r is right as it is",
+        "Classes in another dimension: let the model return out.movedim(1, -1). A model that returns "
+        "log-probabilities: r is right as it is",
         SafestepWarning,
         stacklevel=3,
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -73,7 +74,7 @@ class HessianRadius:
     def measure(self, step: Step, seen: Seen, state: State) -> tuple[Reading, State]:
         """Return r of a step. See `Radius.measure`."""
         displacement = step.displacement  # before the parameters go back to where the step started
-        with untouched(seen.model, step.start), no_trace(seen.model), unheard(), torch.enable_grad():
+        with _put_back(step), untouched(seen.model, step.start), no_trace(seen.model), unheard(), torch.enable_grad():
             if len(seen.forwards) == 1:
                 seen.forwards[0].generators.restore()
             _put(step)
@@ -100,6 +101,8 @@ class HessianRadius:
             if slope.grad_fn is None:  # linear in the parameters, or not of them at all
                 return slope.item(), 0.0
             bend = _along(torch.autograd.grad(slope, moving, allow_unused=True), moving, displacement)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             raise MeasurementError(
                 f"the loss cannot be differentiated twice ({first_line(error)}): CurvatureRadius needs one derivative"
@@ -113,6 +116,20 @@ def _put(step: Step) -> None:
         parameter.copy_(origin)
 
 
+@contextlib.contextmanager
+def _put_back(step: Step) -> Iterator[None]:
+    """Put back those that moved although they are frozen by now (a gradient was left), which `untouched` passes over."""
+    moved = [(parameter, parameter.detach().clone()) for parameter in step.start if not parameter.requires_grad]
+    try:
+        yield
+    finally:
+        for parameter, value in moved:
+            parameter.detach().copy_(value)
+
+
 def _along(gradients: tuple[Tensor | None, ...], moving: list[Tensor], displacement: dict[Tensor, Tensor]) -> Tensor:
-    products = [(g * displacement[q]).sum() for g, q in zip(gradients, moving, strict=True) if g is not None]
-    return torch.stack([product.double() for product in products]).sum() if products else torch.zeros(())
+    pairs = ((g, displacement[q]) for g, q in zip(gradients, moving, strict=True) if g is not None)
+    # torch's gradient of a complex number is one in its real and imaginary part
+    real = (tuple(map(torch.view_as_real, pair)) if pair[0].is_complex() else pair for pair in pairs)
+    products = [(g * p).sum().double() for g, p in real]
+    return torch.stack(products).sum() if products else torch.zeros(())
