@@ -227,9 +227,10 @@ class Guard:
             if self.policy.writes:
                 raise AttachError(_IN_BACKWARD)
             self._say("in backward", _IN_BACKWARD)
-        self._began, self._loss_scale = self._version(), loss_scale()
+        self._began, scale = self._version(), loss_scale()
         if not self._step.start:
-            self._place = self._began
+            self._place, self._loss_scale = self._began, 1.0
+        self._loss_scale = scale if scale != 1.0 else self._loss_scale  # of several, one may step without the scaler
         self._step.remember(parameters_of(optimizer))
         looks = self._skip_nonfinite and closure is None and not is_scaler_step(optimizer)
         if looks and not all_finite(self._gradients()):

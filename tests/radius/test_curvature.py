@@ -289,6 +289,19 @@ def test_gradients_that_the_caller_stores_himself_count():
     assert report.ratio == pytest.approx(dense_ratio(model, start, p, x, lambda z: F.mse_loss(z, y)), rel=1e-10)
 
 
+def test_of_two_optimizers_one_may_step_without_the_scaler():
+    model, x, y = network(), inputs(), labels("reals")
+    one, other = (torch.optim.SGD(layer.parameters(), lr=0.3) for layer in (model[0], model[2]))
+    scaler, start = torch.amp.GradScaler("cpu", init_scale=2.0**12), parameters(model)
+    guard = attach(model, [one, other], radius=CurvatureRadius("mse"), policy=Watch())
+    scaler.scale(F.mse_loss(model(x), y)).backward()
+    scaler.step(one)
+    scaler.unscale_(other)
+    other.step()
+    p = {name: q - start[name] for name, q in parameters(model).items()}
+    assert guard.last.ratio == pytest.approx(dense_ratio(model, start, p, x, lambda z: F.mse_loss(z, y)), rel=1e-9)
+
+
 def test_classes_masked_by_minus_infinity_have_no_part():
     x, y = inputs(), torch.tensor([0, 1, 2, 0, 1, 2])
     ratios = []

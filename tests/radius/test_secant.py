@@ -133,7 +133,7 @@ def test_a_gradient_that_is_not_finite_is_not_compared_with():
             model.weight.grad[0, 0] = math.nan
         optimizer.step()
     statuses = guard.history["status"]
-    assert statuses[2] is Status.UNDONE
+    assert statuses[2] == Status.UNDONE
     assert all(status in {Status.INSIDE, Status.THROTTLED} for status in statuses[3:])
 
 

@@ -132,9 +132,10 @@ class CurvatureRadius:
         if factor > _TOO_MUCH:
             warnings.warn(
                 f"the gradient at the logits is {factor:.3g} times that of CurvatureRadius(loss={self.loss!r}, "
-                f"reduction={self.reduction!r}, scale={self.scale:g}), so r is too small by about as much. If the loop "
-                f"multiplies this loss by a constant, or adds the means of micro-batches: scale="
-                f"{self.scale * factor:.3g}. For another loss: HessianRadius(closure)",
+                f"reduction={self.reduction!r}, scale={self.scale:g}), so r is too small, by about as much or more. If "
+                "the loop multiplies this loss by a constant, or adds the means of micro-batches: scale="
+                f"{self.scale * factor:.3g}. If it multiplies the logits (a temperature): let the model return them so. "
+                "For another loss: HessianRadius(closure)",
                 SafestepWarning,
                 stacklevel=2,
             )

@@ -118,7 +118,7 @@ def _put(step: Step) -> None:
 
 @contextlib.contextmanager
 def _put_back(step: Step) -> Iterator[None]:
-    """Put back those that moved although they are frozen by now (a gradient was left), which `untouched` passes over."""
+    """Put back what moved although it is frozen by now (a gradient was left): `untouched` passes over it."""
     moved = [(parameter, parameter.detach().clone()) for parameter in step.start if not parameter.requires_grad]
     try:
         yield
