@@ -210,7 +210,8 @@ class Guard:
             self._hooks.finish()
 
     def _gradients(self) -> list[Tensor]:
-        return [p.grad for optimizer in self._alive() for p in parameters_of(optimizer) if p.grad is not None]
+        parameters = (p for optimizer in self._alive() for p in parameters_of(optimizer))
+        return [gradient for parameter in parameters if (gradient := parameter.grad) is not None]
 
     def _moving(self) -> list[Tensor]:
         return [p for optimizer in self._alive() for p in parameters_of(optimizer) if p.requires_grad]

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-Mark = tuple[tuple[int, int], ...]
-"""Identity and version counter of every stored gradient; empty where there is none."""
+Mark = tuple[list[int], list[int]]
+"""Identities and version counters of the stored gradients; no pair for each, which would be work for the collector."""
 
 
 class Stored:
@@ -19,11 +19,12 @@ class Stored:
 
     def __init__(self, gradients: Callable[[], list[Tensor]]) -> None:
         self._gradients = gradients
-        self._left: Mark = ()
+        self._left: Mark = [], []
 
     def mark(self) -> Mark:
         """Return what tells whether anything is written to them from now on."""
-        return tuple((id(gradient), gradient._version) for gradient in self._gradients())
+        gradients = self._gradients()
+        return [id(gradient) for gradient in gradients], [gradient._version for gradient in gradients]
 
     def left(self, before: Mark) -> bool:
         """Return whether the backward that ends here stored gradients, rather than handing them to the caller.
@@ -37,7 +38,7 @@ class Stored:
     def gone(self) -> bool:
         """Return whether what the last backward stored was dropped, or set to zero."""
         now = self.mark()
-        return not now or (now != self._left and not any(map(_any, self._gradients())))
+        return not now[0] or (now != self._left and not any(map(_any, self._gradients())))
 
 
 def _any(gradient: Tensor) -> bool:

@@ -134,7 +134,7 @@ class CurvatureRadius:
                 f"the gradient at the logits is {factor:.3g} times that of CurvatureRadius(loss={self.loss!r}, "
                 f"reduction={self.reduction!r}, scale={self.scale:g}), so r is too small, by about as much or more. If "
                 "the loop multiplies this loss by a constant, or adds the means of micro-batches: scale="
-                f"{self.scale * factor:.3g}. If it multiplies the logits (a temperature): let the model return them so. "
+                f"{self.scale * factor:.3g}. If it multiplies the logits (a temperature): let the model do that. "
                 "For another loss: HessianRadius(closure)",
                 SafestepWarning,
                 stacklevel=2,
