@@ -186,6 +186,22 @@ def test_micro_batches_are_one_batch():
     assert stepped(parts, CurvatureRadius(), act)[0].ratio == pytest.approx(one.ratio, rel=1e-12)
 
 
+def test_micro_batches_of_different_sizes_are_weighed_the_safer_way():
+    """A mean of their means weighs a sample of the smaller one more: over all samples r would be too small."""
+    model, x, y = network(), inputs(), labels("reals")
+    x[5] *= 20
+    parts = slice(0, 5), slice(5, 6)
+    loss = lambda z: sum(F.mse_loss(z[rows], y[rows]) for rows in parts) / 2  # noqa: E731
+
+    def act(_):
+        for rows in parts:
+            (F.mse_loss(model(x[rows]), y[rows]) / 2).backward()
+
+    report, start, p = stepped(model, CurvatureRadius("mse"), act)
+    assert report.ratio >= dense_ratio(model, start, p, x, loss) * (1 - 1e-10)
+    assert not report.exact
+
+
 def added(model, x, y):
     def act(_):
         for rows in (slice(0, 3), slice(3, 6)):

@@ -49,7 +49,9 @@ class CurvatureRadius:
         loss: which loss the loop minimises: ``"cross_entropy"`` of the logits in the last dimension (hard, soft or
             smoothed labels), ``"bce"`` of independent logits, ``"half_mse"`` for ``||z - y||^2 / (2 n)`` over n samples
             (all dimensions but the last), ``"mse"`` for the mean of ``(z - y)^2`` over all entries.
-        reduction: ``"mean"``, over all samples of the step, several micro-batches together; or ``"sum"``.
+        reduction: ``"mean"``, over all samples of the step, several micro-batches together; or ``"sum"``. Whether the
+            loop weighs micro-batches of different sizes by their samples or alike cannot be seen: the weights that
+            bend more are taken, and such an r is not called exact.
         scale: the constant that the loop multiplies this loss by. For k micro-batches whose means are added and not
             divided by k it is k. A gradient scaler's factor does not count: it is found and taken out.
 
@@ -115,7 +117,8 @@ class CurvatureRadius:
         for forward, value, tangent in tangents:
             if (gradient := gradients.get(id(forward))) is not None:
                 model.add(forward, value, tangent, gradient, check=state is None)
-        bend = model.bend * (self.scale if self.reduction == "sum" else self.scale / model.count)
+        whole = self.reduction == "sum"
+        bend = self.scale * (model.bend if whole else model.mean)
         slope = model.slope / seen.loss_scale
         if state is None and LOSSES[self.loss].ignores and (off := unbalanced(seen)):
             _say_unbalanced(off)
@@ -125,7 +128,9 @@ class CurvatureRadius:
         ratio = curvature_ratio(bend, slope) * tangents.unit
         uphill = ratio == math.inf and math.isfinite(bend) and slope >= 0.0
         message = "uphill on this batch: g.p >= 0" if uphill else ""
-        reading = Reading(step.index, ratio, f"{tangents.way}/train", tangents.exact, message, uphill=uphill)
+        reading = Reading(
+            step.index, ratio, f"{tangents.way}/train", tangents.exact and (whole or model.even), message, uphill=uphill
+        )
         return reading, {"route": as_state(tangents.route)}
 
     def _check_loss(self, factor: float) -> None:
@@ -158,6 +163,7 @@ class Model:
     def __init__(self, loss: Loss) -> None:
         self.bend = self.slope = self.effort = self.likely = 0.0
         self._loss, self._rows = loss, 0
+        self._parts: list[tuple[float, int]] = []
 
     @property
     def count(self) -> int:
@@ -169,6 +175,19 @@ class Model:
         if not self._rows:
             raise MeasurementError("the recorded forward holds no samples (an empty batch): nothing to measure r on")
         return self._rows
+
+    @property
+    def even(self) -> bool:
+        """Whether every forward has as many rows as every other, so that they weigh alike in any mean."""
+        return len({rows for _, rows in self._parts}) <= 1
+
+    @property
+    def mean(self) -> float:
+        """``p.Gp / unit^2`` of the mean: over all rows, or of the means of the forwards if that bends more."""
+        pooled = self.bend / self.count
+        if self.even:
+            return pooled
+        return max(pooled, sum(bend / rows for bend, rows in self._parts if rows) / len(self._parts))
 
     def add(self, forward: Forward, value: Tensor, tangent: Tensor, gradient: Tensor, *, check: bool) -> None:
         """Add a forward: its logits, ``J p / unit`` and dL/dz, each of shape ``(*samples, outputs)``.
@@ -187,10 +206,12 @@ class Model:
                 "the step does. Say which loss it is: CurvatureRadius('mse'), ('half_mse') or ('bce')"
             )
         active = active_rows(forward, value, "softmax").flatten() if self._loss.ignores else _all_rows(value)
-        self._rows += self._loss.count(active, value.shape[-1])
+        rows = self._loss.count(active, value.shape[-1])
         pieces = _pieces(value, tangent, gradient, active)
         # one number is read from the device at the end, not one a piece
         sums = torch.stack([self._sums(*piece, check=check) for piece in pieces] or [torch.zeros(4)]).sum(0).tolist()
+        self._rows += rows
+        self._parts.append((sums[0], rows))
         self.bend, self.slope = self.bend + sums[0], self.slope + sums[1]
         self.effort, self.likely = self.effort + sums[2], self.likely + sums[3]
 
