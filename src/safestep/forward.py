@@ -40,7 +40,8 @@ class Forward:
             step, None after it and where G was not seen.
         effort: ``e = ||G||_1 / 2``, a 0-d tensor; None where G was not seen. For mean cross-entropy over labels it is
             ``mean(1 - P_y)``.
-        gradient: G itself, by reference, where the radius wants it; else None.
+        gradient: G itself, by reference, where the radius wants it; else None. Of a forward whose gradients were
+            stored by one backward and handed to the caller by another, that of the former.
         logits: the logits themselves, by reference, where the radius wants them and they are small; else None.
         version: the version counter of ``logits``.
         tape: the operations of the forward, where the radius wants them; else None.

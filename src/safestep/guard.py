@@ -209,8 +209,9 @@ class Guard:
         if self._hooks.waiting and not self._hooks.running:
             self._hooks.finish()
 
-    def _gradients(self) -> bool:
-        return any(p.grad is not None for optimizer in self._alive() for p in parameters_of(optimizer))
+    def _gradients(self) -> list[Tensor]:
+        parameters = (p for optimizer in self._alive() for p in parameters_of(optimizer))
+        return [gradient for parameter in parameters if (gradient := parameter.grad) is not None]
 
     def _moving(self) -> list[Tensor]:
         return [p for optimizer in self._alive() for p in parameters_of(optimizer) if p.requires_grad]
@@ -227,14 +228,14 @@ class Guard:
             if self.policy.writes:
                 raise AttachError(_IN_BACKWARD)
             self._say("in backward", _IN_BACKWARD)
-        self._began, self._loss_scale = self._version(), loss_scale()
+        self._began, scale = self._version(), loss_scale()
         if not self._step.start:
-            self._place = self._began
+            self._place, self._loss_scale = self._began, 1.0
+        self._loss_scale = scale if scale != 1.0 else self._loss_scale  # of several, one may step without the scaler
         self._step.remember(parameters_of(optimizer))
-        if self._skip_nonfinite and closure is None and not is_scaler_step(optimizer):
-            gradients = [p.grad for one in self._alive() for p in parameters_of(one) if p.grad is not None]
-            if not all_finite(gradients):
-                self._withheld[id(optimizer)] = WithheldGradients(parameters_of(optimizer))
+        looks = self._skip_nonfinite and closure is None and not is_scaler_step(optimizer)
+        if looks and not all_finite(self._gradients()):
+            self._withheld[id(optimizer)] = WithheldGradients(parameters_of(optimizer))
 
     def _between(self, optimizer: Optimizer) -> None:
         self._counted = self._recorder.count

@@ -20,6 +20,7 @@ from safestep.forward import Forward, Seen
 from safestep.hooks import on_stack
 from safestep.logits import LogitsFinder, find_logits, tensors_in
 from safestep.rng import GeneratorStates
+from safestep.stored import Mark, Stored
 from safestep.tape import Tape
 from safestep.unheard import hears
 from safestep.wrappers import bare
@@ -89,8 +90,8 @@ class ForwardRecorder:
         model: the module the training loop calls.
         logits: from its output to its logits; None looks for them with `find_logits`.
         entering: called before every forward.
-        gradients: tells whether any gradient is stored at present. A forward whose backward stored gradients that are
-            gone before the next forward (a skipped scaler step, a probe of the loss) does not count.
+        gradients: returns the gradients that are stored at present. A forward whose backward stored gradients that are
+            gone before the next forward or backward (a skipped scaler step, a probe of the loss) does not count.
         elsewhere: tells whether the model is being run at other parameters than those the step starts from (a line
             search); such forwards do not count.
         keep: how many bytes of logits may be held from the forward to the step, by reference. They live longer than
@@ -106,7 +107,7 @@ class ForwardRecorder:
         model: nn.Module,
         logits: LogitsFinder | None,
         entering: Callable[[], None],
-        gradients: Callable[[], bool],
+        gradients: Callable[[], list[Tensor]],
         elsewhere: Callable[[], bool],
         keep: int = 0,
         moving: Callable[[], Iterable[Tensor]] | None = None,
@@ -115,7 +116,7 @@ class ForwardRecorder:
     ) -> None:
         self.model, self._keep, self._moving, self._place, self._hold = model, keep, moving, place, hold
         self.logits = logits or find_logits
-        self._entering, self._gradients, self._elsewhere = entering, gradients, elsewhere
+        self._entering, self._stored, self._elsewhere = entering, Stored(gradients), elsewhere
         self._seen = Seen(model, self.logits)
         self._entries: list[_Call] = []  # a model may call itself
         self._overwrites: bool | None = None  # whether forwards write to their inputs; unknown before the first
@@ -151,17 +152,26 @@ class ForwardRecorder:
         if self._entries and not on_stack(self._entries[-1].frame, sys._getframe()):
             self._forget()  # an interrupt, which calls no hook, ended that forward
         self._entering()
-        seen, listening = self._seen, torch.is_grad_enabled() and not self._elsewhere()
-        if listening and any(forward.stored for forward in seen.forwards) and not self._gradients():
-            seen.forwards = [forward for forward in seen.forwards if not forward.stored]
+        listening = torch.is_grad_enabled() and not self._elsewhere()
+        if listening:
+            self._drop()
         call = _Call(_frame_of_call(), self._entry(bare(module), (args, kwargs)) if listening else None)
         # A compiled forward is one operation to a tape.
         compiled = hasattr(module, "_orig_mod") or module._compiled_call_impl is not None
-        alone = not (self._entries or self._several or seen.forwards or compiled)
+        alone = not (self._entries or self._several or self._seen.forwards or compiled)
         self._entries.append(call)
         if self._moving is not None and listening and alone and torch._C._functorch.maybe_current_level() is None:
             call.tape = Tape(self._moving(), (t for t in tensors_in((args, kwargs)) if t.requires_grad))
             call.tape.__enter__()  # type: ignore[no-untyped-call]  # last: this hook is not part of the forward
+
+    def _drop(self) -> None:
+        """Drop the forwards whose gradients are gone."""
+        forwards = self._seen.forwards
+        if any(forward.stored for forward in forwards) and self._stored.gone():
+            self._seen.forwards = [forward for forward in forwards if not forward.stored]
+            for forward in forwards:  # one may be reached again
+                if forward.stored:
+                    forward.stored, forward.active, forward.effort, forward.gradient = False, None, None, None
 
     def _forget(self) -> None:
         for call in reversed(self._entries):
@@ -239,7 +249,8 @@ class ForwardRecorder:
         for tensor in outputs:
             tensor.register_hook(partial(self._counts, forward))
 
-    def _counts(self, forward: Forward, _: Tensor) -> None:
+    def _counts(self, forward: Forward, _: Tensor, held: Tensor | None = None) -> None:
+        self._drop()
         seen = self._seen
         if not any(known is forward for known in reversed(seen.forwards)):
             seen.forwards.append(forward)
@@ -249,15 +260,22 @@ class ForwardRecorder:
             if len(seen.forwards) > MAX_FORWARDS:
                 seen.forwards.pop(0)
                 seen.dropped += 1
-            # Runs when this backward is over; torch's own data-parallel wrappers rely on it too.
-            torch.autograd.Variable._execution_engine.queue_callback(partial(self._finished, forward))
+        # Runs when this backward is over; torch's own data-parallel wrappers rely on it too.
+        finished = partial(self._finished, forward, held, self._stored.mark())
+        torch.autograd.Variable._execution_engine.queue_callback(finished)
 
-    def _finished(self, forward: Forward) -> None:
-        forward.stored = self._gradients()
+    def _finished(self, forward: Forward, gradient: Tensor | None, before: Mark) -> None:
+        stored = self._stored.left(before)
+        if gradient is not None and (stored or not forward.stored):
+            # What was handed to the caller (an attack, a penalty) is no part of what was stored. Not added in place:
+            # the tensor belongs to backward.
+            known = forward.gradient if forward.stored == stored else None
+            forward.gradient = gradient if known is None else known + gradient
+        forward.stored = forward.stored or stored
 
     @torch.no_grad()
     def _reached(self, forward: Forward, gradient: Tensor) -> None:
-        self._counts(forward, gradient)
+        self._counts(forward, gradient, gradient.detach() if self._hold else None)
         rows = torch.linalg.vector_norm(gradient, 1, dim=-1)  # a reduction: no second tensor of the logits' size
         active = rows != 0
         forward.active = active if forward.active is None else forward.active | active
@@ -265,8 +283,6 @@ class ForwardRecorder:
         if self._new:  # a property of the loss: once is enough
             forward.imbalance = gradient.sum(-1).abs().sum() / total
         forward.effort = total / 2 if forward.effort is None else forward.effort + total / 2
-        if self._hold:  # not added in place: the tensor belongs to backward
-            forward.gradient = gradient if forward.gradient is None else forward.gradient + gradient
 
 
 class _Hook:

@@ -89,13 +89,14 @@ class Step:
             slope: whether ``g.p`` is wanted.
             effort: a 0-d tensor to read along with it, see `safestep.forward.Seen.effort`.
         """
+        known = self._vitals or Vitals(math.nan)
         square, product = self.sums(slope=slope)
         asked = [number for number in (square, product, effort) if number is not None]
         values = iter(torch.stack([number.to(square) for number in asked]).tolist())
         self._vitals = Vitals(
             self._checked(math.sqrt(next(values))),
-            None if product is None else next(values),
-            None if effort is None else next(values),
+            known.slope if product is None else next(values),  # what another radius has asked for stays
+            known.effort if effort is None else next(values),
         )
         return self._vitals
 

@@ -244,7 +244,9 @@ def test_the_ratio_ignores_the_unit_of_the_loss_and_grows_with_the_step(bend, sl
 @given(positive, positive)
 def test_where_the_model_limits_nothing_or_every_length_the_ratio_says_so(bend, slope):
     assert curvature_ratio(0.0, -slope) == curvature_ratio(-bend, -slope) == 0.0
+    assert curvature_ratio(0.0, 0.0) == curvature_ratio(-bend, 0.0) == 0.0
     assert curvature_ratio(bend, slope) == curvature_ratio(bend, 0.0) == math.inf
+    assert curvature_ratio(0.0, slope) == curvature_ratio(-bend, slope) == math.inf
     assert math.isnan(curvature_ratio(math.nan, -slope))
     assert math.isnan(curvature_ratio(bend, math.nan))
 

@@ -81,6 +81,8 @@ def test_the_quantum_reaches_the_record():
         ({"damping": 1.0}, "damping"),
         ({"low": 0.5, "high": 0.4}, "low"),
         ({"start": 2.0}, "start"),
+        ({"start": -1.0}, "start"),
+        ({"high": 0.0}, "high > 0"),
         ({"high": math.inf}, "high"),
         ({"quantum": 0.0}, "quantum"),
     ],

@@ -186,6 +186,22 @@ def test_micro_batches_are_one_batch():
     assert stepped(parts, CurvatureRadius(), act)[0].ratio == pytest.approx(one.ratio, rel=1e-12)
 
 
+def test_micro_batches_of_different_sizes_are_weighed_the_safer_way():
+    """A mean of their means weighs a sample of the smaller one more: over all samples r would be too small."""
+    model, x, y = network(), inputs(), labels("reals")
+    x[5] *= 20
+    parts = slice(0, 5), slice(5, 6)
+    loss = lambda z: sum(F.mse_loss(z[rows], y[rows]) for rows in parts) / 2  # noqa: E731
+
+    def act(_):
+        for rows in parts:
+            (F.mse_loss(model(x[rows]), y[rows]) / 2).backward()
+
+    report, start, p = stepped(model, CurvatureRadius("mse"), act)
+    assert report.ratio >= dense_ratio(model, start, p, x, loss) * (1 - 1e-10)
+    assert not report.exact
+
+
 def added(model, x, y):
     def act(_):
         for rows in (slice(0, 3), slice(3, 6)):
@@ -241,6 +257,67 @@ def test_neither_a_gradient_scaler_nor_clipping_changes_what_the_loss_is(clip):
     assert guard.last.ratio == pytest.approx(expected, rel=1e-9)
 
 
+def attacked(model, optimizer, x, loss):
+    for _ in range(3):
+        given = x.clone().requires_grad_()
+        torch.autograd.grad(loss(model(given)), given)
+    loss(model(x)).backward()
+
+
+def penalised(model, optimizer, x, loss):
+    given = x.clone().requires_grad_()
+    value = loss(model(given))
+    slope = torch.autograd.grad(value, given, create_graph=True)[0]
+    (value + 1e-15 * slope.square().sum()).backward()
+
+
+def zeroed(model, optimizer, x, loss):
+    (100 * loss(model(x))).backward()
+    optimizer.zero_grad(set_to_none=False)
+    loss(model(x)).backward()
+
+
+def repeated(model, optimizer, x, loss):
+    value = loss(model(x))
+    value.backward(retain_graph=True)
+    optimizer.zero_grad()
+    value.backward()
+
+
+@pytest.mark.parametrize("act", [attacked, penalised, zeroed, repeated])
+def test_gradients_that_are_not_of_the_step_do_not_count(act):
+    """Counted in, each of them would make g.p too large and so r too small."""
+    model, x, y = network(), inputs(), labels("reals")
+    loss = lambda z: F.mse_loss(z, y)  # noqa: E731
+    report, start, p = stepped(model, CurvatureRadius("mse"), lambda optimizer: act(model, optimizer, x, loss))
+    assert report.ratio == pytest.approx(dense_ratio(model, start, p, x, loss), rel=1e-9)
+
+
+def test_gradients_that_the_caller_stores_himself_count():
+    model, x, y = network(), inputs(), labels("reals")
+
+    def act(_):
+        gradients = torch.autograd.grad(F.mse_loss(model(x), y), list(model.parameters()))
+        for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+
+    report, start, p = stepped(model, CurvatureRadius("mse"), act)
+    assert report.ratio == pytest.approx(dense_ratio(model, start, p, x, lambda z: F.mse_loss(z, y)), rel=1e-10)
+
+
+def test_of_two_optimizers_one_may_step_without_the_scaler():
+    model, x, y = network(), inputs(), labels("reals")
+    one, other = (torch.optim.SGD(layer.parameters(), lr=0.3) for layer in (model[0], model[2]))
+    scaler, start = torch.amp.GradScaler("cpu", init_scale=2.0**12), parameters(model)
+    guard = attach(model, [one, other], radius=CurvatureRadius("mse"), policy=Watch())
+    scaler.scale(F.mse_loss(model(x), y)).backward()
+    scaler.step(one)
+    scaler.unscale_(other)
+    other.step()
+    p = {name: q - start[name] for name, q in parameters(model).items()}
+    assert guard.last.ratio == pytest.approx(dense_ratio(model, start, p, x, lambda z: F.mse_loss(z, y)), rel=1e-9)
+
+
 def test_classes_masked_by_minus_infinity_have_no_part():
     x, y = inputs(), torch.tensor([0, 1, 2, 0, 1, 2])
     ratios = []
@@ -282,6 +359,48 @@ def test_half_mse_of_one_dimension_is_refused():
 def test_options_are_checked(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         CurvatureRadius(**options)
+
+
+def test_one_output_is_no_cross_entropy():
+    """Contract 4: an error, not r = 0, which would leave a regression unguarded."""
+    model, x = nn.Linear(5, 1).double(), inputs()
+    optimizer = torch.optim.SGD(model.parameters(), lr=50.0)
+    attach(model, optimizer, policy=Throttle())
+    F.mse_loss(model(x), torch.ones(6, 1, dtype=torch.float64)).backward()
+    with pytest.raises(MeasurementError, match=r"one output .*'mse'"):
+        optimizer.step()
+
+
+def test_another_loss_than_cross_entropy_is_noticed():
+    model, x, y = network(), inputs(), labels("reals")
+    with pytest.warns(SafestepWarning, match=r"not a softmax cross-entropy .*'mse'"):
+        stepped(model, CurvatureRadius(), lambda _: F.mse_loss(model(x), y).backward())
+
+
+def test_classes_in_another_dimension_are_noticed():
+    torch.manual_seed(0)
+    model, x, y = nn.Conv2d(3, 5, 1), torch.randn(2, 3, 4, 4), torch.randint(0, 5, (2, 4, 4))
+    with pytest.warns(SafestepWarning, match="movedim"):
+        stepped(model, CurvatureRadius(), lambda _: F.cross_entropy(model(x), y).backward())
+
+
+def test_classes_that_the_model_moves_last_are_measured():
+    torch.manual_seed(0)
+    model, x, y = nn.Conv2d(3, 5, 1).double(), torch.randn(2, 3, 4, 4).double(), torch.randint(0, 5, (2, 4, 4))
+    last = nn.Sequential(model, Reader(lambda z: z.movedim(1, -1)))
+    loss = lambda z: F.cross_entropy(z.movedim(-1, 1), y)  # noqa: E731
+    radii = CurvatureRadius(), HessianRadius(lambda: loss(last(x)))
+    measured = []
+
+    def both(step, seen, report):
+        measured.extend(radius.measure(step, seen, None)[0].ratio for radius in radii)
+        return {}
+
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    attach(last, optimizer, radius=CurvatureRadius(), policy=Watch(), probes=[both])
+    loss(last(x)).backward()
+    optimizer.step()
+    assert measured[0] == pytest.approx(measured[1], rel=1e-10)
 
 
 # -- steps uphill -----------------------------------------------------------------------------------------------------
@@ -328,6 +447,18 @@ def test_what_a_throttle_would_do_about_a_step_uphill_is_recorded():
     assert uphill(Watch(Throttle()))[0].last.would_scale == 0.0
 
 
+def test_a_step_uphill_is_held_where_the_softmax_is_too_sure_to_bend():
+    """A sample that is wrong by 800 nats: its P is a one, and Var_P(a) a plain 0."""
+    model, x = nn.Linear(1, 2, bias=False).double(), torch.ones(1, 1, dtype=torch.float64)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[400.0], [-400.0]]))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, maximize=True)
+    guard = attach(model, optimizer, policy=Throttle())
+    F.cross_entropy(model(x), torch.tensor([1])).backward()
+    optimizer.step()
+    assert guard.last.status is Status.HELD
+
+
 def test_a_run_that_is_held_for_ever_is_said():
     model, x, y = network(), inputs(), labels("classes")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, maximize=True)
@@ -368,7 +499,7 @@ def test_the_gradient_at_the_logits_lives_no_longer_than_the_step():
     attach(model, optimizer, policy=Throttle())
     seen = []
     z = model(x)
-    z.register_hook(lambda gradient: seen.append(weakref.ref(gradient)))
+    z.register_hook(lambda gradient: seen.append(weakref.ref(gradient.untyped_storage())))
     F.cross_entropy(z, y).backward()
     del z
     optimizer.step()

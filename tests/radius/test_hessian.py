@@ -71,6 +71,41 @@ def test_training_is_untouched_and_the_closure_sees_the_very_loss(case):
     assert all(math.isfinite(report.ratio) for report in guard.history)
 
 
+def test_a_frozen_parameter_that_still_moves_is_left_where_it_went():
+    """A gradient from before it was frozen: the optimizer moves it once more, and so must a guarded run."""
+    places = []
+    for guarded in (False, True):
+        model, (x, y) = network(), data()
+        loss = lambda: F.cross_entropy(model(x), y)  # noqa: B023, E731
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        if guarded:
+            attach(model, optimizer, radius=HessianRadius(loss), policy=Watch())
+        loss().backward()
+        model[0].requires_grad_(False)
+        optimizer.step()
+        places.append(model[0].weight.detach().clone())
+    assert torch.equal(*places)
+
+
+class Multiply(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([1 + 2j], dtype=torch.complex128))
+
+    def forward(self, x):
+        return torch.view_as_real(x * self.weight)
+
+
+def test_complex_parameters_are_two_real_ones():
+    model, x = Multiply(), torch.full((1, 1), 2.0, dtype=torch.complex128)
+    loss = lambda: model(x).square().sum() / 2  # noqa: E731
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    guard = attach(model, optimizer, radius=HessianRadius(loss), policy=Watch())
+    loss().backward()
+    optimizer.step()
+    assert guard.last.ratio == pytest.approx(0.1 * 4 / 2, rel=1e-12)
+
+
 def test_its_forwards_are_no_forwards_of_the_step():
     plain, training = Training(ZOO["mlp"], ALL["SGD"]), Training(ZOO["mlp"], ALL["SGD"])
 
@@ -109,6 +144,18 @@ def test_a_linear_loss_is_unbounded():
     loss().backward()
     optimizer.step()
     assert guard.last.status is Status.UNBOUNDED
+
+
+def test_a_step_uphill_is_held_however_the_loss_bends():
+    model = nn.Linear(1, 1, bias=False).double()
+    nn.init.ones_(model.weight)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, maximize=True)
+    loss = lambda: (0.8 * model(torch.ones(1, 1, dtype=torch.float64))).cos().sum()  # noqa: E731  # bends downwards
+    guard = attach(model, optimizer, radius=HessianRadius(loss), policy=Throttle())
+    loss().backward()
+    optimizer.step()
+    assert guard.last.status is Status.HELD
+    assert model.weight.item() == 1.0
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,31 @@ def test_resumed_it_goes_on():
     assert guard.history["ratio"] == whole.history["ratio"][3:]
 
 
+class Cautious(torch.optim.SGD):
+    """Takes no step in entries whose gradient is nan."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for q in group["params"]:
+                q.sub_(0.1 * q.grad.nan_to_num(0.0))
+
+
+def test_a_gradient_that_is_not_finite_is_not_compared_with():
+    model, loss = quadratic([3.0, 1.0], [1.0, -2.0])
+    optimizer = Cautious(model.parameters(), lr=0.1)
+    guard = attach(model, optimizer, radius=SecantCurvature(), policy=Throttle())
+    for index in range(5):
+        optimizer.zero_grad()
+        loss().backward()
+        if index == 2:
+            model.weight.grad[0, 0] = math.nan
+        optimizer.step()
+    statuses = guard.history["status"]
+    assert statuses[2] == Status.UNDONE
+    assert all(status in {Status.INSIDE, Status.THROTTLED} for status in statuses[3:])
+
+
 def test_sparse_gradients_are_refused():
     table = nn.Embedding(5, 2, sparse=True)
     optimizer = torch.optim.SGD(table.parameters(), lr=0.1)

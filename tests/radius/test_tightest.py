@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from safestep import Cap, CurvatureRadius, SoftmaxRadius, Status, Tightest, Watch
 from safestep.route import Route
+from safestep.tiers import Tiers
 from zoo import ALL, ZOO, Training
 
 EXACT = SoftmaxRadius(method="exact")
@@ -71,6 +72,20 @@ def test_the_tiered_method_still_leaves_out_what_it_may():
     training.steps(8)
     ages = [part["track"]["age"] for part in [guard.state_dict()["radius"]["state"]["parts"][0]]]
     assert ages[0] > 0
+
+
+def test_what_one_radius_reads_off_the_step_is_not_lost_to_the_next(monkeypatch):
+    """The free bound on r, the tripwire of the tiered method, needs g.p and e."""
+    vitals, choose = [], Tiers.choose
+
+    def watched(self, track, seen, target):
+        vitals.append(seen)
+        return choose(self, track, seen, target)
+
+    monkeypatch.setattr(Tiers, "choose", watched)
+    ratios(Tightest({SoftmaxRadius(): 1.0, EXACT: 1.0}), policy=Cap(1.0))
+    assert all(one.slope is not None and one.effort is not None for one in vitals)
+    assert vitals
 
 
 def test_an_audit_measures_all_of_them_exactly():

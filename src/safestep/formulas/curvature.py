@@ -106,11 +106,13 @@ def curvature_ratio(bend: float, slope: float) -> float:
         >>> p = -eta * g
         >>> curvature_ratio(bend=eigenvalue * p * p, slope=g * p) == eta * eigenvalue / 2
         True
-        >>> curvature_ratio(1.0, 0.0), curvature_ratio(0.0, -1.0)
-        (inf, 0.0)
+        >>> curvature_ratio(1.0, 0.0), curvature_ratio(0.0, -1.0), curvature_ratio(0.0, 1.0)
+        (inf, 0.0, inf)
     """
     if math.isnan(bend) or math.isnan(slope):
         return math.nan
+    if slope > 0.0:
+        return math.inf
     if bend <= 0.0:
         return 0.0
     return bend / (-2.0 * slope) if slope < 0.0 else math.inf

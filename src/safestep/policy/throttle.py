@@ -79,10 +79,10 @@ class Throttle:
             raise ValueError(f"chi={self.chi!r}: expected a margin in (0, 2); 2 is the limit of stability")
         if not 0.0 < self.gain < math.inf or not 0.0 <= self.damping < 1.0:
             raise ValueError(f"gain={self.gain!r}, damping={self.damping!r}: expected gain > 0, damping in [0, 1)")
-        if not 0.0 <= self.low <= self.high < math.inf or not self.low <= max(self.start, self.low) <= self.high:
+        if not (0.0 <= self.low <= self.high < math.inf and self.high > 0.0 and 0.0 <= self.start <= self.high):
             raise ValueError(
-                f"low={self.low!r}, start={self.start!r}, high={self.high!r}: expected 0 <= low <= high < inf "
-                "and a start of at most high"
+                f"low={self.low!r}, start={self.start!r}, high={self.high!r}: expected 0 <= low <= high < inf, "
+                "high > 0 and a start from 0 to high"
             )
         if self.quantum is not None and not 0.0 < self.quantum < math.inf:
             raise ValueError(f"quantum={self.quantum!r}: expected the smallest step that counts, a positive number")

@@ -15,7 +15,7 @@ from safestep.errors import MeasurementError, SafestepWarning
 from safestep.formulas.curvature import curvature_ratio
 from safestep.forward import Forward, Seen
 from safestep.radius.base import State, Wants
-from safestep.radius.losses import LOSSES, Loss, LossName, Reduction
+from safestep.radius.losses import LOSSES, Loss, LossName, Reduction, unbalanced
 from safestep.radius.tangents import Tangents, check_inputs, check_recorded
 from safestep.reading import Reading
 from safestep.route import Route, as_state, from_state
@@ -49,7 +49,9 @@ class CurvatureRadius:
         loss: which loss the loop minimises: ``"cross_entropy"`` of the logits in the last dimension (hard, soft or
             smoothed labels), ``"bce"`` of independent logits, ``"half_mse"`` for ``||z - y||^2 / (2 n)`` over n samples
             (all dimensions but the last), ``"mse"`` for the mean of ``(z - y)^2`` over all entries.
-        reduction: ``"mean"``, over all samples of the step, several micro-batches together; or ``"sum"``.
+        reduction: ``"mean"``, over all samples of the step, several micro-batches together; or ``"sum"``. Whether the
+            loop weighs micro-batches of different sizes by their samples or alike cannot be seen: the weights that
+            bend more are taken, and such an r is not called exact.
         scale: the constant that the loop multiplies this loss by. For k micro-batches whose means are added and not
             divided by k it is k. A gradient scaler's factor does not count: it is found and taken out.
 
@@ -72,7 +74,7 @@ class CurvatureRadius:
         that acts holds the parameters (``"held"``) while the optimizer's state moves on. Where ``a = 0``, r = 0.
 
         The model is of the loss that is named here: penalties added to it and class weights are not in it. A gradient
-        too large for a cross-entropy is noticed at the first step; for squared errors nothing can be checked. ``G``
+        that no cross-entropy leaves is noticed at the first step; for squared errors nothing can be checked. ``G``
         leaves out how the logits themselves curve: it is exact for a model linear in its parameters, and elsewhere
         says what the linearised model would do. For any other loss, or the Hessian itself, use `HessianRadius`.
 
@@ -107,28 +109,38 @@ class CurvatureRadius:
         """Return r of a step over the recorded forwards, and what was learned of the model. See `Radius.measure`."""
         check_recorded(seen)
         check_inputs(seen)
-        gradients, model = [_gradient(forward) for forward in seen.forwards], Model(LOSSES[self.loss])
+        # Beside forwards that trained, those whose gradients were handed to the caller are attacks or probes.
+        stored = any(forward.stored for forward in seen.forwards)
+        counted = [forward for forward in seen.forwards if forward.stored or not stored]
+        gradients, model = {id(forward): _gradient(forward) for forward in counted}, Model(LOSSES[self.loss])
         tangents = Tangents(step, seen, "train", Route() if state is None else from_state(state["route"]))
-        for gradient, (forward, value, tangent) in zip(gradients, tangents, strict=True):
-            model.add(forward, value, tangent, gradient, check=state is None)
-        bend = model.bend * (self.scale if self.reduction == "sum" else self.scale / model.count)
+        for forward, value, tangent in tangents:
+            if (gradient := gradients.get(id(forward))) is not None:
+                model.add(forward, value, tangent, gradient, check=state is None)
+        whole = self.reduction == "sum"
+        bend = self.scale * (model.bend if whole else model.mean)
         slope = model.slope / seen.loss_scale
-        if state is None and model.likely > 0.0:
+        if state is None and LOSSES[self.loss].ignores and (off := unbalanced(seen)):
+            _say_unbalanced(off)
+        elif state is None and model.likely > 0.0:
             weight = self.scale if self.reduction == "sum" else self.scale / model.count
             self._check_loss(model.effort / (model.likely * weight * seen.loss_scale))
         ratio = curvature_ratio(bend, slope) * tangents.unit
-        uphill = math.isfinite(bend) and bend > 0.0 and slope >= 0.0
+        uphill = ratio == math.inf and math.isfinite(bend) and slope >= 0.0
         message = "uphill on this batch: g.p >= 0" if uphill else ""
-        reading = Reading(step.index, ratio, f"{tangents.way}/train", tangents.exact, message, uphill=uphill)
+        reading = Reading(
+            step.index, ratio, f"{tangents.way}/train", tangents.exact and (whole or model.even), message, uphill=uphill
+        )
         return reading, {"route": as_state(tangents.route)}
 
     def _check_loss(self, factor: float) -> None:
         if factor > _TOO_MUCH:
             warnings.warn(
                 f"the gradient at the logits is {factor:.3g} times that of CurvatureRadius(loss={self.loss!r}, "
-                f"reduction={self.reduction!r}, scale={self.scale:g}), so r is too small by about as much. If the loop "
-                f"multiplies this loss by a constant, or adds the means of micro-batches: scale="
-                f"{self.scale * factor:.3g}. For another loss: HessianRadius(closure)",
+                f"reduction={self.reduction!r}, scale={self.scale:g}), so r is too small, by about as much or more. If "
+                "the loop multiplies this loss by a constant, or adds the means of micro-batches: scale="
+                f"{self.scale * factor:.3g}. If it multiplies the logits (a temperature): let the model do that. "
+                "For another loss: HessianRadius(closure)",
                 SafestepWarning,
                 stacklevel=2,
             )
@@ -151,6 +163,7 @@ class Model:
     def __init__(self, loss: Loss) -> None:
         self.bend = self.slope = self.effort = self.likely = 0.0
         self._loss, self._rows = loss, 0
+        self._parts: list[tuple[float, int]] = []
 
     @property
     def count(self) -> int:
@@ -163,22 +176,42 @@ class Model:
             raise MeasurementError("the recorded forward holds no samples (an empty batch): nothing to measure r on")
         return self._rows
 
+    @property
+    def even(self) -> bool:
+        """Whether every forward has as many rows as every other, so that they weigh alike in any mean."""
+        return len({rows for _, rows in self._parts}) <= 1
+
+    @property
+    def mean(self) -> float:
+        """``p.Gp / unit^2`` of the mean: over all rows, or of the means of the forwards if that bends more."""
+        pooled = self.bend / self.count
+        if self.even:
+            return pooled
+        return max(pooled, sum(bend / rows for bend, rows in self._parts if rows) / len(self._parts))
+
     def add(self, forward: Forward, value: Tensor, tangent: Tensor, gradient: Tensor, *, check: bool) -> None:
         """Add a forward: its logits, ``J p / unit`` and dL/dz, each of shape ``(*samples, outputs)``.
 
         Raises:
-            MeasurementError: if its rows cannot be told from its outputs.
+            MeasurementError: if its rows cannot be told from its outputs, or are single classes.
         """
         if value.ndim == 1 and not (self._loss.entries or self._loss.ignores):
             raise MeasurementError(
                 f"an output of shape {tuple(value.shape)}: half_mse is a mean over samples, and one dimension does not "
                 "tell samples from outputs; give the model's output the shape (samples, 1)"
             )
+        if value.shape[-1] == 1 and self._loss.ignores:
+            raise MeasurementError(
+                "one output under CurvatureRadius('cross_entropy'): the probability of a single class is 1 whatever "
+                "the step does. Say which loss it is: CurvatureRadius('mse'), ('half_mse') or ('bce')"
+            )
         active = active_rows(forward, value, "softmax").flatten() if self._loss.ignores else _all_rows(value)
-        self._rows += self._loss.count(active, value.shape[-1])
+        rows = self._loss.count(active, value.shape[-1])
         pieces = _pieces(value, tangent, gradient, active)
         # one number is read from the device at the end, not one a piece
         sums = torch.stack([self._sums(*piece, check=check) for piece in pieces] or [torch.zeros(4)]).sum(0).tolist()
+        self._rows += rows
+        self._parts.append((sums[0], rows))
         self.bend, self.slope = self.bend + sums[0], self.slope + sums[1]
         self.effort, self.likely = self.effort + sums[2], self.likely + sums[3]
 
@@ -191,6 +224,18 @@ class Model:
             likely = torch.where(active, self._loss.likely(value, gradient), 0.0)
             return torch.stack([*sums, gradient.abs().sum(dtype=torch.float64) / 2, likely.sum(dtype=torch.float64)])
         return torch.stack([*sums, slope.new_zeros(()), slope.new_zeros(())])
+
+
+def _say_unbalanced(off: float) -> None:
+    warnings.warn(
+        f"the gradient at the logits does not sum to zero over the last dimension (off by {off:.0%} of its size), so "
+        "the loss is not a softmax cross-entropy over it, and r is not that of the loss. Squared errors: "
+        "CurvatureRadius('mse') or ('half_mse'); independent logits: ('bce'); any other loss: HessianRadius(closure). "
+        "Classes in another dimension: let the model return out.movedim(1, -1). A model that returns "
+        "log-probabilities: r is right as it is",
+        SafestepWarning,
+        stacklevel=3,
+    )
 
 
 def _gradient(forward: Forward) -> Tensor:

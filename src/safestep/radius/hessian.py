@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +31,8 @@ class HessianRadius:
 
     Equation:
         ``r = p.Hp / (-2 g.p)`` with gradient ``g`` and Hessian ``H`` of the closure's loss at the start of the step,
-        by two reverse passes. ``r = 0`` where ``p.Hp <= 0``: the model does not bend upwards and limits nothing.
+        by two reverse passes. ``r = 0`` where ``p.Hp <= 0``: the model does not bend upwards and limits nothing. A
+        step that goes uphill, ``g.p > 0``, is held however the loss bends.
 
     Attributes:
         closure: returns the scalar loss of the step's batch, such as ``lambda: loss_fn(model(x), y)`` with the
@@ -72,15 +74,16 @@ class HessianRadius:
     def measure(self, step: Step, seen: Seen, state: State) -> tuple[Reading, State]:
         """Return r of a step. See `Radius.measure`."""
         displacement = step.displacement  # before the parameters go back to where the step started
-        with untouched(seen.model, step.start), no_trace(seen.model), unheard(), torch.enable_grad():
+        with _put_back(step), untouched(seen.model, step.start), no_trace(seen.model), unheard(), torch.enable_grad():
             if len(seen.forwards) == 1:
                 seen.forwards[0].generators.restore()
             _put(step)
             slope, bend = self._derivatives(displacement)
-        uphill = math.isfinite(bend) and bend > 0.0 and slope >= 0.0
+        ratio = curvature_ratio(bend, slope)
+        uphill = ratio == math.inf and math.isfinite(bend) and slope >= 0.0
         message = "uphill on this batch: g.p >= 0" if uphill else "the loss does not bend upwards"
         message = message if uphill or bend <= 0.0 else ""
-        return Reading(step.index, curvature_ratio(bend, slope), "hessian", True, message, uphill=uphill), state
+        return Reading(step.index, ratio, "hessian", True, message, uphill=uphill), state
 
     def _derivatives(self, displacement: dict[Tensor, Tensor]) -> tuple[float, float]:
         moving = [parameter for parameter in displacement if parameter.requires_grad]
@@ -98,6 +101,8 @@ class HessianRadius:
             if slope.grad_fn is None:  # linear in the parameters, or not of them at all
                 return slope.item(), 0.0
             bend = _along(torch.autograd.grad(slope, moving, allow_unused=True), moving, displacement)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             raise MeasurementError(
                 f"the loss cannot be differentiated twice ({first_line(error)}): CurvatureRadius needs one derivative"
@@ -111,6 +116,20 @@ def _put(step: Step) -> None:
         parameter.copy_(origin)
 
 
+@contextlib.contextmanager
+def _put_back(step: Step) -> Iterator[None]:
+    """Put back what moved although it is frozen by now (a gradient was left): `untouched` passes over it."""
+    moved = [(parameter, parameter.detach().clone()) for parameter in step.start if not parameter.requires_grad]
+    try:
+        yield
+    finally:
+        for parameter, value in moved:
+            parameter.detach().copy_(value)
+
+
 def _along(gradients: tuple[Tensor | None, ...], moving: list[Tensor], displacement: dict[Tensor, Tensor]) -> Tensor:
-    products = [(g * displacement[q]).sum() for g, q in zip(gradients, moving, strict=True) if g is not None]
-    return torch.stack([product.double() for product in products]).sum() if products else torch.zeros(())
+    pairs = ((g, displacement[q]) for g, q in zip(gradients, moving, strict=True) if g is not None)
+    # torch's gradient of a complex number is one in its real and imaginary part
+    real = (tuple(map(torch.view_as_real, pair)) if pair[0].is_complex() else pair for pair in pairs)
+    products = [(g * p).sum().double() for g, p in real]
+    return torch.stack(products).sum() if products else torch.zeros(())

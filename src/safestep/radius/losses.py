@@ -10,9 +10,13 @@ import torch
 from torch import Tensor
 
 from safestep.formulas.curvature import sigmoid_bend, softmax_bend, square_bend
+from safestep.forward import Seen
 
 LossName = Literal["cross_entropy", "bce", "half_mse", "mse"]
 Reduction = Literal["mean", "sum"]
+
+_BALANCED = 0.1
+"""Rows of a softmax loss's dL/dz sum to zero; a quotient of sums above this is another loss, not rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +62,9 @@ LOSSES: dict[LossName, Loss] = {
     "mse": Loss(lambda _, tangent: 2 * square_bend(tangent), entries=True),
 }
 """The losses by name."""
+
+
+def unbalanced(seen: Seen) -> float:
+    """Return by how much of its size dL/dz fails to sum to zero over the classes; 0 where that is a softmax loss's."""
+    worst = max((float(f.imbalance) for f in seen.forwards if f.imbalance is not None), default=0.0)
+    return worst if worst > _BALANCED else 0.0

@@ -45,7 +45,8 @@ class SecantCurvature:
         0.9 it does not protect. `CurvatureRadius` has neither weakness. Gradients and parameters of the last step are
         kept, and are part of ``guard.state_dict()``.
 
-        Where the parameters did not move, up to rounding, the last ``C`` stands.
+        Where the parameters did not move, up to rounding, the last ``C`` stands; where the gradient is zero, r = 0
+        whatever momentum still moves.
 
     Reference:
         M. Blanco Valentin, ENABOL / kappa, experiment 000, repository manuelblancovalentin/kappa_budgeting.
@@ -69,6 +70,8 @@ class SecantCurvature:
             if distance > _STILL * torch.finfo(parameters[0].dtype).eps * _length(parameters):
                 curvature = secant_curvature(_distance(gradients, known.gradients), distance)
         mean, length = running_mean(known.mean, curvature, self.beta), _length(gradients)
+        if not math.isfinite(length):  # though the step is: nothing to tell r by, or to compare the next one with
+            return Reading(step.index, math.nan, "secant", False), state
         ratio = max(curvature, mean) * step.length / (2.0 * length) if length > 0.0 else 0.0
         message = "" if comparable else "no earlier gradient to compare with: this step is unprotected"
         later = _Known(curvature, mean, [t.clone() for t in parameters], [t.clone() for t in gradients])

@@ -15,6 +15,7 @@ from safestep.errors import SafestepWarning
 from safestep.formulas.softmax import Head, step_ratio
 from safestep.forward import Seen
 from safestep.radius.base import State, Wants
+from safestep.radius.losses import unbalanced
 from safestep.radius.probing import Probing
 from safestep.radius.tangents import Tangents, check_inputs, check_recorded
 from safestep.reading import Reading
@@ -26,9 +27,6 @@ from safestep.tiers import Tiers, Track
 
 Method = Literal["tiered", "probe", "exact"]
 Sync = Literal["auto", "never"]
-
-_BALANCED = 0.1
-"""Rows of a softmax loss's dL/dz sum to zero; a quotient of sums above this is another loss, not rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,10 +190,9 @@ class SoftmaxRadius:
 
     def _check_loss(self, seen: Seen) -> None:
         """Say once, at the first measured step, if the gradient at the logits is not that of a softmax loss."""
-        imbalances = [float(f.imbalance) for f in seen.forwards if f.imbalance is not None]
-        if self.head == "softmax" and any(value > _BALANCED for value in imbalances):
+        if self.head == "softmax" and (off := unbalanced(seen)):
             warnings.warn(
-                f"the gradient at the logits does not sum to zero over the last dimension (off by {max(imbalances):.0%}"
+                f"the gradient at the logits does not sum to zero over the last dimension (off by {off:.0%}"
                 " of its size), so the loss is not a softmax cross-entropy over it, and r = 1 is no boundary of it. "
                 "Classes in another dimension: attach(..., logits=lambda out: out.movedim(1, -1)). Independent "
                 "sigmoids: SoftmaxRadius(head='sigmoid'). A model that returns log-probabilities: r is right as it is",

@@ -62,7 +62,9 @@ def trial_steps(
 
     with untouched(model, parameters) as start:
         hold = getattr(radius, "wants", Wants()).gradient
-        recorder = ForwardRecorder(model, logits, lambda: None, lambda: bool(gradients()), lambda: False, hold=hold)
+        recorder = ForwardRecorder(
+            model, logits, lambda: None, lambda: list(gradients().values()), lambda: False, hold=hold
+        )
         try:
             with heard_only_by(recorder):
                 with _no_steps(optimizers), torch.enable_grad():

@@ -120,7 +120,7 @@ class Guarding:
         else:
             slope, bend = along.model_of_loss()
             ratio = curvature_ratio(bend, slope)
-            held = ops.logical_and(ops.isfinite(bend), ops.logical_and(bend > 0, slope >= 0))
+            held = ops.logical_and(ops.isfinite(bend), ops.logical_and(ops.isinf(ratio), slope >= 0))
         finite = ops.logical_and(all_finite(moved), ops.logical_or(ops.isfinite(ratio), held))
         return Measured(ratio, scale_of(ratio, self.policy, self.target), finite, acts=self.policy != "watch")
 

@@ -46,8 +46,8 @@ def curvature_ratio(bend: Array, slope: Array) -> Array:
     r"""Return the step ratio of the quadratic model along a step.
 
     Equation:
-        ``r = p.Gp / (-2 g.p)``; 0 where the loss does not bend upwards, inf where it does but the step goes uphill,
-        as in `safestep.formulas.curvature.curvature_ratio`.
+        ``r = p.Gp / (-2 g.p)``; inf where the loss rises, or is level and bends upwards, else 0 where it does not
+        bend upwards, as in `safestep.formulas.curvature.curvature_ratio`.
 
     Args:
         bend: ``p.Gp``, in units of the loss, without dimensions.
@@ -61,7 +61,8 @@ def curvature_ratio(bend: Array, slope: Array) -> Array:
     ratio = bend / (-2.0 * ops.where(downhill, slope, -ops.ones_like(slope)))
     upward = ops.where(downhill, ratio, ops.full_like(ratio, math.inf))
     lost = ops.isnan(bend + slope)
-    return ops.where(lost, ops.full_like(ratio, math.nan), ops.where(bend <= 0, ops.zeros_like(ratio), upward))
+    unlimited = ops.logical_and(bend <= 0, slope <= 0)
+    return ops.where(lost, ops.full_like(ratio, math.nan), ops.where(unlimited, ops.zeros_like(ratio), upward))
 
 
 def scale_of(ratio: Array, policy: Policy, target: float) -> Array:
