@@ -355,6 +355,51 @@ def test_half_mse_of_one_dimension_is_refused():
         )
 
 
+class TwoHeads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head, self.other = nn.Linear(5, 7), nn.Linear(7, 4), nn.Linear(7, 1)
+        self.double()
+
+    def forward(self, x):
+        features = self.body(x).tanh()
+        return self.head(features), self.other(features)
+
+
+def penalised(model, x, y):
+    penalty = sum(q.square().sum() for q in model.parameters())
+    return F.cross_entropy(model(x)[0], y) + penalty
+
+
+def two_headed(model, x, y):
+    one, other = model(x)
+    return F.cross_entropy(one, y) + 10 * other.square().mean()
+
+
+@pytest.mark.parametrize("loss", [penalised, two_headed])
+def test_parts_of_the_loss_that_do_not_go_through_the_logits_are_said(loss):
+    model, x, y = TwoHeads(), inputs(), labels("classes")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    attach(model, optimizer, policy=Throttle(), logits=lambda output: output[0])
+    loss(model, x, y).backward()
+    with pytest.warns(SafestepWarning, match="the loss has parts that do not go through these logits"):
+        optimizer.step()
+    optimizer.zero_grad()
+    loss(model, x, y).backward()
+    optimizer.step()  # said once
+
+
+def test_gradients_left_in_place_are_said():
+    model, x, y = network(), inputs(), labels("classes")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    F.cross_entropy(model(x), y).backward()
+    attach(model, optimizer, policy=Throttle())
+    F.cross_entropy(model(x), y).backward()  # adds to the first, which nobody has seen
+    with pytest.warns(SafestepWarning, match="old gradients were left in place"):
+        optimizer.step()
+
+
 @pytest.mark.parametrize("options", [{"loss": "hinge"}, {"reduction": "none"}, {"scale": 0.0}, {"scale": math.inf}])
 def test_options_are_checked(options):
     with pytest.raises(ValueError, match=next(iter(options))):

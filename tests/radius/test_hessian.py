@@ -180,3 +180,15 @@ def test_closures_that_return_no_loss_are_refused_and_the_step_undone(closure, t
 def test_something_else_than_a_closure_is_refused():
     with pytest.raises(TypeError, match="function that returns the loss"):
         HessianRadius("cross_entropy")
+
+
+def test_of_several_forwards_it_is_not_called_exact():
+    model, (x, y) = network(), data()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    guard = attach(model, optimizer, radius=HessianRadius(lambda: F.cross_entropy(model(x), y)), policy=Watch())
+    for parts in (1, 2):
+        optimizer.zero_grad()
+        for inputs, labels in zip(x.chunk(parts), y.chunk(parts), strict=True):
+            (F.cross_entropy(model(inputs), labels) / parts).backward()
+        optimizer.step()
+    assert guard.history["exact"] == [True, False]

@@ -83,7 +83,8 @@ class HessianRadius:
         uphill = ratio == math.inf and math.isfinite(bend) and slope >= 0.0
         message = "uphill on this batch: g.p >= 0" if uphill else "the loss does not bend upwards"
         message = message if uphill or bend <= 0.0 else ""
-        return Reading(step.index, ratio, "hessian", True, message, uphill=uphill), state
+        # of several forwards, it is not known what the closure draws
+        return Reading(step.index, ratio, "hessian", len(seen.forwards) <= 1, message, uphill=uphill), state
 
     def _derivatives(self, displacement: dict[Tensor, Tensor]) -> tuple[float, float]:
         moving = [parameter for parameter in displacement if parameter.requires_grad]

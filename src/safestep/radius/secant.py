@@ -40,10 +40,11 @@ class SecantCurvature:
         0.05
 
     Note:
-        The first step, and the first after a jump of the data, is unprotected: no difference tells of it yet. The
-        gradients are those of two batches, so that noise counts as curvature. It is meant for plain SGD: with momentum
-        0.9 it does not protect. `CurvatureRadius` has neither weakness. Gradients and parameters of the last step are
-        kept, and are part of ``guard.state_dict()``.
+        The first step of a new guard is unprotected: there is no difference yet. Gradients are those of two batches, so
+        noise counts as curvature, and where the data jump the difference spans the jump: that step is far too short,
+        and the running mean keeps the next ones short for long. It is meant for plain SGD: with momentum 0.9 it does
+        not protect. `CurvatureRadius` has none of these weaknesses. Gradients and parameters of the last step are kept,
+        and are part of ``guard.state_dict()``.
 
         Where the parameters did not move, up to rounding, the last ``C`` stands; where the gradient is zero, r = 0
         whatever momentum still moves.

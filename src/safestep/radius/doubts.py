@@ -1,0 +1,70 @@
+"""What the gradients of the first step say against the loss that a curvature radius was told."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Protocol
+
+from safestep.errors import SafestepWarning
+from safestep.forward import Seen
+from safestep.radius.losses import LOSSES, LossName, Reduction, unbalanced
+from safestep.step import Step
+
+_TOO_MUCH = 1.5
+"""Labels of any kind leave at most the gradient that hard ones would; beyond this factor it is another loss."""
+_MORE = 1.05
+"""Clipping makes the gradients of the parameters smaller than the loss's; beyond this factor they hold more than it."""
+
+
+class Told(Protocol):
+    """What a radius is told of the loss, see `safestep.radius.curvature.CurvatureRadius`."""
+
+    @property
+    def loss(self) -> LossName: ...  # noqa: D102
+    @property
+    def reduction(self) -> Reduction: ...  # noqa: D102
+    @property
+    def scale(self) -> float: ...  # noqa: D102
+
+
+def say_doubts(told: Told, step: Step, seen: Seen, *, slope: float, effort: float, likely: float) -> None:
+    """Warn of what does not fit.
+
+    Args:
+        told: what the radius is told.
+        step: the step.
+        seen: the forwards it was measured on.
+        slope: ``g.p`` by the gradient at the logits.
+        effort: ``||dL/dz||_1 / 2``.
+        likely: the same for hard labels of the loss as told; 0 where the gradient does not tell the labels.
+    """
+    for doubt in _doubts(told, step, seen, slope, effort, likely):
+        warnings.warn(doubt, SafestepWarning, stacklevel=4)
+
+
+def _doubts(told: Told, step: Step, seen: Seen, slope: float, effort: float, likely: float) -> Iterator[str]:
+    if LOSSES[told.loss].ignores and (off := unbalanced(seen)):
+        yield (
+            f"the gradient at the logits does not sum to zero over the last dimension (off by {off:.0%} of its size), "
+            "so the loss is not a softmax cross-entropy over it, and r is not that of the loss. Squared errors: "
+            "CurvatureRadius('mse') or ('half_mse'); independent logits: ('bce'); any other loss: "
+            "HessianRadius(closure). Classes in another dimension: let the model return out.movedim(1, -1). A model "
+            "that returns log-probabilities: r is right as it is"
+        )
+    elif likely > 0.0 and (factor := effort / likely) > _TOO_MUCH:
+        yield (
+            f"the gradient at the logits is {factor:.3g} times that of CurvatureRadius(loss={told.loss!r}, "
+            f"reduction={told.reduction!r}, scale={told.scale:g}), so r is too small, by about as much or more. If "
+            "the loop multiplies this loss by a constant, or adds the means of micro-batches: scale="
+            f"{told.scale * factor:.3g}. If it multiplies the logits (a temperature): let the model do that. "
+            "For another loss: HessianRadius(closure)"
+        )
+    _, product = step.sums(slope=True)
+    whole = 0.0 if product is None else float(product)
+    if slope < 0.0 and seen.dropped == 0 and (whole > 0.0 or whole < _MORE * slope):
+        yield (
+            f"along the step the gradients of the parameters make {whole:.3g} of the loss, the gradient at the logits "
+            f"{slope:.3g}: the loss has parts that do not go through these logits (a penalty, another head), or old "
+            "gradients were left in place. r is that of the named loss alone; for all of it: HessianRadius(closure)"
+        )

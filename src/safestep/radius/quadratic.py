@@ -1,0 +1,106 @@
+"""The quadratic model of a loss along one step, added up from what each forward tells of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from safestep.errors import MeasurementError
+from safestep.forward import Forward
+from safestep.radius.losses import Loss
+from safestep.spreads import active_rows
+
+_CHUNK = 1 << 20
+"""Elements of the logits that are looked at at a time: no further tensor of their size is made."""
+
+
+class Quadratic:
+    """Adds up the quadratic model along one step, forward by forward.
+
+    Args:
+        loss: which loss.
+
+    Attributes:
+        bend: ``p.Gp / unit^2`` of the losses of all rows, not yet averaged.
+        slope: ``g.p / unit``.
+        count: over how much a mean goes.
+        effort: ``||dL/dz||_1 / 2``, where it was looked at.
+        likely: the same for hard labels and a sum over rows; 0 where it was not looked at.
+    """
+
+    def __init__(self, loss: Loss) -> None:
+        self.bend = self.slope = self.effort = self.likely = 0.0
+        self._loss, self._rows = loss, 0
+        self._parts: list[tuple[float, int]] = []
+
+    @property
+    def count(self) -> int:
+        """Over how much a mean goes.
+
+        Raises:
+            MeasurementError: if there is nothing.
+        """
+        if not self._rows:
+            raise MeasurementError("the recorded forward holds no samples (an empty batch): nothing to measure r on")
+        return self._rows
+
+    @property
+    def even(self) -> bool:
+        """Whether every forward has as many rows as every other, so that they weigh alike in any mean."""
+        return len({rows for _, rows in self._parts}) <= 1
+
+    @property
+    def mean(self) -> float:
+        """``p.Gp / unit^2`` of the mean: over all rows, or of the means of the forwards if that bends more."""
+        pooled = self.bend / self.count
+        if self.even:
+            return pooled
+        return max(pooled, sum(bend / rows for bend, rows in self._parts if rows) / len(self._parts))
+
+    def add(self, forward: Forward, value: Tensor, tangent: Tensor, gradient: Tensor, *, check: bool) -> None:
+        """Add a forward: its logits, ``J p / unit`` and dL/dz, each of shape ``(*samples, outputs)``.
+
+        Raises:
+            MeasurementError: if its rows cannot be told from its outputs, or are single classes.
+        """
+        if value.ndim == 1 and not (self._loss.entries or self._loss.ignores):
+            raise MeasurementError(
+                f"an output of shape {tuple(value.shape)}: half_mse is a mean over samples, and one dimension does not "
+                "tell samples from outputs; give the model's output the shape (samples, 1)"
+            )
+        if value.shape[-1] == 1 and self._loss.ignores:
+            raise MeasurementError(
+                "one output under CurvatureRadius('cross_entropy'): the probability of a single class is 1 whatever "
+                "the step does. Say which loss it is: CurvatureRadius('mse'), ('half_mse') or ('bce')"
+            )
+        active = active_rows(forward, value, "softmax").flatten() if self._loss.ignores else _all_rows(value)
+        rows = self._loss.count(active, value.shape[-1])
+        pieces = _pieces(value, tangent, gradient, active)
+        # one number is read from the device at the end, not one a piece
+        sums = torch.stack([self._sums(*piece, check=check) for piece in pieces] or [torch.zeros(4)]).sum(0).tolist()
+        self._rows += rows
+        self._parts.append((sums[0], rows))
+        self.bend, self.slope = self.bend + sums[0], self.slope + sums[1]
+        self.effort, self.likely = self.effort + sums[2], self.likely + sums[3]
+
+    def _sums(self, value: Tensor, tangent: Tensor, gradient: Tensor, active: Tensor, *, check: bool) -> Tensor:
+        bends = torch.where(active, self._loss.bend(value, tangent), 0.0)
+        # In float64: terms of both signs cancel, and the sign of g.p decides. A masked class may have tangent nan.
+        slope = (gradient.double() * torch.where(gradient == 0, 0.0, tangent).double()).sum()
+        sums = [bends.sum(dtype=torch.float64), slope]
+        if check and self._loss.likely is not None:
+            likely = torch.where(active, self._loss.likely(value, gradient), 0.0)
+            return torch.stack([*sums, gradient.abs().sum(dtype=torch.float64) / 2, likely.sum(dtype=torch.float64)])
+        return torch.stack([*sums, slope.new_zeros(()), slope.new_zeros(())])
+
+
+def _all_rows(value: Tensor) -> Tensor:
+    return torch.ones(value.numel() // max(1, value.shape[-1]), dtype=torch.bool, device=value.device)
+
+
+def _pieces(value: Tensor, tangent: Tensor, gradient: Tensor, active: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    few = max(1, _CHUNK // max(1, value.shape[-1]))
+    rows = (torch.atleast_2d(tensor).flatten(0, -2) for tensor in (value, tangent, gradient))
+    return zip(*(tensor.split(few) for tensor in (*rows, active)), strict=True)
