@@ -133,7 +133,7 @@ class DriftOptimizersExperiment(Experiment[DriftOptimizersSettings]):
         for count in (settings.warm_up, settings.steps):
             piece = list(itertools.islice(taken, count))
             columns = {key: [getattr(line, key) for line in piece] for key in ("loss", "ratio", "scale")}
-            yield {"kind": "drift", **name, "first_step": len(lines), **columns}
+            yield {"kind": "descent", **name, "first_step": len(lines), **columns}
             lines += piece
         return name | outcome(
             lines, settings.warm_up, target_loss(*where, settings.gain, settings.warm_up, settings.steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from safestep.formulas.throttle import order_0
@@ -42,7 +43,9 @@ class Secant:
     def __call__(self, step: Step, seen: Seen, report: StepReport) -> Mapping[str, float]:
         """Return the curvatures and ``alpha_would``."""
         reading, state = self._radius.measure(step, seen, self._state)
-        self._state = known = state or {}
+        self._state = state
+        # of a gradient that is not finite nothing is known, and nothing of it is remembered
+        known = state if state is not None and reading.finite else {"curvature": math.nan, "mean": math.nan}
         curvature, mean = float(known["curvature"]), float(known["mean"])
         return {
             "curvature_proxy": curvature,
