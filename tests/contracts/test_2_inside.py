@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from safestep import Cap, Pin, SoftmaxRadius, Status, Watch
-from zoo import ALL, ZOO, Batch, Case, Recipe, Scene, Training, said, twin_ratio
+from safestep import Cap, Pin, SoftmaxRadius, Status, Throttle, Watch
+from zoo import ALL, ZOO, Batch, Case, Recipe, Scene, Training, said, twin_curvature, twin_ratio
 from zoo.asserts import assert_inside
 from zoo.optimizers import NOT_SCALED
 
@@ -171,3 +171,34 @@ def test_a_quantile_is_that_quantile_and_says_so(quantile):
     assert guard.last.ratio == pytest.approx(one_by_one[math.ceil(quantile * len(x)) - 1], rel=1e-5)
     assert guard.last.exact is (quantile == 1.0)
     assert ("quantile" in guard.last.method) is (quantile < 1.0)
+
+
+# -- curvature --------------------------------------------------------------------------------------------------------
+
+SOFT = [case for case in ZOO.values() if case.objective is None]
+
+
+@DTYPES
+@pytest.mark.parametrize("case", SOFT, ids=str)
+def test_every_model_is_throttled_to_its_aim(case, dtype):
+    """The curvature of the proposal is the twin's, and of the applied step, s times it, at most chi / 2."""
+    training, throttle = Training(case, ALL["SGD"], dtype=dtype, big=True), Throttle(chi=1.5)
+    guard, precision = training.attach(policy=throttle), 10 * PRECISION[dtype]  # terms of g.p cancel
+    with said(case.untaped):
+        for scene, applied in steps_with_twin(training):
+            r = twin_curvature(training, scene, applied)
+            assert guard.last.status in {Status.THROTTLED, Status.INSIDE}  # plain SGD never goes uphill
+            assert r <= 0.75 * (1 + 1e-3)
+            precise = max(precision, DIFFERENCE_PRECISION if case.difference else 0.0)
+            assert guard.last.applied_ratio == pytest.approx(r, rel=precise)
+
+
+@pytest.mark.parametrize("recipe", [r for r in SCALED if not r.cannot_train(ZOO["mlp"])], ids=str)
+def test_every_optimizer_is_throttled_or_held(recipe):
+    training = Training(ZOO["mlp"], recipe, dtype=torch.float64, big=True)
+    guard = training.attach(policy=Throttle(chi=1.5))
+    for scene, applied in steps_with_twin(training):
+        if guard.last.status is Status.HELD:
+            assert all(not p.any() for p in applied.values())
+        else:
+            assert 0.0 <= twin_curvature(training, scene, applied) <= 0.75 * (1 + 1e-3)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from safestep import Cap, Status, Watch
+from safestep import Cap, CurvatureRadius, Status, Watch
 from safestep.formulas.softmax import radius_bound, spread, step_ratio, two_class_radius
 from zoo import ALL, RADII, ZOO, Batch, Case, Training, recipes_for
 from zoo.asserts import assert_untouched
@@ -128,3 +128,20 @@ def test_r_is_one_where_the_two_even_classes_have_their_zero():
     assert guard.last.ratio == pytest.approx(1.0, rel=1e-15)
     assert guard.last.radius == pytest.approx(math.pi / 2, rel=1e-15)
     assert guard.last.status in (Status.INSIDE, Status.CAPPED)
+
+
+@given(eigenvalue=st.floats(1e-3, 1e3))
+def test_on_a_quadratic_the_curvature_ratio_is_one_at_the_limit_of_stability(eigenvalue):
+    """eta lambda = 2: the step ends where the quadratic is as high as where it began."""
+    case = Case(
+        "quadratic",
+        lambda: nn.Linear(1, 1, bias=False),
+        lambda i, d: Batch((torch.full((1, 1), math.sqrt(eigenvalue), dtype=d),), torch.ones(1, 1, dtype=d)),
+        objective=lambda z, y: (z - y).square().sum() / 2,
+    )
+    training = Training(case, ALL["SGD"], dtype=torch.float64)
+    training.optimizers[0].param_groups[0]["lr"] = 2 / eigenvalue
+    guard = training.attach(policy=Watch(), radius=CurvatureRadius("half_mse"))
+    training.step()
+    # p is a difference of parameters, rounded as they are
+    assert guard.last.ratio == pytest.approx(1.0, rel=1e-10)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from safestep import Cap, Pin, SoftmaxRadius, Status, Watch
+from safestep import Cap, CurvatureRadius, Pin, SecantCurvature, SoftmaxRadius, Status, Throttle, Tightest, Watch
 from zoo import ALL, RADII, ZOO, Training, generators, said, set_generators
 from zoo.asserts import assert_identical, assert_same_reports, assert_untouched
 
@@ -86,6 +86,34 @@ def test_stopped_and_resumed_is_the_run_that_was_not(case, recipe, policy, metho
     del resumed_to["writes"], uninterrupted["writes"]  # loading writes too
     assert_untouched(resumed_to, uninterrupted)
     assert_same_reports(list(guard.history), reports)
+
+
+THROTTLES = {
+    "order-1": (Throttle(order=1), CurvatureRadius()),
+    "order-2": (Throttle(order=2), CurvatureRadius()),
+    "secant": (Throttle(), SecantCurvature()),
+    "secant-order-2": (Throttle(order=2), SecantCurvature()),
+    "tightest": (Cap(1.0), Tightest({SoftmaxRadius(): 0.05, CurvatureRadius(): 0.2})),
+}
+
+
+@pytest.mark.parametrize(("policy", "radius"), THROTTLES.values(), ids=THROTTLES.keys())
+@pytest.mark.parametrize("recipe", ["SGD", "Adam"])
+def test_what_a_throttle_remembers_is_resumed(recipe, policy, radius):
+    """Alpha, its velocity, the last gradient and parameters: through a file, bit for bit."""
+    case, recipe = ZOO["mlp"], ALL[recipe]
+    whole = Training(case, recipe)
+    guard = whole.attach(policy=policy, radius=radius)
+    whole.steps(BEFORE)
+    saved = checkpoint(whole, guard)
+    whole.steps(AFTER)
+    training, again = resumed(case, recipe, saved, policy, radius=radius)
+    training.steps(AFTER)
+    resumed_to, uninterrupted = training.everything(), whole.everything()
+    for one in (resumed_to, uninterrupted):
+        del one["writes"], one["generators"]
+    assert_untouched(resumed_to, uninterrupted)
+    assert_same_reports(list(again.history), list(guard.history)[BEFORE:])
 
 
 def test_the_resumed_run_was_scaled():

@@ -4,7 +4,7 @@ from zoo.batches import Batch
 from zoo.cases import ZOO, Case
 from zoo.optimizers import ALL, RECIPES, Recipe, recipes_for
 from zoo.training import METHODS, RADII, Training, generators, pair, poison, said, seed_everything, set_generators
-from zoo.twin import Scene, applied_ratio, twin_ratio, twin_sensitivity
+from zoo.twin import Scene, applied_ratio, twin_curvature, twin_ratio, twin_sensitivity
 
 __all__ = [
     "ALL",
@@ -25,6 +25,7 @@ __all__ = [
     "said",
     "seed_everything",
     "set_generators",
+    "twin_curvature",
     "twin_ratio",
     "twin_sensitivity",
 ]

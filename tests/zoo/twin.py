@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from zoo.batches import IGNORED, Batch
 from zoo.training import Generators, Training, generators, set_generators
@@ -50,12 +51,23 @@ def twin_ratio(
 
     ``dtype`` is that of the forward; another than float64 only for models that draw other numbers in another dtype.
     """
-    tangent = _apply(training, scene, displacement, mode, torch.mul, dtype)
+    _, tangent = _apply(training, scene, displacement, mode, torch.mul, dtype)
     if head == "sigmoid":
         spreads = tangent.abs().amax(-1)
     else:  # a class with a logit of -inf (a nan here) has no weight
         spreads = tangent.nan_to_num(nan=-math.inf).amax(-1) - tangent.nan_to_num(nan=math.inf).amin(-1)
     return spreads.flatten()[_counted(scene.batch.labels)].max().item() / math.pi
+
+
+def twin_curvature(training: Training, scene: Scene, displacement: dict[str, Tensor]) -> float:
+    """Return r = p.Gp / (-2 g.p) of the case's mean cross-entropy, by the definition, all classes written out."""
+    logits, tangent = _apply(training, scene, displacement, "train", torch.mul)
+    a = tangent.nan_to_num(nan=0.0).flatten(0, -2)  # a class with a logit of -inf has no weight
+    z, counted = logits.flatten(0, -2), _counted(scene.batch.labels)
+    weights = torch.softmax(z, -1)
+    variance = (weights * a.square()).sum(-1) - (weights * a).sum(-1).square()
+    slope = ((weights - F.one_hot(scene.batch.labels.flatten().clamp(min=0), z.shape[-1])) * a).sum(-1)
+    return (variance[counted].mean() / (-2 * slope[counted].mean())).item()
 
 
 def applied_ratio(training: Training, act: Callable[[], object], **options: Any) -> float:
@@ -68,7 +80,7 @@ def applied_ratio(training: Training, act: Callable[[], object], **options: Any)
 
 def twin_sensitivity(training: Training, scene: Scene, errors: dict[str, Tensor]) -> float:
     """Return by how much r can change if every element of the displacement is off by so much: sum_j |J_ij| e_j."""
-    reach = _apply(training, scene, errors, "train", lambda gradient, error: gradient.abs() * error)
+    _, reach = _apply(training, scene, errors, "train", lambda gradient, error: gradient.abs() * error)
     return 2 * reach.nan_to_num(nan=0.0).max().item() / math.pi
 
 
@@ -79,8 +91,8 @@ def _apply(
     mode: str,
     product: Callable[[Tensor, Tensor], Tensor],
     dtype: torch.dtype = torch.float64,
-) -> Tensor:
-    """Return, per logit, the sum of the products of its gradient and the vectors; nan for a logit of -inf."""
+) -> tuple[Tensor, Tensor]:
+    """Return the logits and, per logit, the sum of the products of its gradient and the vectors; nan at -inf."""
     before = generators()
     model = training.case.build().to(dtype)
     model.load_state_dict({name: _cast(value, dtype) for name, value in scene.state.items()})
@@ -102,7 +114,7 @@ def _apply(
             else math.nan
         )
     set_generators(before)
-    return torch.tensor(sums, dtype=torch.float64).reshape(logits.shape)
+    return logits.detach().double(), torch.tensor(sums, dtype=torch.float64).reshape(logits.shape)
 
 
 def _counted(labels: Tensor) -> Tensor:
