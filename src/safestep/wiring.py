@@ -50,7 +50,7 @@ def attach(
         policy: what to do about it; ``Cap(1.0)`` by default.
         logits: from the model's output to its logits of shape ``(*samples, classes)``, where they are neither the
             output itself nor its ``.logits``.
-        probes: functions that add columns to the records.
+        probes: functions that add columns to the records; `safestep.tools.probes` has some.
         log: a path to append one JSON line per step to, or a function that takes each report.
         history: how many of the latest reports ``guard.history`` keeps. The log is complete.
         on_nonfinite: ``"undo"`` puts the parameters back after a step that is not finite; ``"skip"`` looks at the
