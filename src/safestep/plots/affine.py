@@ -31,7 +31,7 @@ def affine_scatter(x: Tensor, y: Tensor, matrix: Tensor, bias: Tensor) -> Figure
         bias: the bias that goes with them, shape ``(outputs,)``.
 
     Returns:
-        A figure outside pyplot: save it, or show it as the last line of a notebook cell.
+        A figure outside pyplot: save it, or, where `%matplotlib inline` is on, show it as the last line of a cell.
 
     Example:
         >>> import torch
@@ -67,7 +67,7 @@ def affine_histogram(x: Tensor, y: Tensor) -> Figure:
         y: answers, shape ``(samples, outputs)``.
 
     Returns:
-        A figure outside pyplot: save it, or show it as the last line of a notebook cell.
+        A figure outside pyplot: save it, or, where `%matplotlib inline` is on, show it as the last line of a cell.
 
     Example:
         >>> import torch

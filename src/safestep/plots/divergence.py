@@ -79,7 +79,7 @@ def drift_maps(maps: Sequence[DriftMap]) -> Figure:
         maps: see `drift_maps_of`; at least one.
 
     Returns:
-        A figure outside pyplot: save it, or show it as the last line of a notebook cell.
+        A figure outside pyplot: save it, or, where `%matplotlib inline` is on, show it as the last line of a cell.
 
     Example:
         >>> row = DriftMap("none", [0.1, 1.0], [1.0, 4.0], [1.8, 0.1], [[0, 0], [0, 2]])

@@ -36,7 +36,7 @@ def throttled_run(history: Iterable[StepReport], *, title: str = "") -> Figure:
         title: what stands above them.
 
     Returns:
-        A figure outside pyplot: save it, or show it as the last line of a notebook cell.
+        A figure outside pyplot: save it, or, where `%matplotlib inline` is on, show it as the last line of a cell.
 
     Example:
         >>> len(throttled_run([], title="nothing yet").axes)

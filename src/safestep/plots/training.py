@@ -126,7 +126,7 @@ def overview(curves: Sequence[Curve], *, target: float = 1.0, title: str = "") -
         title: what stands above them.
 
     Returns:
-        A figure outside pyplot: save it, or show it as the last line of a notebook cell.
+        A figure outside pyplot: save it, or, where `%matplotlib inline` is on, show it as the last line of a cell.
     """
     wide, high, above = 2.15 * style.WIDTH, 2.1 * style.HEIGHT, 0.4 if title else 0.0
     figure = Figure(figsize=(wide, high + above), dpi=150)
