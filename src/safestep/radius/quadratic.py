@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -12,8 +13,9 @@ from safestep.forward import Forward
 from safestep.radius.losses import Loss
 from safestep.spreads import active_rows
 
-_CHUNK = 1 << 20
-"""Elements of the logits that are looked at at a time: no further tensor of their size is made."""
+_CHUNK = 1 << 18
+"""Elements of the logits that are looked at at a time: no further tensor of their size is made, and a CPU is fastest
+with temporaries of a megabyte."""
 
 
 class Quadratic:
@@ -78,17 +80,24 @@ class Quadratic:
         active = active_rows(forward, value, "softmax").flatten() if self._loss.ignores else _all_rows(value)
         rows = self._loss.count(active, value.shape[-1])
         pieces = _pieces(value, tangent, gradient, active)
-        # one number is read from the device at the end, not one a piece
-        sums = torch.stack([self._sums(*piece, check=check) for piece in pieces] or [torch.zeros(4)]).sum(0).tolist()
+        masked = value.numel() > 0 and bool(value.amin() == -math.inf)
+        # what is added up is read from the device at the end, not piece by piece
+        found = [self._sums(*piece, check=check, masked=masked) for piece in pieces] or [torch.zeros(4)]
+        sums = torch.stack(found).sum(0).tolist()
         self._rows += rows
         self._parts.append((sums[0], rows))
         self.bend, self.slope = self.bend + sums[0], self.slope + sums[1]
         self.effort, self.likely = self.effort + sums[2], self.likely + sums[3]
 
-    def _sums(self, value: Tensor, tangent: Tensor, gradient: Tensor, active: Tensor, *, check: bool) -> Tensor:
+    def _sums(
+        self, value: Tensor, tangent: Tensor, gradient: Tensor, active: Tensor, *, check: bool, masked: bool
+    ) -> Tensor:
         bends = torch.where(active, self._loss.bend(value, tangent), 0.0)
-        # In float64: terms of both signs cancel, and the sign of g.p decides. A masked class may have tangent nan.
-        slope = (gradient.double() * torch.where(gradient == 0, 0.0, tangent).double()).sum()
+        if masked:  # a class masked by a logit of -inf may have tangent nan; its gradient is 0
+            tangent = torch.where(gradient == 0, 0.0, tangent)
+        slopes = torch.linalg.vecdot(gradient.to(tangent), tangent)
+        # Over the rows in float64: terms of both signs cancel, and the sign of g.p decides.
+        slope = slopes.sum(dtype=torch.float64)
         sums = [bends.sum(dtype=torch.float64), slope]
         if check and self._loss.likely is not None:
             likely = torch.where(active, self._loss.likely(value, gradient), 0.0)
