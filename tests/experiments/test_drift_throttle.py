@@ -201,7 +201,7 @@ def test_the_page_is_whole_and_explains_the_first_step(whole):
     assert "This page is incomplete" not in text
     assert "B γ=4, no throttle: diverges." in text
     assert "C γ=4 curvature: does not diverge; the loss is never above its first value" in text
-    for word in ("What drifts", "the first step after a drift is unprotected", "The default: curvature on the batch"):
+    for word in ("What drifts", "its first step is", "The default: curvature on the batch"):
         assert word in text
     for name in ("drift_losses", "drift_alphas", "drift_no_throttle", "drift_secant", "drift_curvature", "drift_data"):
         assert f'<figure id="{name}"' in text
