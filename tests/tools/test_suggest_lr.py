@@ -414,3 +414,18 @@ def test_the_answer_is_one_readable_line():
         f"suggested lr {found.lr:.4g} (r 1, target 1), present lr 0.1 (r {found.ratio:.4g}): found  "
         "[forward-mode/train]"
     )
+
+
+def test_by_the_curvature_it_suggests_the_limit_of_stability():
+    """Along an eigenvector of a quadratic r = eta lambda / 2: 1 at 2 / lambda, an exact line search at target 1/2."""
+    model = torch.nn.Linear(1, 1, bias=False).double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    x = torch.full((1, 1), 2.0, dtype=torch.float64)  # lambda = 4
+
+    def closure():
+        ((model(x) - 1.0).square().sum() / 2).backward()
+
+    radius = safestep.CurvatureRadius("half_mse")
+    assert safestep.suggest_lr(model, optimizer, closure, radius=radius).lr == pytest.approx(0.5, rel=1e-3)
+    half = safestep.suggest_lr(model, optimizer, closure, radius=radius, target=0.5)
+    assert half.lr == pytest.approx(0.25, rel=1e-3)
