@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
@@ -76,7 +76,7 @@ def test_the_bound_is_one(
     losses = [loss_of(part) for part in range(parts)]
     # the optimizer sees the scaled gradient too, so that g and e are both scaled
     bound, ratio, effort = bound_and_ratio(model, losses, optimizer=optimizer, lr=lr)
-    assert effort > 0
+    assume(effort > 0)  # not where every row is so confident that P - y rounds to zero
     # G = w (P - y) is rounded like w, while a confident row's is many digits smaller
     weights = 1.1 * scale * parts * (rows if reduction == "sum" else 1)
     rounding = 4 * classes * torch.finfo(torch.float64).eps * weights / effort
