@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +10,7 @@ from torch.autograd import forward_ad
 
 from safestep.errors import MeasurementError, TapeError
 from safestep.forward import Forward, Seen
-from safestep.replay import Mode, run
+from safestep.replay import Mode, run, without_autocast
 from safestep.step import Step
 from safestep.wrappers import bare
 
@@ -77,10 +76,7 @@ def recorded(seen: Seen, forward: Forward, line: Line) -> tuple[Tensor, Tensor]:
         raise TapeError("the forward was not recorded, or its logits have been overwritten since")
     if seen.left(forward) and not forward.repeated_by(run(seen, forward, "train", line.start, None)):
         raise TapeError("the parameters were changed between the forward and the step")
-    with contextlib.ExitStack() as stack:
-        for kind in {"cpu", value.device.type}:
-            if torch.is_autocast_enabled(kind):  # what was cast in the forward is on the tape
-                stack.enter_context(torch.autocast(kind, enabled=False))
+    with without_autocast(value.device.type):  # what was cast in the forward is on the tape
         return value, forward.tape.tangent(start, lambda parameter: line.direction(names[parameter]))
 
 

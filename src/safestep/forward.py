@@ -102,6 +102,8 @@ class Seen:
         place: the sum of version counters where the step began, see `Forward.place`; None where nobody looked.
         loss_scale: what a gradient scaler multiplied the loss by before backward. `Forward.gradient`, `Forward.effort`
             still carry it; parameters' gradients do not.
+        searched: whether the model also ran at other parameters during the step (a line search): the gradients stored
+            now are of those.
         shared: J p of the forwards, kept for other radii of the same step; None where nobody else will ask.
     """
 
@@ -112,6 +114,7 @@ class Seen:
     problem: str = ""
     place: int | None = None
     loss_scale: float = 1.0
+    searched: bool = False
     shared: dict[Any, Any] | None = None
 
     def left(self, forward: Forward) -> bool:

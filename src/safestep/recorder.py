@@ -152,7 +152,9 @@ class ForwardRecorder:
         if self._entries and not on_stack(self._entries[-1].frame, sys._getframe()):
             self._forget()  # an interrupt, which calls no hook, ended that forward
         self._entering()
-        listening = torch.is_grad_enabled() and not self._elsewhere()
+        elsewhere = self._elsewhere()
+        self._seen.searched = self._seen.searched or elsewhere
+        listening = torch.is_grad_enabled() and not elsewhere
         if listening:
             self._drop()
         call = _Call(_frame_of_call(), self._entry(bare(module), (args, kwargs)) if listening else None)

@@ -63,6 +63,16 @@ def run(seen: Seen, forward: Forward, mode: Mode, tensors: Mapping[str, Tensor],
 
 
 @contextlib.contextmanager
+def without_autocast(device_type: str) -> Iterator[None]:
+    """Compute in the types that tensors have, whatever region the step is taken in."""
+    with contextlib.ExitStack() as stack:
+        for kind in {"cpu", device_type}:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
+@contextlib.contextmanager
 def no_trace(model: nn.Module, *, differentiable: bool = True) -> Iterator[None]:
     """Leave the model, the generators and torch's global switches as they were, whatever a forward does inside.
 

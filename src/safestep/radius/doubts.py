@@ -60,7 +60,7 @@ def _doubts(told: Told, step: Step, seen: Seen, slope: float, effort: float, lik
             f"{told.scale * factor:.3g}. If it multiplies the logits (a temperature): let the model do that. "
             "For another loss: HessianRadius(closure)"
         )
-    _, product = step.sums(slope=True)
+    _, product = step.sums(slope=not seen.searched)
     whole = 0.0 if product is None else float(product)
     if slope < 0.0 and seen.dropped == 0 and (whole > 0.0 or whole < _MORE * slope):
         yield (

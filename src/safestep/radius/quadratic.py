@@ -11,6 +11,7 @@ from torch import Tensor
 from safestep.errors import MeasurementError
 from safestep.forward import Forward
 from safestep.radius.losses import Loss
+from safestep.replay import without_autocast
 from safestep.spreads import active_rows
 
 _CHUNK = 1 << 18
@@ -82,7 +83,8 @@ class Quadratic:
         pieces = _pieces(value, tangent, gradient, active)
         masked = value.numel() > 0 and bool(value.amin() == -math.inf)
         # what is added up is read from the device at the end, not piece by piece
-        found = [self._sums(*piece, check=check, masked=masked) for piece in pieces] or [torch.zeros(4)]
+        with without_autocast(value.device.type):
+            found = [self._sums(*piece, check=check, masked=masked) for piece in pieces] or [torch.zeros(4)]
         sums = torch.stack(found).sum(0).tolist()
         self._rows += rows
         self._parts.append((sums[0], rows))
