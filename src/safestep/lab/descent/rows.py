@@ -17,8 +17,8 @@ class RowGuard:
 
     Equation:
         With the row's displacement ``p``, and gradient ``g`` and Hessian ``H`` of this step's loss,
-        ``r = p.Hp / (-2 g.p)``; 0 where ``p.Hp <= 0``, inf where ``g.p > 0`` (the row is held). The policy makes a scale
-        ``s`` of ``r``, and the row goes to ``x + s p``. A row whose ``p`` is not finite stays.
+        ``r = p.Hp / (-2 g.p)``; 0 where ``p.Hp <= 0``, inf where ``g.p > 0`` (the row is held). The policy makes a
+        scale ``s`` of ``r``, and the row goes to ``x + s p``. A row whose ``p`` is not finite stays.
 
     Attributes:
         scales: of the last step, shape ``(runs,)``.
