@@ -20,15 +20,12 @@ from safestep.cli_errors import errors_told
 from safestep.errors import RunDirectoryError, UnknownNameError
 from safestep.experiments.names import nearest
 from safestep.experiments.rundir import RESULTS, RunDirectory
-from safestep.experiments.screen import console, say
+from safestep.experiments.screen import console, say, show
 from safestep.experiments.settings import SettingError
 from safestep.extras import need
 from safestep.record import plain
 
 bench = typer.Typer(name="bench", help="Measure what measuring costs.", no_args_is_help=True)
-
-_WIDE = 10_000
-"""More columns than any table takes."""
 
 Rounds = Annotated[int | None, typer.Option(min=1, help="How often the contestants take turns.", show_default="20")]
 Device = Annotated[str, typer.Option(help="Where to compute: cpu or cuda.")]
@@ -133,8 +130,7 @@ def _kept(
 def _show(screen: Console, rows: Sequence[dict[str, Any]]) -> None:
     for headline, table in tables(rows):
         say(screen, f"\n{headline}")
-        table.width = screen.measure(table, options=screen.options.update(max_width=_WIDE)).maximum
-        screen.print(table, crop=False)
+        show(screen, table)
 
 
 def _teller(screen: Console) -> Any:
