@@ -32,7 +32,6 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(bench)
-app.command("simulate")(simulate)
 
 _NEEDED = ("joblib", "numpy", "sklearn", "matplotlib", "jinja2")
 
@@ -147,6 +146,9 @@ def report(
         page = _draw(directory)
         tell(screen, _known(results["experiment"]), results)
         say(screen, f"page: {page}")
+
+
+app.command("simulate")(simulate)
 
 
 def _carry_out(screen: Console, session: Session, path: Path, jobs: int | None) -> None:

@@ -25,9 +25,9 @@ _DRAWN = 8
 """So many runs are drawn unless more are asked for."""
 _SEEDS = 2**63
 _OBJECTIVE = (
-    f"What to descend on: {', '.join(objectives.NAMED)}; quadratic:2,4 (curvatures) or quadratic:'3,1;1,2' (a Hessian); "
-    "an expression in x1, x2, ... such as 'x1**2 + 2*x2**2'; or FILE.py:FUNCTION, a function of x of shape (runs, "
-    "variables) or of x1, x2, ..., in torch operations."
+    f"What to descend on: {', '.join(objectives.NAMED)}; quadratic:2,4 (curvatures) or quadratic:'3,1;1,2' (a "
+    "Hessian); an expression in x1, x2, ... such as 'x1**2 + 2*x2**2'; or FILE.py:FUNCTION, a function of x of shape "
+    "(runs, variables) or of x1, x2, ..., in torch operations."
 )
 
 
@@ -42,7 +42,8 @@ def command(
     schedule: Annotated[
         str,
         typer.Option(
-            help=f"Of the learning rate: {schedules.FORMS}. + follows one by the next (warmup:5+cosine:45), * multiplies."
+            help=f"Of the learning rate: {schedules.FORMS}. + follows one by the next (warmup:5+cosine:45), * "
+            "multiplies."
         ),
     ] = "constant",
     first: Annotated[
@@ -71,7 +72,8 @@ def command(
     out: Annotated[
         Path | None,
         typer.Option(
-            help=f"The picture, {', '.join(_PICTURES)}; an earlier one gives way.", show_default="a new file in runs/simulate"
+            help=f"The picture, {', '.join(_PICTURES)}; an earlier one gives way.",
+            show_default="a new file in runs/simulate",
         ),
     ] = None,
     animation: Annotated[
@@ -151,7 +153,7 @@ def _simulated(simulation: Callable[[], Ensemble], runs: int) -> Ensemble:
 def _tell_law(screen: Console, ensemble: Ensemble) -> None:
     if why := told.why_no_law(ensemble):
         say(screen, f"no exact law: {why}")
-    else:
+    elif ensemble.moments.finite[-1]:
         say(screen, "")
         show(screen, told.law_table(ensemble))
         say(screen, "")

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from functools import partial, reduce
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from safestep.blame import first_line
@@ -66,6 +65,7 @@ def read_expression(text: str, start_of: Callable[[int], Point]) -> Objective:
     Example:
         >>> read_expression("x1**2 + 2*x2**2", lambda d: (-1.0,) * d)
         Quadratic(hessian=((2.0, 0.0), (0.0, 4.0)), start=(-1.0, -1.0), minimum=(0.0, 0.0))
+        >>> import torch
         >>> read_expression("cos(x1)", lambda d: (0.0,)).gradient(torch.tensor([[0.5]]))
         tensor([[-0.4794]])
     """

@@ -29,7 +29,10 @@ def draw(ensemble: Ensemble, label: str) -> Figure:
     share = 0.5 if plane else 1.0
     if plane:
         traces = panel(figure, (0.0, 0.0, share, 1.0))
-        trace_contours(_values(ensemble), {label: ensemble.traces}, ax=traces, **_places(ensemble))
+        objective = ensemble.setting.objective
+        trace_contours(
+            _Values(objective), {label: ensemble.traces}, minimum=_lowest(objective), start=_start(ensemble), ax=traces
+        )
     loss = panel(figure, (1.0 - share, 0.0, share, 1.0))
     loss_over_steps([_band(ensemble, label)], ax=loss)
     if plane:
@@ -41,11 +44,15 @@ def animate(ensemble: Ensemble, label: str, path: Path) -> None:
     """Save the traces that were kept as an animation, .gif or .html."""
     figure = Figure(figsize=(style.WIDTH, style.HEIGHT), dpi=style.DPI)
     FigureCanvasAgg(figure)
-    animate_trace(_values(ensemble), {label: ensemble.traces}, path, ax=panel(figure), **_places(ensemble))
-
-
-def _values(ensemble: Ensemble) -> _Values:
-    return _Values(ensemble.setting.objective)
+    objective = ensemble.setting.objective
+    animate_trace(
+        _Values(objective),
+        {label: ensemble.traces},
+        path,
+        minimum=_lowest(objective),
+        start=_start(ensemble),
+        ax=panel(figure),
+    )
 
 
 class _Values:
@@ -59,9 +66,9 @@ class _Values:
         return self._objective.value(x.reshape(-1, x.shape[-1])).reshape(x.shape[:-1])
 
 
-def _places(ensemble: Ensemble) -> dict[str, Point | None]:
-    start = ensemble.setting.start
-    return {"minimum": _lowest(ensemble.setting.objective), "start": tuple(start.tolist()) if start.dim() == 1 else None}
+def _start(ensemble: Ensemble) -> Tensor | None:
+    """Return the point where all runs begin; None if they begin at several."""
+    return ensemble.setting.start if ensemble.setting.start.dim() == 1 else None
 
 
 def _lowest(objective: Objective) -> Point | None:

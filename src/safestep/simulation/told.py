@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from rich import box
 from rich.table import Table
 
+from safestep.bench.grid import on_screen
 from safestep.lab.descent import Ensemble, QuadraticSum, distance
 from safestep.lab.descent.quadratic import Quadratic
 
@@ -24,7 +24,9 @@ def outcome(ensemble: Ensemble) -> str:
     """
     points = [_last_point(ensemble, run) for run in range(ensemble.runs)] if ensemble.runs <= FEW else []
     summary = str(ensemble) if ensemble.runs > 1 else ensemble.trouble
-    return "\n".join(filter(None, [*points, summary]))
+    told = ensemble.lost == 0 or "diverged" in ensemble.trouble
+    lost = "" if told else f"{ensemble.lost} of {ensemble.runs} runs diverged"
+    return "\n".join(filter(None, [*points, summary, lost]))
 
 
 def _last_point(ensemble: Ensemble, run: int) -> str:
@@ -39,15 +41,12 @@ def why_no_law(ensemble: Ensemble) -> str:
     """Return why the exact law of an ensemble is not known, or an empty text."""
     objective = ensemble.setting.objective
     if not isinstance(objective, (Quadratic, QuadraticSum)):
-        return "f is no quadratic with the least value 0"
+        return "f is not known to be a quadratic whose value is 0 where its gradient is"
     return ensemble.setting.linear
 
 
 def law_table(ensemble: Ensemble) -> Table:
     """Return the last moments of an ensemble of several runs beside the exact law, see `why_no_law`."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in ("", "simulated", "exact law", "standard errors apart"):
-        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     found, apart = ensemble.moments, distance(ensemble)
     law = apart.law
     variables = ensemble.last.shape[1]
@@ -60,6 +59,5 @@ def law_table(ensemble: Ensemble) -> Table:
         for i in range(variables if variables <= _MOST_VARIABLES else 0)
     ]
     rows.append(("mean f", found.loss[-1], law.loss[-1], apart.loss[-1]))
-    for name, ours, exact, z in rows:
-        table.add_row(name, f"{ours.item():.6g}", f"{exact.item():.6g}", f"{z.item():+.2f}")
-    return table
+    cells = [[name, f"{ours.item():.6g}", f"{exact.item():.6g}", f"{z.item():+.2f}"] for name, ours, exact, z in rows]
+    return on_screen(["", "simulated", "exact law", "standard errors apart"], cells)

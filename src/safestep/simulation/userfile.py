@@ -15,7 +15,7 @@ from safestep.blame import first_line
 from safestep.errors import UnknownNameError
 from safestep.experiments.names import nearest
 from safestep.experiments.settings import SettingError
-from safestep.lab.descent import Function
+from safestep.lab.descent import DescentError, Function
 from safestep.lab.descent.objective import Point
 
 
@@ -41,7 +41,9 @@ def read_function(path: Path, name: str, start_of: Callable[[int | None], Point]
         parameters = [*inspect.signature(function).parameters.values()]
     except (TypeError, ValueError):
         raise SettingError(f"{path}:{name} is {function!r}: expected a function of x, or of x1, x2, ...") from None
-    wanted = [p.name for p in parameters if p.default is p.empty and p.kind in {p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD}]
+    wanted = [
+        p.name for p in parameters if p.default is p.empty and p.kind in {p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD}
+    ]
     if not wanted:
         raise SettingError(f"{path}:{name} has no argument: expected a function of x, or of x1, x2, ...")
     told = _told(function, path, name)
@@ -69,13 +71,19 @@ def _told(function: Callable[..., Tensor], path: Path, name: str) -> Callable[..
         try:
             return function(*x)
         except Exception as error:
-            shape = f"{len(x)} tensors of shape {tuple(x[0].shape)}" if len(x) > 1 else f"x of shape {tuple(x[0].shape)}"
-            raise SettingError(f"{path}:{name} failed at {shape}{_place(error, path)}: {first_line(error)}") from error
+            shape = (
+                f"{len(x)} tensors of shape {tuple(x[0].shape)}" if len(x) > 1 else f"x of shape {tuple(x[0].shape)}"
+            )
+            raise DescentError(f"{path}:{name} failed at {shape}{_place(error, path)}: {first_line(error)}") from error
 
     return f
 
 
 def _place(error: BaseException, path: Path) -> str:
     """Return the last line of the file that an error passed through."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).resolve() == path.resolve()
+    ]
     return f" in line {lines[-1]}" if lines else ""
