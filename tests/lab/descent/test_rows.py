@@ -64,7 +64,7 @@ def guarded_alone(objective, start, make, policy, steps):
 @pytest.mark.filterwarnings("ignore::safestep.errors.SafestepWarning")  # a guard says once that steps are held
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("objective", [PLANE, Rosenbrock(10.0), Saddle(), Beale()], ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("objective", [PLANE, Rosenbrock(0.3), Saddle(), Beale()], ids=lambda one: type(one).__name__)
 def test_every_row_walks_as_under_a_real_guard(objective, policy, optimizer):
     together = simulate(
         objective, OPTIMIZERS[optimizer], start=STARTS, runs=3, steps=8, policy=POLICIES[policy], first=0, limit=1e300
