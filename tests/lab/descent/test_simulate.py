@@ -274,6 +274,14 @@ def test_a_rule_may_look_elsewhere_with_the_same_noise():
     assert run.last.item() == pytest.approx((1 - 0.2 + 0.04) ** 10)
 
 
+def test_a_rule_that_diverges_is_reported_with_its_rates():
+    run = simulate(PLANE, Rule(lambda x, g, rate, state: (x - rate * g(x), state), lr=0.7), steps=60, schedule=decay)
+    assert run.setting.rates()[0].item() == pytest.approx(0.7 * decay(2))
+    wild = simulate(PLANE, Rule(lambda x, g, rate, state: (x - rate * g(x), state), lr=0.7), steps=60)
+    assert "1 of 1 runs diverged" in wild.trouble
+    assert repr(wild).startswith("<Ensemble of 1 runs and 60 steps on Quadratic")
+
+
 def test_a_rules_state_is_fresh_for_every_simulation():
     def remembers(x, gradient, rate, seen):
         seen.append(rate)

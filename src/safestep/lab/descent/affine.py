@@ -14,7 +14,7 @@ from safestep.lab.descent.objective import DescentError, Objective
 from safestep.lab.descent.quadratic import Quadratic
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Affine:
     r"""The gradient ``g = H x - b + e`` of a step, and the covariance of its noise ``e``.
 
