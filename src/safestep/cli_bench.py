@@ -12,8 +12,7 @@ import torch
 import typer
 from rich.console import Console
 
-from safestep.bench import descent as descents
-from safestep.bench import plan
+from safestep.bench import descent, plan
 from safestep.bench.cases import AXES, NAMES, ON_CPU
 from safestep.bench.descent_table import cells as cells_of
 from safestep.bench.grid import in_markdown, on_screen
@@ -78,8 +77,8 @@ def scale(
         _carry_out("scale", {"axes": names}, rounds, device, threads, out, quick)
 
 
-@bench.command()
-def descent(
+@bench.command("descent")
+def descent_(
     rounds: Annotated[int | None, typer.Option(min=1, help="How often they take turns.", show_default="7")] = None,
     threads: Threads = 2,
     out: Out = None,
@@ -91,20 +90,20 @@ def descent(
     samples of either. The directory gets results.json and tables.md.
     """
     with errors_told():
-        work = descents.QUICK if quick else descents.Work()
+        work = descent.QUICK if quick else descent.Work()
         work = work if rounds is None else replace(work, rounds=rounds)
         path, screen = _directory("descent", out, quick), console()
         with plan.threads_set(threads), RunDirectory(path) as directory:
             _check_vacant(path)
             settings = {**asdict(work), "threads": threads, "quick": quick}
             results = _begun("descent", settings, torch.device("cpu"), threads)
-            for rows in _kept(directory, results, descents.descent(work, _teller(screen))):
+            for rows in _kept(directory, results, descent.descent(work, _teller(screen))):
                 for headline, headings, cells in cells_of(rows):
                     say(screen, f"\n{headline}")
                     show(screen, on_screen(headings, cells))
             page = path / "tables.md"
             page.write_text(in_markdown(cells_of(results["rows"])), encoding="utf-8")
-        for line in [] if quick else descents.missed(results["rows"]):
+        for line in [] if quick else descent.missed(results["rows"]):
             say(screen, f"missed: {line}")
         for file in (path / RESULTS, page):
             say(screen, f"written: {file}")

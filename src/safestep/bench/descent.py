@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from safestep.bench.descents import USERS, all_at_once, floats, one_by_one
+from safestep.bench.descent_ways import USERS, all_at_once, floats, one_by_one
 from safestep.bench.measure import Told
 from safestep.bench.memory import PeakMeter
 from safestep.bench.timing import paired, quartiles, take_turns
 from safestep.lab.descent import PLANE
 
 CLOSED, AUTOGRAD = "simulate, gradient in closed form", "simulate, user's function by autograd"
-FLOATS, ONE_BY_ONE = "plain Python loop over floats", "one torch.optim run after another"
+FLOATS, ONE_BY_ONE = "a plain Python loop over floats", "one torch.optim run after another"
 BASES = {"floats": FLOATS, "one_by_one": ONE_BY_ONE}
 """What is compared to, by the name of its columns."""
 AIMS: Mapping[str, Mapping[str, float]] = {
@@ -129,7 +129,7 @@ def _memory(work: Work, told: Told) -> list[dict[str, Any]]:
 def missed(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return which aims were missed, one line each."""
     return [
-        f"{row['method']}: {row[f'{column}_median']:.3g} times faster than a {base}, aimed at {aim:.0f}"
+        f"{row['method']}: {row[f'{column}_median']:.3g} times faster than {base}, aimed at {aim:.0f}"
         for row in rows
         for column, base in BASES.items()
         if (aim := row.get(f"{column}_aim")) is not None and row[f"{column}_median"] < aim

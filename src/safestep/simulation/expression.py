@@ -98,10 +98,11 @@ def _parsed(text: str) -> tuple[str, ast.AST]:
         tree = ast.parse(written, mode="eval")
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         raise SettingError(f"objective={text}: expected an expression such as x1**2 + 2*x2**2") from None
+    known = ["x1", "x2", *_CONSTANTS, *_CALLED]
+    for name in (node.id for node in ast.walk(tree) if isinstance(node, ast.Name)):
+        if not (_VARIABLE.fullmatch(name) or name in known):
+            raise UnknownNameError(f"objective={text}: no {name!r} in an expression{nearest(name, known)}")
     for node in ast.walk(tree):
-        known = ["x1", "x2", *_CONSTANTS, *_CALLED]
-        if isinstance(node, ast.Name) and not (_VARIABLE.fullmatch(node.id) or node.id in known):
-            raise UnknownNameError(f"objective={text}: no {node.id!r} in an expression{nearest(node.id, known)}")
         number = not isinstance(node, ast.Constant) or type(node.value) in {int, float}
         called = not isinstance(node, ast.Call) or (
             isinstance(node.func, ast.Name) and node.func.id in _CALLED and not node.keywords
