@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -114,6 +115,15 @@ def test_divergence_is_reported_and_drawn():
     assert "20 of 20 runs diverged: the largest rate times the steepest curvature is 400" in told.stdout
     assert "standard errors apart" not in told.stdout
     assert Path("runs/simulate/plane-sgd.png").exists()
+
+
+def test_the_command_lines_of_the_readme_run(undrawn):
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    lines = re.findall(r"`safestep simulate ([^`]+)`", text)
+    assert len(lines) == 2
+    for line in lines:
+        told = simulate(*shlex.split(line))
+        assert told.exit_code == 0, told.output
 
 
 def test_help_says_how_each_text_is_written():

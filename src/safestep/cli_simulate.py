@@ -99,22 +99,21 @@ def command(
         _check_files(out, animation, goal.dimension, traces)
         if seed >= _SEEDS:
             raise SettingError(f"seed={seed}: expected one below 2**63")
-        ensemble = _simulated(
-            partial(
-                simulate,
-                goal,
-                make,
-                schedule=rates,
-                first=first,
-                noise=shaken,
-                steps=steps,
-                runs=runs,
-                seed=seed,
-                policy=guard,
-                traces=min(runs, _DRAWN) if traces is None else traces,
-            ),
-            runs,
+        simulation = partial(
+            simulate,
+            goal,
+            make,
+            schedule=rates,
+            first=first,
+            noise=shaken,
+            steps=steps,
+            runs=runs,
+            seed=seed,
+            policy=guard,
+            traces=min(runs, _DRAWN) if traces is None else traces,
         )
+        with screen.status(f"{runs} runs of {steps} steps"):  # seen on a terminal only
+            ensemble = _simulated(simulation, runs)
         say(screen, told.outcome(ensemble))
         if runs > 1:
             _tell_law(screen, ensemble)

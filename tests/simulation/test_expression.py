@@ -6,12 +6,12 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from safestep.errors import UnknownNameError
 from safestep.experiments.settings import SettingError
-from safestep.lab.descent import Function, Quadratic
+from safestep.lab.descent import PLANE, Function, Quadratic
 from safestep.simulation.expression import read_expression
 
 
@@ -44,17 +44,26 @@ def test_values_and_gradients_are_those_by_hand(text, by_hand):
     torch.testing.assert_close(objective.gradient(POINTS[:, :2]), torch.autograd.grad(value.sum(), x)[0])
 
 
-coefficient = st.integers(-4, 4)
+coefficient = st.decimals(-9, 9, places=2)
 
 
-@given(st.integers(1, 5), st.integers(6, 9), coefficient, coefficient, coefficient)
+@given(st.decimals("0.1", 5, places=1), st.decimals(6, 9, places=1), coefficient, coefficient, coefficient)
 def test_quadratics_are_found_wherever_their_minimum_is(a, b, mixed, c1, c2):
-    objective = read(f"{a}*(x1 - {c1})**2 + {mixed}*(x1 - {c1})*(x2 - {c2})/4 + {b}*(x2 - {c2})^2")
+    objective = read(f"{a}*(x1 - ({c1}))**2 + ({mixed})*(x1 - ({c1}))*(x2 - ({c2})) + {b}*(x2 - ({c2}))^2")
+    assume(mixed**2 != 4 * a * b)
     assert isinstance(objective, Quadratic)
-    assert objective.minimum == (c1, c2)
-    torch.testing.assert_close(
-        objective.matrix, torch.tensor([[2 * a, mixed / 4], [mixed / 4, 2 * b]], dtype=torch.float64)
-    )
+    assert objective.minimum == (float(c1), float(c2))
+    by_hand = torch.tensor([[float(2 * a), float(mixed)], [float(mixed), float(2 * b)]], dtype=torch.float64)
+    torch.testing.assert_close(objective.matrix, by_hand)
+
+
+@pytest.mark.parametrize("text", ["x1**2 + 3", "x1**2 + x2", "x1 + x2", "x1**3", "x1**2*x2", "abs(x1)", "x1**2 + x1"])
+def test_what_has_no_stationary_value_of_zero_is_a_function(text):
+    assert isinstance(read(text), Function)
+
+
+def test_the_plane_is_found():
+    assert read_expression("x1**2 + 2*x2**2", lambda d: PLANE.start) == PLANE
 
 
 def test_the_largest_variable_tells_their_number():

@@ -64,7 +64,7 @@ def read_expression(text: str, start_of: Callable[[int], Point]) -> Objective:
 
     Example:
         >>> read_expression("x1**2 + 2*x2**2", lambda d: (-1.0,) * d)
-        Quadratic(hessian=((2.0, 0.0), (0.0, 4.0)), start=(-1.0, -1.0), minimum=(0.0, 0.0))
+        Quadratic(hessian=(2.0, 4.0), start=(-1.0, -1.0), minimum=(0.0, 0.0))
         >>> import torch
         >>> read_expression("cos(x1)", lambda d: (0.0,)).gradient(torch.tensor([[0.5]]))
         tensor([[-0.4794]])
@@ -119,18 +119,19 @@ def _extreme(sympy: Any, sign: int, *values: Any) -> Any:
 
 def _quadratic(sympy: Any, found: Any, variables: list[Any], start: Point) -> Quadratic | None:
     """Return the quadratic, if it is one without a constant left over at the point where its gradient is zero."""
-    hessian = sympy.hessian(found, variables) if found.is_polynomial(*variables) else None
+    exact = sympy.nsimplify(found, rational=True)  # 0.1 is a tenth: nothing left over is nothing by rounding
+    hessian = sympy.hessian(exact, variables) if exact.is_polynomial(*variables) else None
     if hessian is None or hessian.free_symbols:
         return None
-    origin = dict.fromkeys(variables, 0)
-    slope = sympy.Matrix([found.diff(x).subs(origin) for x in variables])
-    if hessian.det() == 0 and any(slope):
+    slope = sympy.Matrix([exact.diff(x) for x in variables]).subs(dict.fromkeys(variables, 0))
+    if any(slope) and hessian.det() == 0:
         return None
-    minimum = hessian.LUsolve(-slope) if any(slope) else sympy.zeros(len(variables), 1)
-    if found.subs(dict(zip(variables, minimum, strict=True))) != 0:
+    minimum = hessian.LUsolve(-slope) if any(slope) else slope
+    if sympy.simplify(exact.subs(dict(zip(variables, minimum, strict=True)))) != 0:
         return None
+    curvatures = hessian.diagonal() if hessian.is_diagonal() else None
     matrix = tuple(tuple(map(float, row)) for row in hessian.tolist())
-    return Quadratic(matrix, start, tuple(map(float, minimum)))
+    return Quadratic(tuple(map(float, curvatures)) if curvatures else matrix, start, tuple(map(float, minimum)))
 
 
 def _torch(sympy: Any, found: Any, variables: list[Any]) -> Callable[[Tensor], Tensor]:
