@@ -50,9 +50,7 @@ def snapshot(x: Tensor, objective: Objective) -> Moments:
     """
     losses, x = objective.value(x).detach().double(), x.double()
     count = len(x)
-    if not math.isfinite(
-        (x.sum() + losses.sum()).item()
-    ):  # one number tells the usual case
+    if not math.isfinite((x.sum() + losses.sum()).item()):  # one number tells the usual case
         alive = x.isfinite().all(-1) & losses.isfinite()
         count, x, losses = int(alive.sum()), x[alive], losses[alive]
     nowhere, unknown = x.new_full(x.shape[1:], math.nan), x.new_full((), math.nan)
