@@ -124,7 +124,7 @@ def test_a_trace_that_is_not_finite_from_some_point_ends_in_a_cross(ax, title, s
     ((_, x, y),) = marks(ax, "x")
     assert [x, y] == pytest.approx(trace[11].tolist())
     assert title(ax) == "Sgd diverges"
-    assert "× last finite point; 19 of 31 are not finite" in subtitle(ax).replace("\N{NO-BREAK SPACE}", " ")
+    assert "× last finite point; 19 of 31 points are not finite" in subtitle(ax).replace("\N{NO-BREAK SPACE}", " ")
 
 
 @pytest.mark.parametrize(

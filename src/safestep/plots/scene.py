@@ -51,10 +51,9 @@ def scene_of(traces: Mapping[str, Tensor], frame: Limits | None, minimum: Place 
     """
     runs, lowest, begin = runs_of(traces), _place(minimum, "minimum"), _place(start, "start")
     places = [place for place in (lowest, begin) if place]
-    chosen = (
-        _limits(frame) if frame is not None else plane_limits([stack[:MOST_RUNS] for stack in runs.values()], places)
-    )
-    return Scene(runs, chosen, lowest, begin)
+    if frame is not None:
+        return Scene(runs, _limits(frame), lowest, begin)
+    return Scene(runs, plane_limits([stack[:MOST_RUNS] for stack in runs.values()], places), lowest, begin)
 
 
 def _limits(frame: Limits) -> Limits:

@@ -115,7 +115,7 @@ def draw_traces(value: Value, scene: Scene, labels: Iterable[str], ax: Axes, *, 
         [y for _, y in starts],
         "o",
         mfc="white" if any(stack.shape[1] > 1 for stack in shown.values()) else "none",  # an end may lie below
-        mew=1.3,
+        mew=1.3 if len(starts) < 9 else 0.7,
         ms=size * (6 if len(starts) < 9 else 3),
         zorder=6.5,
         **mark,
@@ -138,11 +138,13 @@ def explained(pictures: Sequence[Drawn]) -> str:
     outside = int((known & ~within(points, pictures[0].scene.limits)).sum())
     marks = [*([_START, _END] if bool(known.any()) else []), *([_MINIMUM] if pictures[0].scene.minimum else [])]
     words = ["Contours of f, darker is lower.", f"{', '.join(marks)}." if marks else "", _amount(shown)]
+    edges = {there.edge for drawn in pictures for artist in drawn.artists for there in artist.gone}
     if outside:
-        words.append(f"Triangle: leaves the frame; {outside} of {len(points)} points are outside.")
+        mark = "Triangle: leaves the frame; " if edges - {"nowhere"} else ""
+        words.append(f"{mark}{outside} of {len(points)} points are outside{'' if mark else ' the frame'}.")
     if not bool(known.all()):
-        lost = any(there.edge == "nowhere" for drawn in pictures for artist in drawn.artists for there in artist.gone)
-        words.append(f"{'× last finite point; ' if lost else ''}{int((~known).sum())} of {len(points)} are not finite.")
+        mark = "× last finite point; " if "nowhere" in edges else ""
+        words.append(f"{mark}{int((~known).sum())} of {len(points)} points are not finite.")
     if not all(drawn.whole for drawn in pictures):
         words.append("White: f is not finite.")
     return " ".join(filter(None, words))
