@@ -83,8 +83,8 @@ def _look(runs: int, points: int, size: float) -> dict[str, float]:
     crowd = math.log(max(points, 1) / _FEW_POINTS) / math.log(_MANY_POINTS / _FEW_POINTS)
     crowd = min(1.0, max(0.0, crowd))
     return {
-        "lw": 1.5 - 1.0 * crowd,
-        "alpha": 0.85 - 0.45 * crowd,
+        "lw": 1.5 - 0.7 * crowd,
+        "alpha": 0.85 - 0.35 * crowd,
         "dot": 3.6 - 2.2 * crowd,
         "dot_alpha": 1.0,
         "end": 7.5 * size,
