@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from safestep.experiments.descent_plan import NO_NOISE
+from safestep.experiments.descent_plan import NO_NOISE, SCHEDULES
 from safestep.experiments.floor_plan import WORDS, Kind, law_floor
 from safestep.lab.descent import PLANE
 from safestep.record import number
@@ -17,11 +17,11 @@ from safestep.record import number
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from safestep.plots import Floor
+    from safestep.plots import Floor, LossBand
 
-TRACES, SCHEDULES, LOSSES = "descent_traces", "descent_schedules", "descent_losses"
+TRACES, CURVES, LOSSES = "descent_traces", "descent_schedules", "descent_losses"
 FLOORS = {noise: f"noise_floor_{noise}" for noise in WORDS}
-DESCENTS = (TRACES, SCHEDULES, LOSSES, *FLOORS.values())
+DESCENTS = (TRACES, CURVES, LOSSES, *FLOORS.values())
 """The figures of noisy descent, in the order of a page."""
 _LOW, _HIGH = 1, -2
 """Which of the recorded quantiles are the edges of a band: the quartiles; wider ones would cover each other."""
@@ -51,40 +51,44 @@ def _descents(kinds: Mapping[str, Sequence[Mapping[str, Any]]], settings: Mappin
     from safestep.plots.panel import panel, single_figure
 
     figures: dict[str, Figure] = {}
-    traces = {record["schedule"]: _trace(record) for record in kinds.get("trace", []) if record["run"] == 0}
-    # last, so that every schedule has the colour of the other pictures
-    traces |= {NO_NOISE: traces.pop(NO_NOISE)} if NO_NOISE in traces else {}
-    if traces:
-        figures[TRACES] = plots.traces_side_by_side(PLANE.value, traces, minimum=PLANE.minimum, start=PLANE.start)
-    steps = min((record["at"][-1] for record in kinds["descent"] if record["schedule"] != NO_NOISE), default=0)
-    if curves := _curves(kinds.get("rates", []), settings):
-        figures[SCHEDULES] = single_figure()
-        plots.schedule_curves(curves, steps, first=settings["first"], ax=panel(figures[SCHEDULES]))
-    bands = [
-        plots.LossBand(
-            record["schedule"],
-            record["at"],
-            _numbers(record["mean_f"]),
-            _numbers(record["quantiles_f"][_LOW]),
-            _numbers(record["quantiles_f"][_HIGH]),
-            _numbers(record["law_mean_f"]),
-        )
-        for record in kinds["descent"]
-        if record["at"][-1] == steps and record["schedule"] != NO_NOISE
-    ]
-    if bands:
+    traces = _by_schedule(record for record in kinds.get("trace", []) if record["run"] == 0)
+    # the run without noise last, so that every schedule has the colour that it has in the other pictures
+    names = {name: name for name in SCHEDULES if name in traces}
+    names |= {NO_NOISE: f"{NO_NOISE}, {traces[NO_NOISE]['steps']} steps"} if NO_NOISE in traces else {}
+    if names:
+        shown = {words: _trace(traces[name]) for name, words in names.items()}
+        figures[TRACES] = plots.traces_side_by_side(PLANE.value, shown, minimum=PLANE.minimum, start=PLANE.start)
+    if rates := _by_schedule(kinds.get("rates", []), SCHEDULES):
+        figures[CURVES] = single_figure()
+        curves = {name: _factor(record["rate"], settings) for name, record in rates.items()}
+        steps = min(record["steps"] for record in rates.values())
+        plots.schedule_curves(curves, steps, first=settings["first"], ax=panel(figures[CURVES]))
+    if ensembles := _by_schedule(kinds["descent"], SCHEDULES):
         figures[LOSSES] = single_figure()
-        plots.loss_over_steps(bands, ax=panel(figures[LOSSES]))
+        plots.loss_over_steps([_band(record) for record in ensembles.values()], ax=panel(figures[LOSSES]))
     return figures
 
 
-def _curves(rates: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> dict[str, Callable[[int], float]]:
-    """Return the schedules as functions of t, from the rates that were used."""
+def _by_schedule(
+    records: Iterable[Mapping[str, Any]], names: Sequence[str] = (*SCHEDULES, NO_NOISE)
+) -> dict[str, Mapping[str, Any]]:
+    """Return the shortest descent of every schedule, in the order of the names whatever that of the records."""
+    ordered = sorted(records, key=lambda record: record["steps"], reverse=True)
+    found = {record["schedule"]: record for record in ordered}
+    return {name: found[name] for name in names if name in found}
 
-    def factor(record: Mapping[str, Any]) -> Callable[[int], float]:
-        return lambda t: record["rate"][t - settings["first"]] / settings["rate"]
 
-    return {record["schedule"]: factor(record) for record in rates if record["schedule"] != NO_NOISE}
+def _factor(rates: Sequence[float], settings: Mapping[str, Any]) -> Callable[[int], float]:
+    """Return a schedule as a function of t, from the rates that were used."""
+    return lambda t: rates[t - settings["first"]] / settings["rate"]
+
+
+def _band(record: Mapping[str, Any]) -> LossBand:
+    from safestep import plots
+
+    quantiles = record["quantiles_f"]
+    low, high, mean, law = map(_numbers, (quantiles[_LOW], quantiles[_HIGH], record["mean_f"], record["law_mean_f"]))
+    return plots.LossBand(record["schedule"], record["at"], mean, low, high, law)
 
 
 def _trace(record: Mapping[str, Any]) -> Tensor:

@@ -12,6 +12,8 @@ from safestep.schedules import Constant, Exponential, Inverse, Polynomial, Sched
 
 NO_NOISE = "no noise"
 """What the run without noise has for the name of its schedule, which is the constant one."""
+SCHEDULES = ("constant", "inverse", "polynomial", "piecewise constant", "exponential")
+"""The names of the others, in the order of the table."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,14 +98,14 @@ def descents(settings: NoisyDescentSettings) -> Iterator[Descent]:
     """
     noise = Gaussian(settings.scale, batch=settings.batch)
     yield Descent(NO_NOISE, NO_NOISE, Constant(), settings.quiet_steps, 1, None)
-    schedules: dict[str, Schedule] = {
-        "constant": Constant(),
-        "inverse": Inverse(settings.beta),
-        "polynomial": Polynomial(settings.beta, settings.alpha),
-        "piecewise constant": Staircase(settings.stair, settings.drop),
-    }
-    for name, schedule in schedules.items():
+    schedules: tuple[Schedule, ...] = (
+        Constant(),
+        Inverse(settings.beta),
+        Polynomial(settings.beta, settings.alpha),
+        Staircase(settings.stair, settings.drop),
+    )
+    for name, schedule in zip(SCHEDULES, schedules, strict=False):
         yield Descent(name, name, schedule, settings.steps, settings.runs, noise)
     for steps in (settings.steps, settings.long_steps):
-        schedule, name = Exponential(settings.decay), "exponential"
-        yield Descent(f"{name}, {steps} steps", name, schedule, steps, settings.runs, noise)
+        last = SCHEDULES[-1]
+        yield Descent(f"{last}, {steps} steps", last, Exponential(settings.decay), steps, settings.runs, noise)

@@ -17,7 +17,7 @@ def records_of(name: dict[str, Any], ensemble: Ensemble, distance: Distance) -> 
     """Yield the statistics at the recorded steps beside the law, the rate of every step, and the traces.
 
     Args:
-        name: what tells the run from others: label, seed, schedule.
+        name: what tells the run from others: label, seed, schedule, steps.
         ensemble: what came out.
         distance: from the exact law.
     """
@@ -63,7 +63,6 @@ def row_of(
     statistics = 2 * len(mean) + 1
     row = {
         **name,
-        "steps": descent.steps,
         "runs": ensemble.runs,
         **{f"mean_x{i}": value for i, value in enumerate(mean.tolist(), 1)},
         **{f"var_x{i}": value for i, value in enumerate(variance.tolist(), 1)},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterator, Sequence
 
@@ -86,9 +87,11 @@ def _lowest(summaries: Sequence[Row]) -> Iterator[str]:
     if constant and polynomial and not (constant["diverged"] or polynomial["diverged"]):
         times = number(constant["mean_f"]) / number(polynomial["mean_f"])
         compared = f"{times:.2g} times below the constant rate" if times > 1 else "not below the constant rate"
+        unbounded = math.isinf(number(polynomial["rate_sum_ever"]))
+        reach = ", and the sum of its rates has no bound: it can still get anywhere" if unbounded else ""
         yield (
             f"Polynomial decay ends with mean f = {_say(polynomial['mean_f'])} (law {_say(polynomial['law_mean_f'])}), "
-            f"{compared} after as many steps, and the sum of its rates has no bound: it can still get anywhere."
+            f"{compared} after as many steps{reach}."
         )
 
 

@@ -80,7 +80,7 @@ class NoisyDescentExperiment(Experiment[NoisyDescentSettings]):
             records=_RECORDS,
             traces=min(_TRACES, descent.runs),
         )
-        name = {"label": run.label, "seed": run.seed, "schedule": descent.name}
+        name = {"label": run.label, "seed": run.seed, "schedule": descent.name, "steps": descent.steps}
         off = distance(ensemble)
         yield from records_of(name, ensemble, off)
         return row_of(name, settings, descent, ensemble, off)
