@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 TRACES, CURVES, LOSSES = "descent_traces", "descent_schedules", "descent_losses"
 FLOORS = {noise: f"noise_floor_{noise}" for noise in WORDS}
-DESCENTS = (TRACES, CURVES, LOSSES, *FLOORS.values())
+DESCENTS = (CURVES, LOSSES, TRACES, *FLOORS.values())
 """The figures of noisy descent, in the order of a page."""
 _LOW, _HIGH = 1, -2
 """Which of the recorded quantiles are the edges of a band: the quartiles; wider ones would cover each other."""
@@ -51,13 +51,6 @@ def _descents(kinds: Mapping[str, Sequence[Mapping[str, Any]]], settings: Mappin
     from safestep.plots.panel import panel, single_figure
 
     figures: dict[str, Figure] = {}
-    traces = _by_schedule(record for record in kinds.get("trace", []) if record["run"] == 0)
-    # the run without noise last, so that every schedule has the colour that it has in the other pictures
-    names = {name: name for name in SCHEDULES if name in traces}
-    names |= {NO_NOISE: f"{NO_NOISE}, {traces[NO_NOISE]['steps']} steps"} if NO_NOISE in traces else {}
-    if names:
-        shown = {words: _trace(traces[name]) for name, words in names.items()}
-        figures[TRACES] = plots.traces_side_by_side(PLANE.value, shown, minimum=PLANE.minimum, start=PLANE.start)
     if rates := _by_schedule(kinds.get("rates", []), SCHEDULES):
         figures[CURVES] = single_figure()
         curves = {name: _factor(record["rate"], settings) for name, record in rates.items()}
@@ -66,6 +59,13 @@ def _descents(kinds: Mapping[str, Sequence[Mapping[str, Any]]], settings: Mappin
     if ensembles := _by_schedule(kinds["descent"], SCHEDULES):
         figures[LOSSES] = single_figure()
         plots.loss_over_steps([_band(record) for record in ensembles.values()], ax=panel(figures[LOSSES]))
+    traces = _by_schedule(record for record in kinds.get("trace", []) if record["run"] == 0)
+    # the run without noise last, so that every schedule has the colour that it has in the other pictures
+    names = {name: name for name in SCHEDULES if name in traces}
+    names |= {NO_NOISE: f"{NO_NOISE}, {traces[NO_NOISE]['steps']} steps"} if NO_NOISE in traces else {}
+    if names:
+        shown = {words: _trace(traces[name]) for name, words in names.items()}
+        figures[TRACES] = plots.traces_side_by_side(PLANE.value, shown, minimum=PLANE.minimum, start=PLANE.start)
     return figures
 
 
@@ -123,7 +123,7 @@ def _floor(batch: int, records: Sequence[Mapping[str, Any]]) -> Floor:
     return plots.Floor(
         batch,
         rates,
-        [sum(_numbers(record["floor"] for record in group)) / len(group) for group in groups],
+        [math.fsum(_numbers(record["floor"] for record in group)) / len(group) for group in groups],
         [math.hypot(*_numbers(record["standard_error"] for record in group)) / len(group) for group in groups],
         [number(group[0]["law_floor"]) for group in groups],
     )

@@ -134,6 +134,6 @@ def _headline(figure: Figure) -> tuple[str, str]:
     titles = [ax.get_title(loc="left") for ax in figure.axes]
     if len(titles) > 1:
         said, *more = [text.get_text() for text in figure.texts] or [""]
-        return said, "; ".join(filter(None, [*more, *titles]))
+        return said, " ".join(filter(None, [*more, "; ".join(filter(None, titles))]))
     subtitles = [text.get_text() for text in figure.axes[0].texts if text.get_gid() == "subtitle"]
     return titles[0], " ".join(subtitles)

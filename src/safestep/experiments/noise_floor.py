@@ -33,8 +33,8 @@ class NoiseFloorExperiment(Experiment[NoiseFloorSettings]):
         Column("floor", "floor", ".4g"),
         Column("law_floor", "law", ".4g"),
         Column("standard_error", "standard error", ".2g", short="SE"),
-        Column("floor_z", "floor off the law, in SE", ".2f", short="floor off"),
-        Column("worst_z", "worst of five, in SE", ".2f", short="worst"),
+        Column("floor_z", "SE off", ".2f"),
+        Column("worst_z", "worst of five", ".2f", short="of five"),
         Column("diverged", "diverged"),
     )
     summary_columns: tuple[Column, ...] = (
@@ -44,7 +44,7 @@ class NoiseFloorExperiment(Experiment[NoiseFloorSettings]):
         Column("last_rate", "largest η with a floor", "g", short="largest η"),
         Column("last_floor", "its floor", ".4g"),
         Column("last_law", "law", ".4g"),
-        Column("worst_floor_z", "floors off the law: most, in SE", ".2f", short="SE off"),
+        Column("worst_floor_z", "SE off: most", ".2f", short="SE off"),
         Column("diverged_from", "runs diverge from η", "g", short="diverges"),
     )
     summary_always: bool = True

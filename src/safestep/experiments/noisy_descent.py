@@ -31,11 +31,11 @@ class NoisyDescentExperiment(Experiment[NoisyDescentSettings]):
         Column("steps", "steps"),
         Column("mean_x1", "mean x₁", ".4f"),
         Column("mean_x2", "mean x₂", ".4f"),
-        Column("var_x1", "variance x₁", ".3g", short="var x₁"),
-        Column("var_x2", "variance x₂", ".3g", short="var x₂"),
+        Column("var_x1", "var x₁", ".3g"),
+        Column("var_x2", "var x₂", ".3g"),
         Column("mean_f", "mean f", ".4g"),
         Column("law_mean_f", "law", ".4g"),
-        Column("worst_z", "off the law, in SE", ".2f", short="SE off"),
+        Column("worst_z", "SE off", ".2f"),
         Column("rate_sum", "Σ η so far", ".3g", short="Σ η"),
         Column("rate_sum_ever", "Σ η for ever", ".3g", short="for ever"),
     )
@@ -47,7 +47,7 @@ class NoisyDescentExperiment(Experiment[NoisyDescentSettings]):
         Column("mean_x2", "mean x₂", ".4f"),
         Column("mean_f", "mean f", ".4g"),
         Column("law_mean_f", "law", ".4g"),
-        Column("worst_z", "off the law at last: most, in SE", ".2f", short="SE off"),
+        Column("worst_z", "SE off: most", ".2f"),
         Column("worst_z_any", "at any step", ".2f", short="any step"),
     )
 
