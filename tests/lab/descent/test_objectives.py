@@ -104,9 +104,9 @@ def test_the_whole_of_quadratics_is_the_mean_of_their_terms(name):
 def test_a_regression_with_fewer_samples_than_variables_is_flat_along_the_rest():
     inputs = torch.tensor([[1.0, 2.0, 0.0], [0.0, 1.0, 1.0]], dtype=torch.float64)
     wide = LeastSquares(inputs, torch.tensor([3.0, -1.0]), (0.0, 0.0, 0.0))
-    assert inputs @ torch.tensor(wide.minimum).double() == pytest.approx([3.0, -1.0])
+    assert inputs @ torch.tensor(wide.minimum, dtype=torch.float64) == pytest.approx([3.0, -1.0])
     along = torch.tensor([[2.0, -1.0, 1.0]], dtype=torch.float64)  # orthogonal to both samples
-    at = torch.tensor([wide.minimum]).double()
+    at = torch.tensor([wide.minimum], dtype=torch.float64)
     torch.testing.assert_close(wide.value(at + 5 * along), wide.value(at), atol=1e-12, rtol=0)
     torch.testing.assert_close(wide.gradient(at + along), torch.zeros(1, 3).double(), atol=1e-12, rtol=0)
 
