@@ -1,5 +1,6 @@
 """safestep measures how far a training step may go, in units that do not depend on the model, and keeps it inside."""
 
+from safestep import schedules
 from safestep._version import __version__
 from safestep.audit import Audit
 from safestep.errors import (
@@ -48,5 +49,6 @@ __all__ = [
     "Watch",
     "__version__",
     "attach",
+    "schedules",
     "suggest_lr",
 ]

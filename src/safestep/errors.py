@@ -27,6 +27,10 @@ class PoisonedOptimizerError(SafestepError):
     """The optimizer's own state is not finite, so that no later step can be."""
 
 
+class ScheduleError(SafestepError, ValueError):
+    """A schedule was made, called or summed with what it cannot be."""
+
+
 class MissingExtraError(SafestepError, ImportError):
     """A part was used whose optional dependency is not installed."""
 
