@@ -73,19 +73,25 @@ def name_axes(ax: Axes, x: str, y: str) -> None:
     ax.set_ylabel(y, fontsize=TEXT_SIZE, color=FAINT, labelpad=1)
 
 
-def headline(ax: Axes, title: str, subtitle: str) -> None:
+def text_room(ax: Axes) -> tuple[float, float]:
+    """Return how many points left of the axes the text above them begins, and how wide it may be."""
+    wide = ax.get_window_extent().width * 72 / ax.figure.dpi
+    if not isinstance(ax, Panel):
+        return 0.0, wide
+    left, right, _ = ax.borders
+    return left - _EDGE, wide + left + right - 2 * _EDGE
+
+
+def headline(ax: Axes, title: str, subtitle: str, *, key: float = 0.0) -> None:
     """Write what is seen (bold) and what explains it above the axes.
 
     In a panel the text begins at the edge of the cell and the axes shrink to make room; above other axes it begins
-    where they do, and the room is the caller's to leave.
+    where they do, and the room is the caller's to leave. ``key`` points between text and axes stay free.
     """
     frame, point = ax.get_window_extent(), ax.figure.dpi / 72
-    indent, room = 0.0, frame.width / point
-    if isinstance(ax, Panel):
-        left, right, _ = ax.borders
-        indent, room = left - _EDGE, room + left + right - 2 * _EDGE
+    indent, room = text_room(ax)
     head, sub = wrap(title, room, TITLE_SIZE, "bold"), wrap(subtitle, room, TEXT_SIZE)
-    below = len(sub) * TEXT_SIZE * _LEADING + 15
+    below = len(sub) * TEXT_SIZE * _LEADING + 15 + key
     ax.set_title(
         "\n".join(head),
         loc="left",
@@ -99,7 +105,7 @@ def headline(ax: Axes, title: str, subtitle: str) -> None:
     ax.annotate(
         "\n".join(sub),
         (0, 1),
-        (-indent, 10),
+        (-indent, 10 + key),
         xycoords="axes fraction",
         textcoords="offset points",
         va="bottom",
@@ -133,7 +139,7 @@ def wrap(text: str, room: float, size: float, weight: str = "normal") -> list[st
     lines = _fill(text, room, size, weight)
     for percent in range(95, 45, -5):
         tighter = _fill(text, room * percent / 100, size, weight)
-        if len(tighter) > len(lines) or max(_width(line, size, weight) for line in tighter) > room:
+        if len(tighter) > len(lines) or max(text_width(line, size, weight) for line in tighter) > room:
             break
         lines = tighter
     return lines
@@ -143,14 +149,34 @@ def _fill(text: str, room: float, size: float, weight: str) -> list[str]:
     lines: list[str] = []
     for word in text.split(" "):
         longer = f"{lines[-1]} {word}" if lines else word
-        if lines and _width(longer, size, weight) > room:
+        if lines and text_width(longer, size, weight) > room:
             lines.append(word)
         else:
             lines[-1:] = [longer]
     return lines
 
 
+def shorten(text: str, room: float, size: float, *, lines: int = 1) -> str:
+    """Break a label into at most so many lines of at most ``room`` points; an ellipsis stands for what has no room.
+
+    Example:
+        >>> shorten("inverse square root", 90, 10, lines=2).splitlines(), shorten("inverse square root", 70, 10)
+        (['inverse', 'square root'], 'inverse squ…')
+    """
+    found = wrap(text, room, size)
+    kept = [*found[: lines - 1], " ".join(found[lines - 1 :])]
+    return "\n".join(_cut(line, room, size) for line in kept if line)
+
+
+def _cut(text: str, room: float, size: float) -> str:
+    cut = text
+    while cut and text_width(cut, size) > room:
+        cut = f"{cut.rstrip('…')[:-1].rstrip()}…" if len(cut) > 1 else ""
+    return cut
+
+
 @lru_cache(maxsize=1024)
-def _width(text: str, size: float, weight: str) -> float:
+def text_width(text: str, size: float, weight: str = "normal") -> float:
+    """Return how many points a line of text is wide."""
     font = FontProperties(family="DejaVu Sans", weight=weight, size=size)
     return float(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from safestep.plots.curves import Curve
@@ -11,6 +11,8 @@ from safestep.plots.curves import Curve
 COLOURS: Mapping[str, str] = {"fixed": "#D55E00", "cap": "#0072B2", "pin": "#009E73"}
 OTHER, INK, FAINT, GRID = "#CC79A7", "#1f2328", "#57606a", "#d8dee4"
 MARKERS: Mapping[str, str] = {"fixed": "o", "cap": "s", "pin": "^"}
+SERIES = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#1f2328", "#E69F00", "#56B4E9")
+"""Colours of curves that stand for no policy, in the order they are given out."""
 _DASHES: tuple[Any, ...] = ((0, (1, 1)), (0, (3.5, 1.2)), "solid", (0, (6, 1.2, 1, 1.2)), (0, (3, 1, 1, 1, 1, 1)))
 _SOLID = 2
 """Where the solid line is in ``_DASHES``: of the third rate, and of runs without one."""
@@ -23,6 +25,11 @@ TITLE_SIZE, TEXT_SIZE, LABEL_SIZE = 12.5, 10.5, 10.5
 def colour(policy: str) -> str:
     """Return the colour of a policy; one of its own for a policy that came later than this file."""
     return COLOURS.get(policy, OTHER)
+
+
+def palette(labels: Iterable[str]) -> dict[str, str]:
+    """Give every label a colour, the same for the same order; the eighth has the colour of the first again."""
+    return {label: SERIES[place % len(SERIES)] for place, label in enumerate(dict.fromkeys(labels))}
 
 
 def lines(curves: Sequence[Curve]) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,122 @@
+"""Where traces of a descent end, in words computed from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from safestep.plots.curves import quantile
+from safestep.plots.frame import plain_number
+from safestep.plots.headlines import sentence
+from safestep.plots.panel import shorten
+from safestep.plots.style import TITLE_SIZE
+
+_NAME = 190.0
+"""Points that a label takes of a title."""
+_FEW = 3
+"""So many labels are named with a number each; of more, the two outermost."""
+
+
+def title_of(runs: Mapping[str, Tensor], minimum: Sequence[float] | None, value: Callable[[Tensor], Tensor]) -> str:
+    """Say how far from the minimum each trace ends; without a minimum, how low.
+
+    Args:
+        runs: by label, shape ``(runs, points, 2)``; of several runs the median is told.
+        minimum: where f is lowest, if known.
+        value: f.
+
+    Example:
+        >>> flat = {"a": torch.tensor([[[3.0, 4.0]]]), "b": torch.tensor([[[0.0, 1.0]]])}
+        >>> title_of(flat, (0.0, 0.0), lambda x: x.square().sum(-1))
+        'From the minimum at the end: 5 (a), 1 (b)'
+        >>> title_of(flat, None, lambda x: x.square().sum(-1))
+        'f at the end: 25 (a), 1 (b)'
+    """
+    lasts = {label: stack[:, -1] for label, stack in runs.items() if stack.shape[0] and stack.shape[1]}
+    if not lasts:
+        return "No trace yet"
+    if not any(bool(stack.isfinite().any()) for stack in runs.values()):
+        return "No trace has a finite point"
+    names = {label: shorten(label, _NAME, TITLE_SIZE) for label in lasts}
+    if minimum is not None:
+        ends = {names[label]: distance(last, minimum) for label, last in lasts.items()}
+        if len(ends) > 1:
+            return _told(ends, "From the minimum", "Nearest the minimum ends", "farthest")
+        ((name, end),) = ends.items()
+        return capital(f"{name} ends {_say(end)} from the minimum" if math.isfinite(end) else f"{name} diverges")
+    if len(lasts) == 1:
+        ((label, last),) = lasts.items()
+        return capital(f"{names[label]} {_where(last)}")
+    with torch.no_grad():
+        heights = {names[label]: _median(value(last)) for label, last in lasts.items()}
+    return _told(heights, "f", "f ends lowest with", "highest with")
+
+
+def distance(last: Tensor, minimum: Sequence[float]) -> float:
+    """Return the median distance of last points, shape ``(runs, 2)``, from the minimum; inf where it is not finite."""
+    return _median((last - torch.tensor(list(minimum), dtype=last.dtype)).norm(dim=-1))
+
+
+def ending(last: Tensor, minimum: Sequence[float] | None) -> str:
+    """Say shortly where runs end, for a small picture.
+
+    Example:
+        >>> ending(torch.tensor([[3.0, 4.0]]), (0.0, 0.0)), ending(torch.tensor([[3.0, -0.125]]), None)
+        ('5 off', '(3, −0.125)')
+    """
+    if minimum is not None:
+        far = distance(last, minimum)
+        return f"{_say(far)} off" if math.isfinite(far) else "diverges"
+    middle = _middle(last)
+    return f"({_pair(middle)})" if all(map(math.isfinite, middle)) else "diverges"
+
+
+def capital(text: str) -> str:
+    """Return a text with a capital first letter, but for a symbol such as η or x.
+
+    Example:
+        >>> capital("constant"), capital("η = 0.1"), capital("x")
+        ('Constant', 'η = 0.1', 'x')
+    """
+    word = text.split(" ", maxsplit=1)[0]
+    return sentence(text) if word.isascii() and word.isalpha() and len(word) > 1 else text
+
+
+def _where(last: Tensor) -> str:
+    middle = _middle(last)
+    if not all(map(math.isfinite, middle)):
+        return "diverges"
+    return f"ends {'around' if len(last) > 1 else 'at'} ({_pair(middle)})"
+
+
+def _pair(middle: Sequence[float]) -> str:
+    return ", ".join(map(_say, middle))
+
+
+def _told(ends: Mapping[str, float], of: str, least: str, most: str) -> str:
+    """Tell where each of few labels ends, or of many the outermost two."""
+    lost = [name for name, end in ends.items() if not math.isfinite(end)]
+    if len(ends) <= _FEW:
+        told = (f"{name} diverges" if name in lost else f"{_say(end)} ({name})" for name, end in ends.items())
+        return f"{of} at the end: {', '.join(told)}"
+    known = {name: end for name, end in ends.items() if name not in lost}
+    if not known:
+        return "Every trace diverges"
+    low, high = min(known, key=lambda name: known[name]), max(known, key=lambda name: known[name])
+    rest = f"; {most} {high}, {_say(known[high])}" if high != low else ""
+    return f"{least} {low}, {_say(known[low])}{rest}{f'; {len(lost)} diverge' if lost else ''}"
+
+
+def _say(value: float) -> str:
+    return plain_number(value).replace("-", "−")
+
+
+def _median(values: Tensor) -> float:
+    return quantile([value if math.isfinite(value) else math.inf for value in values.reshape(-1).tolist()], 0.5)
+
+
+def _middle(last: Tensor) -> list[float]:
+    return [_median(last[:, axis]) for axis in (0, 1)]
