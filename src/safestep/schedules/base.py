@@ -119,7 +119,7 @@ class Schedule(ABC):
 
     def __rmul__(self, other: float) -> Scaled:
         """Return the product with a number."""
-        return self * other
+        return self.__mul__(other)
 
     def shifted(self, by: int) -> Shifted:
         """Return the schedule that begins at step ``by`` of this one.
@@ -160,8 +160,9 @@ class Schedule(ABC):
             first: the step to begin with, at least 0; 2 for the counter of the published runs.
 
         Returns:
-            The sum, with a relative error of about 1e-15; of what is added up step by step (`Cosine`, the first part of
-            `Then`, `Product`) ``power`` times as much, the error of a power of a rounded factor.
+            The sum, with a relative error of about 1e-15, growing to 1e-13 where the terms near the smallest float.
+            What is added up step by step (`Cosine`, the first part of a `Then` or `Product`) has ``power`` times as
+            much, the error of a power of a rounded factor.
 
         Raises:
             ScheduleError: for an argument outside its range, a product without a closed form, or a finite sum beyond
@@ -187,8 +188,8 @@ class Schedule(ABC):
     def robbins_monro(self) -> bool:
         """Whether the sum of the rates diverges and that of their squares converges, as Robbins and Monro ask.
 
-        Then SGD gets anywhere and its noise dies out. Necessary in their proof, not a promise for a given number of
-        steps.
+        Sufficient, not necessary, for the convergence of SGD in their setting; it says nothing about a given number
+        of steps.
 
         Raises:
             ScheduleError: if it is not known, see `converges`.

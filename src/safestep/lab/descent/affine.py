@@ -14,7 +14,7 @@ from safestep.lab.descent.objective import DescentError, Objective
 from safestep.lab.descent.quadratic import Quadratic
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Affine:
     r"""The gradient ``g = H x - b + e`` of a step, and the covariance of its noise ``e``.
 
@@ -90,9 +90,8 @@ def affine_of(objective: Objective, noise: Noise) -> Affine:
     if isinstance(noise, Gaussian):
         return Affine(matrix, offset, noise.covariance_in(objective.dimension))
     if not isinstance(noise, Batches) or offsets is None:
-        raise DescentError(
-            f"no exact law for {noise!r} on {type(objective).__name__}: expected None, Gaussian or Batches"
-        )
+        on = f"{noise!r} on {type(objective).__name__}"
+        raise DescentError(f"no exact law for {on}: expected None, Gaussian, or Batches of a finite sum")
     epoch = len(offsets) // noise.size if noise.draw == "epochs" else 0
     if epoch and hessians is not None:
         raise DescentError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -67,14 +68,15 @@ class Driver:
         return optimizer, scheduler
 
     def rates(self, steps: int) -> Tensor:
-        """Return the learning rate of every step, shape ``(steps,)``, by driving a parameter without a gradient."""
+        """Return the learning rate of every step, shape ``(steps,)``, by stepping a scheduler alone."""
         optimizer, scheduler = self.on(torch.nn.Parameter(torch.zeros(1, 1)))
         found = torch.empty(steps, dtype=torch.float64)
-        for step in range(steps):
-            found[step] = rate_of(optimizer)
-            optimizer.step()
-            if scheduler is not None:
-                scheduler.step()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step\\(\\)` before `optimizer.step")
+            for step in range(steps):
+                found[step] = rate_of(optimizer)
+                if scheduler is not None:
+                    scheduler.step()
         return found
 
 

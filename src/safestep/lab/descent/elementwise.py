@@ -75,10 +75,13 @@ def _walk(make: MakeOptimizer, start: Tensor, gradients: Sequence[Tensor], name:
     parameter = torch.nn.Parameter(start.clone())
     try:
         optimizer = make([parameter])
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise DescentError(f"{name} cannot be made: {first_line(error)}. Mend its options") from error
+    try:
         for gradient in gradients:
             parameter.grad = gradient.clone()
             optimizer.step()
-    except (RuntimeError, ValueError, NotImplementedError) as error:
+    except (RuntimeError, ValueError, TypeError) as error:
         if isinstance(error, DescentError) or isinstance(make, Rule):
             raise
         raise _refusal(name, first_line(error)) from error

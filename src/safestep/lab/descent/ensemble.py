@@ -14,7 +14,7 @@ from safestep.lab.descent.noise import Noise
 from safestep.lab.descent.objective import DescentError, Objective
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Setting:
     """What an ensemble was made with, as far as the exact law needs it.
 
@@ -33,7 +33,7 @@ class Setting:
     linear: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Ensemble:
     """Many runs of one descent.
 
@@ -100,6 +100,11 @@ class Ensemble:
                 f"simulate with traces={max(run + 1, 1)}"
             )
         return self.traces[run]
+
+    def __repr__(self) -> str:
+        return (
+            f"<Ensemble of {self.runs} runs and {self.steps} steps on {self.setting.objective!r}; {self.lost} diverged>"
+        )
 
     def __str__(self) -> str:
         if self.runs == 1:

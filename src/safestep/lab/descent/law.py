@@ -14,7 +14,7 @@ from safestep.lab.descent.noise import Noise, Silent
 from safestep.lab.descent.objective import DescentError, Objective
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Law:
     """Exact moments of one run, at ``k`` steps, in float64.
 
@@ -129,7 +129,7 @@ def _losses(objective: Objective, affine: Affine, m: Tensor, v: Tensor) -> tuple
     return loss, along + (bent @ bent).diagonal(dim1=-2, dim2=-1).sum(-1) / 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stationary:
     """Where noisy gradient descent at a constant rate settles.
 

@@ -17,7 +17,7 @@ _RANKED = 2000
 """Quantiles are those of this many runs at most: sorting all of a large ensemble takes longer than its step."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Moments:
     """Statistics over the runs at ``k`` recorded steps, in float64; each over the runs that are finite there.
 

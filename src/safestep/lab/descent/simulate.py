@@ -126,7 +126,7 @@ def simulate(
         last=parameter.detach(),
         traces=whole,
         diverged=walk.diverged,
-        trouble=walk.trouble or _divergence(walk.diverged, objective, driver, steps),
+        trouble="; ".join(filter(None, [walk.trouble, _divergence(walk.diverged, objective, driver, steps)])),
     )
 
 

@@ -39,7 +39,7 @@ class Walk:
     ) -> None:
         self._parameter, self._optimizer, self._scheduler = parameter, optimizer, scheduler
         self._oracle, self._guard = oracle, guard
-        self._origin = parameter.detach().clone()
+        self._origin, self._limit = parameter.detach().clone(), math.inf
         self.moments: list[Moments] = []
         self.rates: list[float] = []
         self.scales: list[float] = []
@@ -56,7 +56,7 @@ class Walk:
             limit: farther than this from the start is diverged.
         """
         kept, wanted = len(traces), frozenset(at)
-        rate, points = math.nan, self._parameter.detach()
+        rate, points, self._limit = math.nan, self._parameter.detach(), limit
         for step in range(at[-1] + 1):
             if step > 0:
                 rate = rate_of(self._optimizer)
@@ -67,7 +67,7 @@ class Walk:
                 self.moments.append(snapshot(points, objective))
                 self.rates.append(rate)
                 self.scales.append(math.nan if self._guard is None or not step else self._guard.scales.mean().item())
-                self.diverged |= ~((points - self._origin).abs() <= limit).all(-1)  # nan compares false
+                self.diverged |= ~self._near(points)
 
     def _step(self, step: int) -> None:
         parameter, points = self._parameter, self._parameter.detach()
@@ -89,11 +89,14 @@ class Walk:
             self._scheduler.step()
 
     def _look(self, points: Tensor, gradient: Tensor, step: int) -> None:
-        """Say of the first gradient that is not finite at a finite point where that was; overflow is divergence."""
-        bad = ~gradient.isfinite().all(-1) & points.isfinite().all(-1)
+        """Say of the first gradient that is not finite where that was; far away it is divergence and no surprise."""
+        bad = ~gradient.isfinite().all(-1) & self._near(points)
         if bad.any():
             run = int(bad.nonzero()[0])
             self.trouble = (
                 f"the gradient of {int(bad.sum())} of {len(bad)} runs was not finite in step {step + 1}: "
                 f"{gradient[run].tolist()} at {points[run].tolist()} (run {run})"
             )
+
+    def _near(self, points: Tensor) -> Tensor:
+        return ((points - self._origin).abs() <= self._limit).all(-1)  # nan compares false

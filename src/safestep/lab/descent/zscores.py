@@ -15,7 +15,7 @@ _ROUNDING = 64
 """Units in the last place that an ensemble may be off for its arithmetic alone, a step."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Distance:
     """Differences between an ensemble and its law, in standard errors, at ``k`` recorded steps.
 
