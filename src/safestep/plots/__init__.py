@@ -1,4 +1,4 @@
-"""Pictures of records: one figure function each, record to matplotlib axes. Needs the extra ``plots``.
+"""Pictures of records and of descent: one figure function each, data to matplotlib axes. Needs the extra ``plots``.
 
 Every function draws on the axes given as ``ax=``, or on axes of its own, and returns them. Titles are computed from
 the data: they state what the picture shows, whatever the settings were.
@@ -7,14 +7,20 @@ the data: they state what the picture shows, whatever the settings were.
 from safestep.plots._extra import matplotlib as _matplotlib  # noqa: F401 (first: it says which extra is missing)
 from safestep.plots.affine import affine_histogram, affine_scatter
 from safestep.plots.after_drift import Drifted, drift_alphas, drift_losses, drifted_of
+from safestep.plots.animation import animate_trace
 from safestep.plots.audited import audited_of, audited_ratios
 from safestep.plots.curves import Band, Curve, curves_of
 from safestep.plots.divergence import DriftMap, drift_maps, drift_maps_of
+from safestep.plots.ensemble import LossBand, loss_over_steps
 from safestep.plots.learning_rate import ratio_over_rates
+from safestep.plots.noise_floor import Floor, noise_floor
+from safestep.plots.schedules import schedule_curves
 from safestep.plots.seeds import accuracy_over_seeds
+from safestep.plots.side_by_side import traces_side_by_side
 from safestep.plots.slowdown import slowdown, slowdowns_of
 from safestep.plots.steps import effective_lrs, step_ratios
 from safestep.plots.throttled import throttled_columns, throttled_run
+from safestep.plots.traces import trace_contours
 from safestep.plots.training import effective_lr, largest_ratio, overview, test_accuracy, training_loss
 
 __all__ = [
@@ -22,9 +28,12 @@ __all__ = [
     "Curve",
     "DriftMap",
     "Drifted",
+    "Floor",
+    "LossBand",
     "accuracy_over_seeds",
     "affine_histogram",
     "affine_scatter",
+    "animate_trace",
     "audited_of",
     "audited_ratios",
     "curves_of",
@@ -36,13 +45,18 @@ __all__ = [
     "effective_lr",
     "effective_lrs",
     "largest_ratio",
+    "loss_over_steps",
+    "noise_floor",
     "overview",
     "ratio_over_rates",
+    "schedule_curves",
     "slowdown",
     "slowdowns_of",
     "step_ratios",
     "test_accuracy",
     "throttled_columns",
     "throttled_run",
+    "trace_contours",
+    "traces_side_by_side",
     "training_loss",
 ]

@@ -44,15 +44,15 @@ def title_of(runs: Mapping[str, Tensor], minimum: Sequence[float] | None, value:
     if minimum is not None:
         ends = {names[label]: distance(last, minimum) for label, last in lasts.items()}
         if len(ends) > 1:
-            return _told(ends, "From the minimum", "Nearest the minimum ends", "farthest")
+            return told(ends, "From the minimum at the end", "Nearest the minimum ends", "farthest")
         ((name, end),) = ends.items()
-        return capital(f"{name} ends {_say(end)} from the minimum" if math.isfinite(end) else f"{name} diverges")
+        return capital(f"{name} ends {say(end)} from the minimum" if math.isfinite(end) else f"{name} diverges")
     if len(lasts) == 1:
         ((label, last),) = lasts.items()
         return capital(f"{names[label]} {_where(last)}")
     with torch.no_grad():
         heights = {names[label]: _median(value(last)) for label, last in lasts.items()}
-    return _told(heights, "f", "f ends lowest with", "highest with")
+    return told(heights, "f at the end", "f ends lowest with", "highest with")
 
 
 def distance(last: Tensor, minimum: Sequence[float]) -> float:
@@ -69,7 +69,7 @@ def ending(last: Tensor, minimum: Sequence[float] | None) -> str:
     """
     if minimum is not None:
         far = distance(last, minimum)
-        return f"{_say(far)} off" if math.isfinite(far) else "diverges"
+        return f"{say(far)} off" if math.isfinite(far) else "diverges"
     middle = _middle(last)
     return f"({_pair(middle)})" if all(map(math.isfinite, middle)) else "diverges"
 
@@ -93,24 +93,40 @@ def _where(last: Tensor) -> str:
 
 
 def _pair(middle: Sequence[float]) -> str:
-    return ", ".join(map(_say, middle))
+    return ", ".join(map(say, middle))
 
 
-def _told(ends: Mapping[str, float], of: str, least: str, most: str) -> str:
-    """Tell where each of few labels ends, or of many the outermost two."""
-    lost = [name for name, end in ends.items() if not math.isfinite(end)]
-    if len(ends) <= _FEW:
-        told = (f"{name} diverges" if name in lost else f"{_say(end)} ({name})" for name, end in ends.items())
-        return f"{of} at the end: {', '.join(told)}"
-    known = {name: end for name, end in ends.items() if name not in lost}
+def told(numbers: Mapping[str, float], few: str, least: str, most: str, lost: str = "diverges") -> str:
+    """Tell the number of each of few names, or of many the smallest and the largest.
+
+    Args:
+        numbers: by name; what is not finite is told as ``lost``.
+        few: what comes before the numbers of few names.
+        least: what comes before the name with the smallest.
+        most: what comes before the name with the largest.
+        lost: a verb.
+
+    Example:
+        >>> told({"a": 0.5, "b": math.inf}, "Left", "Least has", "most")
+        'Left: 0.5 (a), b diverges'
+        >>> told({"a": 0.5, "b": 2.0, "c": 1.0, "d": 0.7}, "Left", "Least has", "most")
+        'Least has a, 0.5; most b, 2'
+    """
+    known = {name: number for name, number in numbers.items() if math.isfinite(number)}
+    if len(numbers) <= _FEW:
+        each = (f"{say(number)} ({name})" if name in known else f"{name} {lost}" for name, number in numbers.items())
+        return f"{few}: {', '.join(each)}"
     if not known:
-        return "Every trace diverges"
+        return f"Every one of {len(numbers)} {lost}"
     low, high = min(known, key=lambda name: known[name]), max(known, key=lambda name: known[name])
-    rest = f"; {most} {high}, {_say(known[high])}" if high != low else ""
-    return f"{least} {low}, {_say(known[low])}{rest}{f'; {len(lost)} diverge' if lost else ''}"
+    rest = f"; {most} {high}, {say(known[high])}" if known[high] > known[low] else ""
+    gone = [name for name in numbers if name not in known]
+    others = f"; {gone[0] if len(gone) == 1 else f'each of {len(gone)} others'} {lost}" if gone else ""
+    return f"{least} {low}, {say(known[low])}{rest}{others}"
 
 
-def _say(value: float) -> str:
+def say(value: float) -> str:
+    """Write a number shortly, with a minus sign."""
     return plain_number(value).replace("-", "−")
 
 

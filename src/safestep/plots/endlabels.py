@@ -123,8 +123,9 @@ class _Placer(Artist):
         ax, wide = self._ax, self._ax.get_window_extent().width
         gap = _GAP * ax.figure.dpi / 72 / wide
         share = min(gap + max(Text.get_window_extent(label).width for label in self._labels) / wide, _MOST)
-        left = ax.get_xlim()[0]
-        ax.set_xlim(left, left + (last - left) / (1 - share))
+        scale = ax.xaxis.get_transform()  # the room is a share of what is seen, on a logarithmic axis too
+        left, end = (float(scale.transform(x)) for x in (ax.get_xlim()[0], last))
+        ax.set_xlim(right=float(scale.inverted().transform(left + (end - left) / (1 - share))))
         self._x = 1 - share + gap
         # The grid ends where the curves do.
         ax.axvspan(last, ax.get_xlim()[1], facecolor=ax.get_facecolor(), edgecolor="none", zorder=0.6)

@@ -57,8 +57,9 @@ def draw_curves(
     return left
 
 
-def mark_departures(ax: Axes, places: Sequence[float], colour: str) -> None:
-    """Put the mark of leaving the frame (`frame.LEAVES`) on its upper edge."""
+def mark_departures(ax: Axes, places: Sequence[float], colour: str, *, below: bool = False) -> None:
+    """Put the mark of leaving the frame (`frame.LEAVES`) on its upper edge, or upside down on its lower."""
+    y, mark = (0.025, "v") if below else (0.975, "^")
     across = ax.get_xaxis_transform()
     for x in places:
-        ax.plot(x, 0.975, "^", ms=8, color=colour, mec="white", mew=0.6, transform=across, clip_on=False, zorder=5)
+        ax.plot(x, y, mark, ms=8, color=colour, mec="white", mew=0.6, transform=across, clip_on=False, zorder=5)

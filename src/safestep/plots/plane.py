@@ -91,7 +91,9 @@ def plane_limits(runs: Sequence[Tensor], anchors: Sequence[Sequence[float]] = ()
         (True, True)
     """
     points = [torch.tensor(place, dtype=torch.float64).reshape(1, 2) for place in anchors]
-    tame, early, wild = [], [], []
+    tame: list[Tensor] = []
+    wild: list[Tensor] = []
+    early: list[Tensor] = []
     for run in (run for stack in runs for run in stack if len(run)):
         until = _tame_until(run)
         points.append(run[:1])
@@ -126,17 +128,18 @@ def departures(run: Tensor, limits: Limits) -> list[Departure]:
 
 def within(points: Tensor, limits: Limits) -> Tensor:
     """Return which points, shape ``(..., 2)``, lie in the frame; none that is not finite."""
-    low, high = torch.tensor(limits, dtype=torch.float64).T
-    return ((points >= low) & (points <= high)).all(-1)
+    low, high = torch.tensor(limits, dtype=torch.float64).unbind(-1)
+    inside: Tensor = (points >= low) & (points <= high)
+    return inside.all(-1)
 
 
 def drawable(run: Tensor, limits: Limits) -> Tensor:
     """Return a run as a line that a canvas can draw: gaps between points outside, and no coordinate far outside."""
-    low, high = torch.tensor(limits, dtype=torch.float64).T
+    low, high = torch.tensor(limits, dtype=torch.float64).unbind(-1)
     middle, half = (low + high) / 2, (high - low) / 2
     away = ((run - middle) / half).abs().amax(-1, keepdim=True)
     # 10⁴ frames away the last segment still crosses the edge where the true one does, to the width of a hair.
-    near = middle + (run - middle) * (1e4 / away.clamp(min=1e4))
+    near: Tensor = middle + (run - middle) * (1e4 / away.clamp(min=1e4))
     inside = within(run, limits)
     beside = inside.clone()
     beside[1:] |= inside[:-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -109,7 +110,7 @@ def _arrange(
     for ax, lines, colour in zip(axes, named, colours, strict=False):
         ax.set_title("\n".join(lines), loc="left", fontsize=_SIZE, color=colour, fontweight="bold", pad=4)
     x, y = 0.08 / style.WIDTH, 1 - 0.08 / high
-    words = {"va": "top", "linespacing": 1.16}
+    words: dict[str, Any] = {"va": "top", "linespacing": 1.16}
     figure.text(x, y, "\n".join(head), fontsize=style.TITLE_SIZE, weight="bold", color=style.INK, **words)
     below = y - (len(head) * style.TITLE_SIZE * _LINE + 0.03) / high
     figure.text(x, below, "\n".join(sub), fontsize=style.TEXT_SIZE, color=style.FAINT, **words)

@@ -110,7 +110,7 @@ class TraceArtist:
         self._line = LineCollection([], colors=colour, linewidths=look["lw"], alpha=look["alpha"], zorder=3)
         self._line.set_capstyle("round")
         ax.add_collection(self._line, autolim=False)
-        dots = {"color": colour, "ls": "", "marker": "o", "mew": 0.0}
+        dots: dict[str, Any] = {"color": colour, "ls": "", "marker": "o", "mew": 0.0}
         (self._dots,) = ax.plot([], [], ms=look["dot"], alpha=look["dot_alpha"], zorder=3.5, **dots)
         (self._ends,) = ax.plot([], [], **{**dots, "mec": "white", "mew": 0.7}, ms=look["end"], zorder=6)
         # Of a run that comes and goes, the first departures tell enough.
@@ -161,18 +161,19 @@ def draw_traces(value: Value, scene: Scene, labels: Iterable[str], ax: Axes, *, 
     artists = [TraceArtist(ax, stack, limits, scene.colours[label], size) for label, stack in shown.items()]
     ax.set(xlim=limits[0], ylim=limits[1])
     starts = [scene.start] if scene.start else _starts(list(shown.values()))
-    mark: dict[str, Any] = {"color": style.INK, "ls": "", "zorder": 6.5}
+    mark: dict[str, Any] = {"color": style.INK, "ls": ""}
     ax.plot(
         [x for x, _ in starts],
         [y for _, y in starts],
         "o",
-        mfc="white",
+        mfc="white" if any(stack.shape[1] > 1 for stack in shown.values()) else "none",  # an end may lie below
         mew=1.3,
         ms=size * (6 if len(starts) < 9 else 3),
+        zorder=6.5,
         **mark,
     )
     if scene.minimum:
-        ax.plot(*scene.minimum, "+", mew=1.6, ms=10 * size, **{**mark, "zorder": 5.0})
+        ax.plot(scene.minimum[0], scene.minimum[1], "+", mew=1.6, ms=10 * size, zorder=5, **mark)
     name_axes(ax, "x₁", "x₂")
     ax.grid(visible=False)
     for axis, (low, high) in zip((ax.xaxis, ax.yaxis), limits, strict=True):
