@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from safestep.blame import first_line
+from safestep.lab.descent.layout import by_variable
 from safestep.lab.descent.objective import DescentError, Objective
 
 _OFF = (0.0, 1e-3, -2e-3)
@@ -50,7 +51,7 @@ def start_of(objective: Objective, start: Sequence[float] | Tensor | None, runs:
 def check_objective(objective: Objective, begin: Tensor) -> None:
     """Evaluate the objective near its start and refuse one that gives wrong shapes, nan, or mixes its rows."""
     point = begin if begin.dim() == 1 else begin[0]
-    x = point + torch.tensor(_OFF, dtype=begin.dtype)[:, None] * (1.0 + point.abs())
+    x = by_variable(point + torch.tensor(_OFF, dtype=begin.dtype)[:, None] * (1.0 + point.abs()))
     value = _evaluated(objective, "value", x, (len(x),))
     gradient = _evaluated(objective, "gradient", x, tuple(x.shape))
     for name, found in (("value", value), ("gradient", gradient)):

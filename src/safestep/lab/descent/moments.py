@@ -49,10 +49,12 @@ def snapshot(x: Tensor, objective: Objective) -> Moments:
         objective: whose loss is measured, exactly, without noise.
     """
     losses, x = objective.value(x).detach().double(), x.double()
-    alive = x.isfinite().all(-1) & losses.isfinite()
-    count = int(alive.sum())
-    if count < len(x):
-        x, losses = x[alive], losses[alive]
+    count = len(x)
+    if not math.isfinite(
+        (x.sum() + losses.sum()).item()
+    ):  # one number tells the usual case
+        alive = x.isfinite().all(-1) & losses.isfinite()
+        count, x, losses = int(alive.sum()), x[alive], losses[alive]
     nowhere, unknown = x.new_full(x.shape[1:], math.nan), x.new_full((), math.nan)
     mean = x.mean(0) if count else nowhere
     squares = (x - mean).square()
@@ -61,7 +63,7 @@ def snapshot(x: Tensor, objective: Objective) -> Moments:
         variance=squares.sum(0) / (count - 1) if count > 1 else nowhere,
         fourth=squares.square().mean(0) if count else nowhere,
         loss=losses.mean() if count else unknown,
-        loss_variance=losses.var() if count > 1 else unknown,
+        loss_variance=(losses - losses.mean()).square().sum() / (count - 1) if count > 1 else unknown,
         loss_quantiles=torch.quantile(losses[:_RANKED], x.new_tensor(LEVELS)) if count else unknown.expand(len(LEVELS)),
         finite=torch.tensor(count),
     )

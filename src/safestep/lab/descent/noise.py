@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from safestep.lab.descent.ahead import Ahead
 from safestep.lab.descent.objective import DescentError, Objective, Point
 from safestep.lab.descent.quadratic import Matrix
 
@@ -135,8 +136,8 @@ class _Exact(Oracle):
 class _Shaken(_Exact):
     def __init__(self, objective: Objective, covariance: Tensor, runs: int, generator: torch.Generator) -> None:
         super().__init__(objective)
-        self._generator = generator
-        self._drawn = torch.empty(runs, objective.dimension, dtype=torch.float32)
+        self._ahead = Ahead((runs, objective.dimension), generator)
+        self._drawn = torch.empty(0)
         diagonal = torch.equal(covariance, covariance.diagonal().diag())
         if diagonal:
             self._factor = covariance.diagonal().sqrt()
@@ -145,7 +146,7 @@ class _Shaken(_Exact):
             self._factor = vectors @ values.clamp(min=0).sqrt().diag() @ vectors.T
 
     def draw(self) -> None:
-        self._drawn.normal_(generator=self._generator)
+        self._drawn = self._ahead.next()
 
     def gradient(self, x: Tensor) -> Tensor:
         noise, factor = self._drawn.to(x.dtype), self._factor.to(x.dtype)

@@ -14,12 +14,14 @@ from safestep.lab.descent.driver import Driver, MakeScheduler, Schedule, why_not
 from safestep.lab.descent.elementwise import MakeOptimizer, check_elementwise
 from safestep.lab.descent.ensemble import Ensemble, Setting, recorded
 from safestep.lab.descent.finite_sum import QuadraticSum
+from safestep.lab.descent.layout import by_variable
 from safestep.lab.descent.moments import stacked
 from safestep.lab.descent.noise import Noise, Silent
 from safestep.lab.descent.objective import Objective
 from safestep.lab.descent.quadratic import Quadratic
 from safestep.lab.descent.rows import RowGuard
 from safestep.lab.descent.walk import Walk
+from safestep.lab.seeding import one_thread
 from safestep.policy import Policy
 
 PLAIN: MakeOptimizer = partial(SGD, lr=0.1)
@@ -99,11 +101,12 @@ def simulate(
     check_counts(steps=steps, runs=runs, seed=seed, records=records, traces=traces, limit=limit)
     noise, driver = Silent() if noise is None else noise, Driver(optimizer, schedule, first, scheduler)
     begin = start_of(objective, start, runs, dtype)
-    with torch.random.fork_rng(devices=[]):
+    # one thread: the tensors are too small to gain by more, and sums keep their order
+    with torch.random.fork_rng(devices=[]), one_thread():
         torch.manual_seed(seed)
         check_objective(objective, begin)
         check_elementwise(optimizer, objective.dimension)
-        parameter = torch.nn.Parameter(begin.expand(runs, -1).clone())
+        parameter = torch.nn.Parameter(by_variable(begin.expand(runs, -1)))
         stepper, pace = driver.on(parameter)
         guard = None if policy is None else RowGuard(policy, runs)
         walk = Walk(parameter, stepper, pace, noise.oracle(objective, runs, _generator(seed)), guard)
