@@ -24,8 +24,9 @@ if any(importlib.util.find_spec(module) is None for module in ("safestep", "matp
 # %% [markdown]
 # # When the optimizer turns the step
 #
-# **Tutorial 3 of 4: Adam.** ([SGD](sgd.ipynb) is the first and explains where the formulas come from,
-# [momentum](momentum.ipynb) is the second, [drift](drift.ipynb) the fourth.)
+# **Tutorial 3 of 5: Adam.** ([SGD](sgd.ipynb) is the first and explains where the formulas come from,
+# [momentum](momentum.ipynb) is the second, [drift](drift.ipynb) the fourth, [noisy descent](noisy_descent.ipynb) the
+# fifth.)
 #
 # Adam divides each coordinate of the gradient by its own recent size. So its step points elsewhere than the gradient,
 # its length has little to do with the gradient's, and "0.001" means something else than it does for SGD. The step

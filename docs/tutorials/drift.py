@@ -24,9 +24,9 @@ if any(importlib.util.find_spec(module) is None for module in ("safestep", "matp
 # %% [markdown]
 # # When the data drift, the learning rate goes bad
 #
-# **Tutorial 4 of 4: curvature, and the throttle.** ([SGD](sgd.ipynb) is the first, [momentum](momentum.ipynb) the
-# second, [Adam](adam.ipynb) the third. This one needs nothing of them but the habit of hanging a guard on an
-# optimizer.)
+# **Tutorial 4 of 5: curvature, and the throttle.** ([SGD](sgd.ipynb) is the first, [momentum](momentum.ipynb) the
+# second, [Adam](adam.ipynb) the third, [noisy descent](noisy_descent.ipynb) the fifth. This one needs nothing of them
+# but the habit of hanging a guard on an optimizer.)
 #
 # A training run is stable. Then somebody turns up the gain of a sensor, the inputs get larger, and the same learning
 # rate, in the same code, blows the model up. You will
@@ -723,6 +723,8 @@ assert all(later < earlier for earlier, later in itertools.pairwise(right))
 # * Along the gradient of a quadratic every $\chi < 2$ goes down at every step.
 # * Where $2r \le \chi$, as in a quiet run, the guard writes nothing.
 # * Steps that point uphill on their batch are held.
+#
+# Next: [noisy descent](noisy_descent.ipynb), where the gradients are wrong by chance and the rate has to come down.
 #
 # **Sources.** M. Blanco Valentin, ENABOL / kappa, *Experiment 000: One-Layer Global Throttle Sanity Check*, repository
 # manuelblancovalentin/kappa_budgeting: the teacher, the drift, and the secant law of the throttle. J. Martens, *New

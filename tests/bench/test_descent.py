@@ -1,4 +1,4 @@
-"""`safestep bench descent`: that the four ways do the same work, and what is written of them."""
+"""`safestep bench descent`: that all ways do the same work, and what is written of them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,23 @@ import torch
 from typer.testing import CliRunner
 
 from safestep import cli
-from safestep.bench.descent import AIMS, AUTOGRAD, CLOSED, FLOATS, ONE_BY_ONE, QUICK, Work, missed, ways
+from safestep.bench.descent import (
+    AIMS,
+    ALONE,
+    ALONE_BACKWARD,
+    AUTOGRAD,
+    CLOSED,
+    FLOATS,
+    PEERS,
+    QUICK,
+    Work,
+    missed,
+    ways,
+)
 from safestep.bench.descent_ways import SCHEDULE
 from safestep.lab.descent import PLANE, Gaussian, exact_law, simulate
 
-WAYS = (CLOSED, AUTOGRAD, FLOATS, ONE_BY_ONE)
+WAYS = (CLOSED, AUTOGRAD, FLOATS, ALONE, ALONE_BACKWARD)
 
 
 @pytest.fixture(scope="module")
@@ -50,20 +62,20 @@ def test_results_are_complete(run):
     assert results["settings"]["runs"] == QUICK.runs
     assert results["settings"]["quick"] is True
     assert results["environment"]["began"] <= results["finished"]
-    times, peaks = results["rows"][:4], results["rows"][4:]
+    times, peaks = results["rows"][:5], results["rows"][5:]
     assert [row["method"] for row in times] == list(WAYS)
     for row in times:
         assert row["noiseless_difference"] < 1e-12
         assert 0 < row["ns_low"] <= row["ns_median"] <= row["ns_high"]
-        assert 0 < row["floats_low"] <= row["floats_median"] <= row["floats_high"]
-        assert (row["floats_aim"], row["one_by_one_aim"]) == tuple(AIMS.get(row["method"], {}).values() or (None, None))
-    assert times[2]["floats_median"] == times[3]["one_by_one_median"] == 1.0
+        for column in PEERS.get(row["method"], {}):
+            assert 0 < row[f"{column}_low"] <= row[f"{column}_median"] <= row[f"{column}_high"]
+            assert row[f"{column}_aim"] == AIMS[row["method"]][column]
     assert [row["steps"] for row in peaks] == [QUICK.steps, 10 * QUICK.steps]
 
 
 def test_memory_does_not_grow_with_the_number_of_steps(run):
     _, _, results = run
-    first, longer = (row["peak_bytes"] for row in results["rows"][4:])
+    first, longer = (row["peak_bytes"] for row in results["rows"][5:])
     assert 0 < longer <= 1.01 * first
 
 
@@ -82,8 +94,8 @@ def test_what_falls_short_is_told_and_nothing_else():
         "method": CLOSED,
         "floats_median": 51.0,
         "floats_aim": 50.0,
-        "one_by_one_median": 2000.0,
-        "one_by_one_aim": 1e3,
+        "alone_median": 2000.0,
+        "alone_aim": 1e3,
     }
     assert missed([fast, {"method": "1000 steps", "peak_bytes": 3}]) == []
     assert missed([fast | {"floats_median": 49.0}]) == [f"{CLOSED}: 49 times faster than {FLOATS}, aimed at 50"]
@@ -91,7 +103,7 @@ def test_what_falls_short_is_told_and_nothing_else():
 
 def test_the_aims_are_those_of_the_issue():
     assert (Work().runs, Work().steps) == (20_000, 1000)
-    assert AIMS == {CLOSED: {"floats": 50.0, "one_by_one": 1000.0}, AUTOGRAD: {"floats": 25.0, "one_by_one": 1000.0}}
+    assert AIMS == {CLOSED: {"floats": 50.0, "alone": 1000.0}, AUTOGRAD: {"floats": 25.0, "alone": 1000.0}}
 
 
 def test_the_results_of_something_else_stay(tmp_path):

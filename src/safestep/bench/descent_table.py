@@ -9,22 +9,34 @@ from safestep.bench import words
 from safestep.bench.words import Record
 
 
+def _number(value: float) -> str:
+    """Return a number with three digits at least.
+
+    Example:
+        >>> _number(11.42), _number(2009.7)
+        ('11.4', '2,010')
+    """
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _quartiles(row: Record, name: str) -> str:
+    return f"{_number(row[f'{name}_median'])} ({_number(row[f'{name}_low'])} to {_number(row[f'{name}_high'])})"
+
+
 def _faster(column: str) -> Callable[[Record], str]:
     def told(row: Record) -> str:
-        low, middle, high = (f"{row[f'{column}_{part}']:.3g}" for part in ("low", "median", "high"))
-        aim = row[f"{column}_aim"]
-        return f"{middle} ({low} to {high})" + (f", aim {aim:.0f}" if aim is not None else "")
+        return f"{_quartiles(row, column)}, aim {row[f'{column}_aim']:,.0f}" if f"{column}_aim" in row else ""
 
     return told
 
 
 _TIMES: Mapping[str, Callable[[Record], str]] = {
     "": lambda row: str(row["method"]),
-    "ns a step (quartiles)": lambda row: f"{row['ns_median']:.3g} ({row['ns_low']:.3g} to {row['ns_high']:.3g})",
+    "ns a step (quartiles)": lambda row: _quartiles(row, "ns"),
     "times faster than floats": _faster("floats"),
-    "than torch.optim": _faster("one_by_one"),
+    "than torch.optim run by run": _faster("alone"),
     "runs timed": lambda row: str(row["timed_runs"]),
-    "without noise apart": lambda row: f"{row['noiseless_difference']:.1g}",
+    "apart without noise": lambda row: f"{row['noiseless_difference']:.1g}",
 }
 _PEAKS: Mapping[str, Callable[[Record], str]] = {
     "": lambda row: str(row["method"]),

@@ -1,4 +1,4 @@
-"""Four ways to walk the same noisy descent: all runs at once in two versions, and one run after another in two."""
+"""Ways to walk the same noisy descent: all runs at once, and one run after another."""
 
 from __future__ import annotations
 
@@ -38,17 +38,23 @@ def floats(runs: int, steps: int, scale: float = 1.0) -> Tensor:
     return torch.tensor(last, dtype=torch.float64)
 
 
-def one_by_one(runs: int, steps: int, scale: float = 1.0) -> Tensor:
-    """Return the same of a torch optimizer and scheduler for each run, one run after another."""
+def one_by_one(objective: Objective, runs: int, steps: int, scale: float = 1.0) -> Tensor:
+    """Return the same of a torch optimizer and scheduler for each run, one run after another.
+
+    The gradient of a user's function comes from backward, as everybody has it; that of the plane from its formula.
+    """
     generator, curvatures = torch.Generator().manual_seed(0), torch.tensor([2.0, 4.0], dtype=torch.float64)
-    last = []
+    by_backward, last = objective is not PLANE, []
     for _ in range(runs):
         x = torch.nn.Parameter(torch.tensor(PLANE.start, dtype=torch.float64))
         optimizer = SGD([x], lr=RATE)
         scheduler = LambdaLR(optimizer, lambda step: SCHEDULE(step + PUBLISHED_FIRST))
         for _ in range(steps):
-            noise = torch.randn(2, generator=generator, dtype=torch.float64)
-            x.grad = curvatures * x.detach() + scale * noise
+            x.grad = scale * torch.randn(2, generator=generator, dtype=torch.float64)
+            if by_backward:
+                objective.value(x).backward()  # adds to the noise
+            else:
+                x.grad += curvatures * x.detach()
             optimizer.step()
             scheduler.step()
         last.append(x.detach())

@@ -17,6 +17,8 @@ NAMES = (
     "drift-throttle",
     "drift-map",
     "drift-optimizers",
+    "noisy-descent",
+    "noise-floor",
 )
 """Every experiment. The file of ``digits-sgd`` is ``digits_sgd.py``, and in it ``experiment`` is the experiment."""
 

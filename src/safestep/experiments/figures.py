@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safestep.errors import RunDirectoryError
-from safestep.experiments import drift_figures
+from safestep.experiments import descent_figures, drift_figures
 from safestep.experiments.rundir import read_records, require_results
 from safestep.extras import need
 from safestep.record import number
@@ -31,6 +31,7 @@ SHOWN = (
     "drift_histograms",
     "drift_maps",
     "slowdown",
+    *descent_figures.DESCENTS,
 )
 """The figures of a page, in its order."""
 _NAMES = (*SHOWN, "overview")
@@ -102,6 +103,7 @@ def _figures(results: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -
     if maps := plots.drift_maps_of(records):
         figures["drift_maps"] = plots.drift_maps(maps)
     figures |= drift_figures.drift_figures(results, records)
+    figures |= descent_figures.descent_figures(results, records)
     if slowdowns := plots.slowdowns_of(results.get("summary", [])):
         figures["slowdown"] = single_figure()
         plots.slowdown(slowdowns, ax=panel(figures["slowdown"]))
@@ -132,6 +134,6 @@ def _headline(figure: Figure) -> tuple[str, str]:
     titles = [ax.get_title(loc="left") for ax in figure.axes]
     if len(titles) > 1:
         said, *more = [text.get_text() for text in figure.texts] or [""]
-        return said, "; ".join(filter(None, [*more, *titles]))
+        return said, " ".join(filter(None, [*more, "; ".join(filter(None, titles))]))
     subtitles = [text.get_text() for text in figure.axes[0].texts if text.get_gid() == "subtitle"]
     return titles[0], " ".join(subtitles)

@@ -42,7 +42,9 @@ _HEAD = """<!doctype html>
 <style>
 body { margin: 8px; font-family: sans-serif; text-align: center; }
 .animation img { max-width: 100%; }
-.animation input[type=range].anim-slider { max-width: 95%; }
+.animation { max-width: 100%; }
+.animation input[type=range].anim-slider { width: 95%; }
+.animation .anim-buttons button { width: 30px; height: 30px; }
 .fa { font-style: normal; }
 .fa-minus::before { content: "\\2212"; }
 .fa-plus::before { content: "+"; }

@@ -132,6 +132,7 @@ def _loss_axis(ax: Axes, bands: Sequence[LossBand]) -> tuple[float, float, bool]
     extent = max(map(abs, seen), default=1.0) or 1.0
     bottom = max(min(_finite([value for band in bands for value in band.mean])), -3 * extent)
     room = 0.06 * ((top - bottom) or 1.0)
+    ax.set_yscale("linear")
     ax.set_ylim(bottom - room, top + room)
     return bottom - room, top + room, False
 

@@ -67,7 +67,7 @@ def runs_of(traces: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 f"the trace {label!r} has the shape {tuple(runs.shape)}; expected (points, 2) or (runs, points, 2): "
                 "a picture has two variables, so choose two of more with trace[..., [0, 1]]"
             )
-        runs = runs.reshape(-1, *runs.shape[-2:])
+        runs = runs if runs.ndim == 3 else runs[None]
         finite = (runs.abs() <= _LARGEST).all(-1, keepdim=True)
         found[label] = runs.where(finite, math.nan)
     return found
@@ -144,7 +144,7 @@ def drawable(run: Tensor, limits: Limits) -> Tensor:
     beside = inside.clone()
     beside[1:] |= inside[:-1]
     beside[:-1] |= inside[1:]
-    return near.where(beside[:, None], math.nan)
+    return run.where(inside[:, None], near).where(beside[:, None], math.nan)
 
 
 def _tame_until(run: Tensor) -> int:

@@ -12,6 +12,8 @@ from safestep.plots import style
 from safestep.plots.plane import Limits, plane_limits, runs_of
 
 Place = Sequence[float] | Tensor
+MOST_RUNS = 200
+"""So many runs of a label are drawn at most, and choose the frame."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,9 @@ def scene_of(traces: Mapping[str, Tensor], frame: Limits | None, minimum: Place 
     """
     runs, lowest, begin = runs_of(traces), _place(minimum, "minimum"), _place(start, "start")
     places = [place for place in (lowest, begin) if place]
-    return Scene(runs, plane_limits(list(runs.values()), places) if frame is None else _limits(frame), lowest, begin)
+    if frame is not None:
+        return Scene(runs, _limits(frame), lowest, begin)
+    return Scene(runs, plane_limits([stack[:MOST_RUNS] for stack in runs.values()], places), lowest, begin)
 
 
 def _limits(frame: Limits) -> Limits:

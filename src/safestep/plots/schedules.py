@@ -86,6 +86,7 @@ def _factor_axis(ax: Axes, factors: Sequence[float]) -> tuple[float, bool]:
         return high, True
     low, high = min(0.0, *known), max(0.0, top)
     room = 0.06 * ((high - low) or 1.0)
+    ax.set_yscale("linear")
     ax.set_ylim(low - (room if low < 0 else 0.0), high + room)
     return high + room, False
 

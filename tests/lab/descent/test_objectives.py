@@ -95,12 +95,28 @@ def test_the_affine_pieces_are_the_gradients_of_single_samples(name):
         torch.testing.assert_close(single, X @ hessian - offset)
 
 
+@pytest.mark.parametrize("name", ["bowls", "regression"])
+def test_the_whole_of_quadratics_is_the_mean_of_their_terms(name):
+    objective = OBJECTIVES[name]
+    torch.testing.assert_close(objective.value(X), objective.on(X, objective.samples))
+
+
+def test_a_regression_with_fewer_samples_than_variables_is_flat_along_the_rest():
+    inputs = torch.tensor([[1.0, 2.0, 0.0], [0.0, 1.0, 1.0]], dtype=torch.float64)
+    wide = LeastSquares(inputs, torch.tensor([3.0, -1.0]), (0.0, 0.0, 0.0))
+    assert inputs @ torch.tensor(wide.minimum, dtype=torch.float64) == pytest.approx([3.0, -1.0])
+    along = torch.tensor([[2.0, -1.0, 1.0]], dtype=torch.float64)  # orthogonal to both samples
+    at = torch.tensor([wide.minimum], dtype=torch.float64)
+    torch.testing.assert_close(wide.value(at + 5 * along), wide.value(at), atol=1e-12, rtol=0)
+    torch.testing.assert_close(wide.gradient(at + along), torch.zeros(1, 3).double(), atol=1e-12, rtol=0)
+
+
 def test_a_large_sum_is_evaluated_in_pieces_and_means_the_same(monkeypatch):
-    objective = regression(100)
-    whole = objective.value(X)
+    objective = Terms(lambda x, s: (x - s).square().sum(-1).log1p(), torch.randn(100, 2).double(), (0.0, 0.0))
+    whole, slope = objective.value(X), objective.gradient(X)
     monkeypatch.setattr("safestep.lab.descent.finite_sum._NUMBERS", 300)
     torch.testing.assert_close(objective.value(X), whole)
-    torch.testing.assert_close(objective.gradient(X), (X @ objective.matrix - objective.affine()[1].mean(0)))
+    torch.testing.assert_close(objective.gradient(X), slope)
 
 
 def test_scattered_bowls_have_the_covariance_asked_for():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from safestep.lab.descent.objective import DescentError, Objective, Point, bend_of, slope_of
 
+_FLAT = 1e-12
+"""A curvature below this part of the largest is rounding."""
 _NUMBERS = 2**23
 """How many numbers of samples are broadcast at a time."""
 
@@ -73,10 +76,24 @@ class QuadraticSum(FiniteSum):
         """``H``, the mean of the ``H_i``, shape ``(d, d)``, in float64."""
         return self.affine()[0].mean(0)
 
-    def solved(self) -> Point:
-        """Return the point where the mean gradient is zero, of least norm if there are many."""
+    def value(self, x: Tensor) -> Tensor:
+        """Return ``f`` of every row: ``f(c) + (x - c).H (x - c) / 2`` at the minimum ``c``, whatever ``n`` is."""
+        centre, h, least = (part.to(x.dtype) for part in self._whole)
+        away = x - centre
+        return least + (away * (away @ h)).sum(-1) / 2
+
+    def gradient(self, x: Tensor) -> Tensor:
+        """Return ``H (x - c)`` of every row."""
+        centre, h, _ = (part.to(x.dtype) for part in self._whole)
+        return (x - centre) @ h
+
+    @cached_property
+    def _whole(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The point of zero gradient (of least norm if there are many), ``H``, and ``f`` there."""
         hessians, offsets = self.affine()
-        return tuple(torch.linalg.lstsq(hessians.mean(0), offsets.mean(0)[:, None]).solution[:, 0].tolist())
+        h = hessians.mean(0)
+        centre = torch.linalg.pinv(h, rtol=_FLAT, hermitian=True) @ offsets.mean(0)
+        return centre, h, super().value(centre[None])[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,7 +233,7 @@ class LeastSquares(QuadraticSum):
     @property
     def minimum(self) -> Point:  # type: ignore[override]
         """The least-squares solution."""
-        return self.solved()
+        return tuple(self._whole[0].tolist())
 
     def term(self, x: Tensor, samples: Tensor) -> Tensor:
         """Return ``f_i(x)``."""

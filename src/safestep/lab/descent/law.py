@@ -182,7 +182,7 @@ def stationary_law(objective: Objective, rate: float, noise: Noise | None = None
     if not rate >= 0:
         raise DescentError(f"rate = {rate!r}: expected a learning rate of at least 0")
     d, h = len(affine.offset), affine.matrix
-    minimum = torch.linalg.lstsq(h, affine.offset[:, None]).solution[:, 0]
+    minimum = torch.linalg.pinv(h, hermitian=True) @ affine.offset
     a = torch.eye(d, dtype=h.dtype) - rate * h
     map_ = torch.kron(a, a)
     if affine.hessians is not None:

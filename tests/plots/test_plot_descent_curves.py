@@ -1,0 +1,251 @@
+"""Schedules, the loss of ensembles with their law, and the noise floor: limits, marks and titles."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import pytest
+import torch
+
+from safestep.plots import Floor, LossBand, loss_over_steps, noise_floor, schedule_curves
+from safestep.plots.panel import panel, single_figure
+
+SCHEDULES = {
+    "constant": lambda t: 1.0,
+    "inverse": lambda t: 1 / (1 + 0.1 * t),
+    "polynomial": lambda t: torch.tensor((1 + 0.1 * t) ** -0.5),
+    "exponential": lambda t: math.exp(-0.1 * t),
+}
+
+
+def lines(ax):
+    return {line.get_label(): line for line in ax.lines if not line.get_label().startswith("_")}
+
+
+def labels(ax):
+    return [text.get_text() for text in ax.texts if text.get_gid() != "subtitle"]
+
+
+def marks(ax, shape="^"):
+    return [float(line.get_xdata()[0]) for line in ax.lines if line.get_marker() == shape]
+
+
+def test_the_first_step_uses_the_first_count(ax, title, subtitle):
+    assert schedule_curves(SCHEDULES, 50, first=2, ax=ax) is ax
+    ax.figure.savefig(io.BytesIO())
+    drawn = lines(ax)
+    assert list(drawn["inverse"].get_xdata()) == list(range(1, 51))
+    assert drawn["inverse"].get_ydata()[0] == pytest.approx(1 / 1.2)
+    assert drawn["exponential"].get_ydata()[-1] == pytest.approx(math.exp(-5.1))
+    assert labels(ax) == list(SCHEDULES)
+    assert ax.get_yscale() == "log"
+    assert title(ax) == "Least of the rate at step 50 has exponential, 0.0061; most constant, 1"
+    assert "t = k + 1" in subtitle(ax)
+    schedule_curves(SCHEDULES, 50, ax=ax)
+    assert "t = k − 1" in subtitle(ax)
+    schedule_curves(SCHEDULES, 50, first=1, ax=ax)
+    assert "t = k." in subtitle(ax)
+
+
+def test_factors_of_one_decade_are_drawn_on_a_linear_axis_from_zero(ax):
+    schedule_curves({name: SCHEDULES[name] for name in ("constant", "inverse")}, 50, ax=ax)
+    assert ax.get_yscale() == "linear"
+    assert ax.get_ylim()[0] == 0.0
+
+
+def test_a_rate_that_vanishes_does_not_squeeze_the_others(ax, title):
+    schedule_curves(SCHEDULES, 1000, first=2, ax=ax)
+    low, high = ax.get_ylim()
+    assert low >= 1e-7
+    assert high / low < 1e7
+    assert "exponential, 3·10⁻⁴⁴" in title(ax)
+
+
+def test_long_schedules_are_asked_at_most_a_thousand_times(ax):
+    asked = []
+    schedule_curves({"counted": lambda t: asked.append(t) or 1.0}, 100_000, ax=ax)
+    assert len(asked) == 1000
+    assert (asked[0], asked[-1]) == (0, 99_999)
+
+
+@pytest.mark.parametrize(("steps", "schedules", "says"), [(0, SCHEDULES, "No steps yet"), (9, {}, "No schedule yet")])
+def test_without_steps_or_schedules_the_picture_says_so(ax, title, steps, schedules, says):
+    schedule_curves(schedules, steps, ax=ax)
+    ax.figure.savefig(io.BytesIO())
+    assert title(ax) == says
+
+
+def test_factors_that_are_not_finite_leave_the_frame(ax, subtitle):
+    schedule_curves({"a": lambda t: 1.0, "grows": lambda t: 4.0**t if t < 40 else math.inf}, 60, ax=ax)
+    ax.figure.savefig(io.BytesIO())
+    assert marks(ax) == [11.0]
+    assert ax.get_ylim()[1] < 1e7
+    assert "▲ beyond the frame" in subtitle(ax)
+    schedule_curves({"lost": lambda t: math.nan}, 3, ax=ax)
+    ax.figure.savefig(io.BytesIO())
+
+
+def test_one_step_is_a_dot_and_a_negative_number_of_steps_an_error(ax, title):
+    schedule_curves({"inverse": SCHEDULES["inverse"]}, 1, first=2, ax=ax)
+    assert title(ax) == "Inverse has 0.833 of the rate at step 1"
+    assert lines(ax)["inverse"].get_marker() == "o"
+    with pytest.raises(ValueError, match="steps is -1"):
+        schedule_curves(SCHEDULES, -1, ax=ax)
+
+
+@pytest.mark.parametrize("label", ["a linear warm-up, then a cosine to zero over all the rest of it", "x" * 80])
+def test_a_long_label_stays_on_the_page(label):
+    ax = schedule_curves({label: lambda t: 1.0}, 9, ax=panel(single_figure()))
+    ax.figure.canvas.draw()
+    for text in ax.texts:
+        assert text.get_window_extent().x1 <= ax.figure.bbox.x1
+    assert ax.get_xlim()[1] < 20
+
+
+def band(label="constant", mean=(33.0, 2.0, 0.2, 0.21), law=(33.0, 2.0, 0.2, 0.2), **options):
+    low, high = [value / 3 for value in mean], [value * 3 for value in mean]
+    return LossBand(label, range(len(mean)), list(mean), low, high, law, **options)
+
+
+def test_the_law_lies_dashed_over_the_mean_and_the_title_tells_how_far_apart(ax, title, subtitle):
+    assert loss_over_steps([band()], ax=ax) is ax
+    ax.figure.savefig(io.BytesIO())
+    drawn = lines(ax)
+    assert list(drawn["constant"].get_ydata()) == [33.0, 2.0, 0.2, 0.21]
+    assert list(drawn["law"].get_ydata()) == [33.0, 2.0, 0.2, 0.2]
+    assert drawn["law"].get_linestyle() == "--"
+    assert drawn["law"].get_zorder() > drawn["constant"].get_zorder()
+    assert ax.get_yscale() == "log"
+    assert title(ax) == "Constant stays within 5 % of its law and ends at 0.21"
+    assert "Dashed: the exact law" in subtitle(ax)
+
+
+def test_several_ensembles_are_compared(ax, title):
+    loss_over_steps([band(), band("inverse", (33.0, 3.0, 0.3, 0.1), (33.0, 3.0, 0.3, 0.1))], ax=ax)
+    assert title(ax) == "Every mean is within 5 % of its law. At the end: 0.21 (constant), 0.1 (inverse)"
+    assert labels(ax) == ["constant", "inverse"]
+
+
+@pytest.mark.parametrize("growth", [10.0, 1e30])
+def test_a_loss_that_diverges_leaves_the_frame_and_is_marked(ax, title, subtitle, growth):
+    away = [min(33.0 * growth**k, math.inf) for k in range(9)] + [math.inf, math.nan]
+    loss_over_steps([band(), band("η = 0.6", away, None)], ax=ax)
+    ax.figure.savefig(io.BytesIO())
+    low, high = ax.get_ylim()
+    assert 33 < high <= 300 * 99
+    assert low < 0.2
+    first = next(k for k, value in enumerate(away) if not value <= high)
+    assert marks(ax) == [first]
+    assert "▲ leaves the frame" in subtitle(ax)
+    assert title(ax).endswith("At the end: 0.21 (constant), η = 0.6 diverges")
+
+
+def test_a_loss_below_zero_has_a_linear_axis_and_may_leave_below(ax, title, subtitle):
+    fall = [25.0 * 0.8**k - 1e-3 * 1.5**k for k in range(60)]
+    loss_over_steps([LossBand("saddle", range(60), fall, fall, fall)], ax=ax)
+    ax.figure.savefig(io.BytesIO())
+    assert ax.get_yscale() == "linear"
+    low, high = ax.get_ylim()
+    assert -100 < low < 0 < 25 < high
+    assert marks(ax, "v") == [next(k for k, value in enumerate(fall) if value < low)]
+    assert "▼ leaves the frame" in subtitle(ax)
+    assert title(ax) == "Saddle diverges"
+
+
+@pytest.mark.parametrize("mean", [[math.nan] * 3, [math.inf] * 3, [0.0] * 3, [33.0], [33.0, 0.0, 0.0]])
+def test_a_loss_with_little_to_see_gives_a_readable_picture(ax, mean):
+    loss_over_steps([LossBand("odd", range(len(mean)), mean, mean, mean, mean)], ax=ax)
+    ax.figure.savefig(io.BytesIO())
+    low, high = ax.get_ylim()
+    assert 0 < low < high < math.inf
+
+
+def test_no_bands_say_so(ax, title):
+    loss_over_steps([], ax=ax)
+    assert title(ax) == "No steps yet"
+    loss_over_steps([LossBand("empty", [], [], [], [])], ax=ax)
+    assert title(ax) == "No steps yet"
+
+
+def test_columns_of_different_lengths_are_named():
+    with pytest.raises(ValueError, match=r"band 'sgd' have the lengths .*'mean': 1"):
+        LossBand("sgd", [0, 1], [1.0], [1.0, 1.0], [1.0, 1.0])
+    with pytest.raises(ValueError, match=r"columns of batch 4 .*'law': 0"):
+        Floor(4, [0.1], [1.0], [0.1], [])
+    with pytest.raises(ValueError, match="expected positive numbers"):
+        Floor(4, [0.0], [1.0], [0.1], [1.0])
+
+
+def law(rate, batch):
+    """Stationary E f on x₁² + 2x₂² with noise of variance 1/batch."""
+    return sum(rate / batch / (2 * (2 - rate * h)) for h in (2.0, 4.0)) if rate < 0.5 else math.inf
+
+
+def floor(batch, off=0.0, rates=(0.01, 0.1, 0.4, 0.5, 0.7)):
+    exact = [law(rate, batch) for rate in rates]
+    errors = [0.02 * value if value < math.inf else math.nan for value in exact]
+    measured = [value * (1 + 0.02 * off) if value < math.inf else 1e30 for value in exact]
+    return Floor(batch, list(rates), measured, errors, exact)
+
+
+@pytest.mark.parametrize("line", [law, None])
+def test_floors_are_points_with_bars_of_four_errors_on_the_line_of_the_law(ax, title, line):
+    assert noise_floor([floor(1, 1.5), floor(16)], law=line, ax=ax) is ax
+    ax.figure.savefig(io.BytesIO())
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    bars = {container.get_label(): container for container in ax.containers}
+    points, _, (ranges,) = bars["batch 1"]
+    exact = [law(rate, 1) for rate in (0.01, 0.1, 0.4)]
+    assert list(points.get_xdata()) == [0.01, 0.1, 0.4]
+    assert list(points.get_ydata()) == pytest.approx([1.03 * value for value in exact])
+    for (low, high), value in zip((segment[:, 1] for segment in ranges.get_segments()), exact, strict=True):
+        assert (high - low) / 2 == pytest.approx(4 * 0.02 * value)
+    drawn = lines(ax)["law 16"]
+    assert list(drawn.get_ydata()) == pytest.approx([law(rate, 16) for rate in drawn.get_xdata()])
+    assert labels(ax) == ["batch 1", "batch 16"]
+    assert title(ax) == "Every floor lies within 1.5 standard errors of the law; none at η = 0.5 and above"
+
+
+@pytest.mark.parametrize(("line", "limit"), [(law, 0.5), (None, math.sqrt(0.4 * 0.5))])
+def test_rates_without_a_floor_are_marked_and_shaded_and_do_not_move_the_frame(ax, subtitle, line, limit):
+    noise_floor([floor(1), floor(16)], law=line, ax=ax)
+    assert marks(ax) == [0.5, 0.7]
+    shades = [patch for patch in ax.patches if patch.get_alpha() == 0.1]
+    assert [shade.get_x() for shade in shades] == pytest.approx([limit])
+    assert ax.get_ylim()[1] < 10
+    assert "▲ no floor" in subtitle(ax)
+
+
+def test_labels_stand_right_of_the_rates_on_a_logarithmic_axis():
+    ax = noise_floor([floor(1), floor(16)], ax=panel(single_figure()))
+    ax.figure.canvas.draw()
+    edge = ax.transData.transform((0.7, 1.0))[0]
+    for text in ax.texts:
+        if text.get_gid() != "subtitle":
+            box = text.get_window_extent()
+            assert text.get_window_extent().x1 <= ax.figure.bbox.x1
+            assert box.x1 - edge > 0
+    assert all(tick <= 0.9 for tick in ax.get_xticks())
+
+
+def test_a_floor_off_its_law_is_named(ax, title):
+    noise_floor([floor(1), floor(4, 6.0, (0.1, 0.5))], ax=ax)
+    said = "At η = 0.1 the floor of batch 4 is 6 standard errors from the law; none at η = 0.5 and above"
+    assert title(ax) == said
+
+
+@pytest.mark.parametrize(
+    ("floors", "says"),
+    [
+        ([], "No floor yet"),
+        ([floor(1, rates=(0.6, 0.7))], "No floor at any rate: 0.6 is beyond the limit"),
+        ([Floor(2, [0.1], [math.nan], [math.nan], [0.1])], "At η = 0.1 the floor of batch 2 is not measured"),
+        ([Floor(2, [0.1], [0.1], [0.0], [0.1])], "Every floor lies within 0 standard errors of the law"),
+        ([Floor(2, [0.1], [0.1], [0.01], [math.nan])], "The law is not known"),
+    ],
+)
+def test_floors_with_little_to_see_say_so(ax, title, floors, says):
+    noise_floor(floors, ax=ax)
+    ax.figure.savefig(io.BytesIO())
+    assert title(ax) == says
