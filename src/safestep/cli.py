@@ -1,4 +1,4 @@
-"""The command line: list, run and report experiments."""
+"""The command line: list, run and report experiments, simulate a descent, bench."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.console import Console
 from safestep._version import __version__
 from safestep.cli_bench import bench
 from safestep.cli_errors import errors_told
+from safestep.cli_simulate import command as simulate
 from safestep.errors import RunDirectoryError, UnknownNameError
 from safestep.experiments import NAMES, find
 from safestep.experiments.engine import jobs_for
@@ -145,6 +146,9 @@ def report(
         page = _draw(directory)
         tell(screen, _known(results["experiment"]), results)
         say(screen, f"page: {page}")
+
+
+app.command("simulate")(simulate)
 
 
 def _carry_out(screen: Console, session: Session, path: Path, jobs: int | None) -> None:

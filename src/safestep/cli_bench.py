@@ -1,4 +1,4 @@
-"""The command line of the benchmarks: `safestep bench overhead` and `safestep bench scale`."""
+"""The command line of the benchmarks: `safestep bench overhead`, `scale` and `descent`."""
 
 from __future__ import annotations
 
@@ -12,23 +12,22 @@ import torch
 import typer
 from rich.console import Console
 
-from safestep.bench import plan
+from safestep.bench import descent, plan
 from safestep.bench.cases import AXES, NAMES, ON_CPU
+from safestep.bench.descent_table import cells as cells_of
+from safestep.bench.grid import in_markdown, on_screen
 from safestep.bench.measure import Effort
 from safestep.bench.table import markdown, tables
 from safestep.cli_errors import errors_told
 from safestep.errors import RunDirectoryError, UnknownNameError
 from safestep.experiments.names import nearest
 from safestep.experiments.rundir import RESULTS, RunDirectory
-from safestep.experiments.screen import console, say
+from safestep.experiments.screen import console, say, show
 from safestep.experiments.settings import SettingError
 from safestep.extras import need
 from safestep.record import plain
 
 bench = typer.Typer(name="bench", help="Measure what measuring costs.", no_args_is_help=True)
-
-_WIDE = 10_000
-"""More columns than any table takes."""
 
 Rounds = Annotated[int | None, typer.Option(min=1, help="How often the contestants take turns.", show_default="20")]
 Device = Annotated[str, typer.Option(help="Where to compute: cpu or cuda.")]
@@ -78,6 +77,49 @@ def scale(
         _carry_out("scale", {"axes": names}, rounds, device, threads, out, quick)
 
 
+@bench.command("descent")
+def descent_(
+    rounds: Annotated[int | None, typer.Option(min=1, help="How often they take turns.", show_default="7")] = None,
+    threads: Threads = 2,
+    out: Out = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A few runs, to see everything work.")] = False,
+) -> None:
+    """How much faster many runs of a noisy descent are at once than one after another, and what memory they take.
+
+    Beside a plain Python loop over floats and torch.optim run by run, on
+    samples of either. The directory gets results.json and tables.md.
+    """
+    with errors_told():
+        work = descent.QUICK if quick else descent.Work()
+        work = work if rounds is None else replace(work, rounds=rounds)
+        path, screen = _directory("descent", out, quick), console()
+        with plan.threads_set(threads), RunDirectory(path) as directory:
+            _check_vacant(path)
+            settings = {**asdict(work), "threads": threads, "quick": quick}
+            results = _begun("descent", settings, torch.device("cpu"), threads)
+            for rows in _kept(directory, results, descent.descent(work, _teller(screen))):
+                for headline, headings, cells in cells_of(rows):
+                    say(screen, f"\n{headline}")
+                    show(screen, on_screen(headings, cells))
+            page = path / "tables.md"
+            page.write_text(in_markdown(cells_of(results["rows"])), encoding="utf-8")
+        for line in [] if quick else descent.missed(results["rows"]):
+            say(screen, f"missed: {line}")
+        for file in (path / RESULTS, page):
+            say(screen, f"written: {file}")
+
+
+def _directory(name: str, out: Path | None, quick: bool) -> Path:
+    path = Path("runs") / f"bench-{name}{'-quick' if quick else ''}" if out is None else out
+    if path == Path():  # also what --out '' gives
+        raise RunDirectoryError("--out is the current directory: expected a directory of its own")
+    return path
+
+
+def _begun(name: str, settings: dict[str, Any], device: torch.device, threads: int) -> dict[str, Any]:
+    return {"bench": name, "settings": settings, "environment": plan.environment(device, threads)}
+
+
 def _carry_out(
     name: str,
     chosen: dict[str, Sequence[str]],
@@ -90,17 +132,14 @@ def _carry_out(
     need("matplotlib", "experiments")  # before the work, not after it
     where, effort = _device(device), plan.QUICK if quick else Effort()
     effort = effort if rounds is None else replace(effort, rounds=rounds)
-    path = Path("runs") / f"bench-{name}{'-quick' if quick else ''}" if out is None else out
-    if path == Path():  # also what --out '' gives
-        raise RunDirectoryError("--out is the current directory: expected a directory of its own")
-    screen = console()
+    path, screen = _directory(name, out, quick), console()
     measured = (plan.overhead if name == "overhead" else plan.scale)(
         next(iter(chosen.values())), where, effort, _teller(screen), quick=quick
     )
     with plan.threads_set(threads), RunDirectory(path) as directory:
         _check_vacant(path)
         settings = {**chosen, **asdict(effort), "device": device, "threads": threads, "quick": quick}
-        results: dict[str, Any] = {"bench": name, "settings": settings, "environment": plan.environment(where, threads)}
+        results = _begun(name, settings, where, threads)
         for rows in _kept(directory, results, measured):
             _show(screen, rows)
         from safestep.bench.figures import draw  # loads matplotlib: not before it is needed
@@ -133,8 +172,7 @@ def _kept(
 def _show(screen: Console, rows: Sequence[dict[str, Any]]) -> None:
     for headline, table in tables(rows):
         say(screen, f"\n{headline}")
-        table.width = screen.measure(table, options=screen.options.update(max_width=_WIDE)).maximum
-        screen.print(table, crop=False)
+        show(screen, table)
 
 
 def _teller(screen: Console) -> Any:

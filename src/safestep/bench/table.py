@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 
-from rich import box
 from rich.table import Table
 
 from safestep.bench import words
+from safestep.bench.grid import in_markdown, on_screen
 from safestep.bench.words import Record
 
 COLUMNS: Mapping[str, Callable[[Record], str]] = {
@@ -28,21 +28,12 @@ _TEXTS = ("", "how measured")
 def tables(rows: Sequence[Record]) -> Iterator[tuple[str, Table]]:
     """Return a headline and a table for each case: sizes, speed and peak of its plain step above, rows below."""
     for headline, cells in _cells(rows):
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-        for heading in COLUMNS:
-            table.add_column(heading, justify="left" if heading in _TEXTS else "right", no_wrap=True)
-        for row in cells:
-            table.add_row(*row)
-        yield headline, table
+        yield headline, on_screen(list(COLUMNS), cells, _TEXTS)
 
 
 def markdown(rows: Sequence[Record]) -> str:
     """Return the same as text for a page."""
-    parts = []
-    for headline, cells in _cells(rows):
-        head = [list(COLUMNS), ["---" if heading in _TEXTS else "---:" for heading in COLUMNS]]
-        parts += [f"**{headline}**", "\n".join(f"| {' | '.join(row)} |" for row in [*head, *cells])]
-    return "\n\n".join(parts) + "\n"
+    return in_markdown(((headline, list(COLUMNS), cells) for headline, cells in _cells(rows)), _TEXTS)
 
 
 def _cells(rows: Sequence[Record]) -> Iterator[tuple[str, list[list[str]]]]:

@@ -132,6 +132,11 @@ def tell(screen: Console, experiment: Experiment[Any] | None, results: Mapping[s
         table.add_row(*(cell(row.get(column.key), column.form) for column in columns))
     over = f"{len(seeds)} seeds" if several else f"seed {seeds[0]}" if seeds else "no run finished yet"
     say(screen, f"{results['experiment']}, {over}")
+    show(screen, table)
+
+
+def show(screen: Console, table: Table) -> None:
+    """Print a table as wide as it is, however narrow the screen."""
     table.width = screen.measure(table, options=screen.options.update(max_width=_WIDEST)).maximum
     screen.print(table, crop=False)
 
