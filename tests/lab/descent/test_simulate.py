@@ -136,7 +136,8 @@ def test_the_statistics_are_those_of_the_runs():
     torch.testing.assert_close(run.moments.fourth, (x - x.mean(0)).pow(4).mean(0))
     torch.testing.assert_close(run.moments.loss, f.mean(0))
     torch.testing.assert_close(run.moments.loss_variance, f.var(0))
-    torch.testing.assert_close(run.moments.loss_quantiles[:, 2], f.quantile(0.5, dim=0))
+    levels = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95], dtype=torch.float64)
+    torch.testing.assert_close(run.moments.loss_quantiles, f.quantile(levels, dim=0).T)
     assert run.moments.finite.tolist() == [7] * 6
 
 

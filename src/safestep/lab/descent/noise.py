@@ -149,5 +149,5 @@ class _Shaken(_Exact):
         self._drawn = self._ahead.next()
 
     def gradient(self, x: Tensor) -> Tensor:
-        noise, factor = self._drawn.to(x.dtype), self._factor.to(x.dtype)
-        return self._objective.gradient(x) + (noise * factor if factor.dim() == 1 else noise @ factor)
+        gradient, noise, factor = self._objective.gradient(x), self._drawn.to(x.dtype), self._factor.to(x.dtype)
+        return torch.addcmul(gradient, noise, factor) if factor.dim() == 1 else gradient + noise @ factor
