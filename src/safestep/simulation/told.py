@@ -22,19 +22,12 @@ def outcome(ensemble: Ensemble) -> str:
         >>> print(outcome(simulate(PLANE, steps=20)))
         epoch 20, x1: -0.057646, x2: -0.000073
     """
-    points = [_last_point(ensemble, run) for run in range(ensemble.runs)] if ensemble.runs <= FEW else []
+    points = [
+        ensemble.last_point(run) + (" (diverged)" if ensemble.diverged[run] else "")
+        for run in range(ensemble.runs if ensemble.runs <= FEW else 0)
+    ]
     summary = str(ensemble) if ensemble.runs > 1 else ensemble.trouble
-    told = ensemble.lost == 0 or "diverged" in ensemble.trouble
-    lost = "" if told else f"{ensemble.lost} of {ensemble.runs} runs diverged"
-    return "\n".join(filter(None, [*points, summary, lost]))
-
-
-def _last_point(ensemble: Ensemble, run: int) -> str:
-    if not ensemble.diverged[run]:
-        return ensemble.last_point(run)
-    # six decimals of 1e200 would be a line of 200 digits
-    numbers = ", ".join(f"x{i}: {value:.6g}" for i, value in enumerate(ensemble.last[run].tolist(), 1))
-    return f"epoch {ensemble.steps}, {numbers} (diverged)"
+    return "\n".join(filter(None, [*points, summary]))
 
 
 def why_no_law(ensemble: Ensemble) -> str:

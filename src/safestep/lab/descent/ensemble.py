@@ -45,6 +45,7 @@ class Ensemble:
         moments: the statistics at these.
         rates: learning rate of the last step before each record, shape ``(k,)``; nan at the start.
         scales: mean over the runs of what the policy multiplied that step by, shape ``(k,)``; None without a policy.
+        ratios: median over the runs of that step's ``r`` before it was scaled, shape ``(k,)``; None without a policy.
         shortened: share of all steps that the policy shortened or held, from 0 to 1.
         held: share of all steps that it held because they went uphill.
         last: where the runs ended, shape ``(runs, d)``.
@@ -60,6 +61,7 @@ class Ensemble:
     moments: Moments
     rates: Tensor
     scales: Tensor | None
+    ratios: Tensor | None
     shortened: float
     held: float
     last: Tensor
@@ -85,8 +87,10 @@ class Ensemble:
         """
         if not -self.runs <= run < self.runs:
             raise DescentError(f"run {run} of {self.runs}: expected one from 0 to {self.runs - 1}")
-        numbers = ", ".join(f"x{i}: {value:f}" for i, value in enumerate(self.last[run].tolist(), 1))
-        return f"epoch {self.steps}, {numbers}"
+        point = self.last[run].tolist()
+        # as published, as long as that can be read
+        numbers = [f"x{i}: {value:{'f' if abs(value) < 1e9 else 'e'}}" for i, value in enumerate(point, 1)]
+        return f"epoch {self.steps}, {', '.join(numbers)}"
 
     def trace(self, run: int = 0) -> Tensor:
         """Return the points of one run, shape ``(steps + 1, d)``.

@@ -114,7 +114,7 @@ def simulate(
         whole = torch.empty(kept, steps + 1, objective.dimension, dtype=dtype)
         at = recorded(steps, records)
         walk.go(objective, at.tolist(), whole, limit)
-    why = why_not_plain(stepper) or ("a policy changes the steps" if guard else "")
+    why = why_not_plain(stepper) or ("a policy changes the steps" if policy is not None and policy.writes else "")
     moves = max(1, runs * steps)
     return Ensemble(
         setting=Setting(objective, noise, begin.double(), partial(driver.rates, steps), why),
@@ -124,6 +124,7 @@ def simulate(
         moments=stacked(walk.moments),
         rates=torch.tensor(walk.rates, dtype=torch.float64),
         scales=torch.tensor(walk.scales, dtype=torch.float64) if guard else None,
+        ratios=torch.tensor(walk.ratios, dtype=torch.float64) if guard else None,
         shortened=guard.shortened / moves if guard else 0.0,
         held=guard.held / moves if guard else 0.0,
         last=parameter.detach(),

@@ -25,6 +25,7 @@ class Walk:
         moments: statistics, one a record.
         rates: learning rate of the last step before each record.
         scales: mean scale of that step.
+        ratios: median ratio of that step.
         diverged: which runs were found not finite or too far, shape ``(runs,)``.
         trouble: the first gradient that was not finite at a point that was, or an empty text.
     """
@@ -43,6 +44,7 @@ class Walk:
         self.moments: list[Moments] = []
         self.rates: list[float] = []
         self.scales: list[float] = []
+        self.ratios: list[float] = []
         self.diverged = torch.zeros(len(parameter), dtype=torch.bool)
         self.trouble = ""
 
@@ -66,7 +68,9 @@ class Walk:
             if step in wanted:
                 self.moments.append(snapshot(points, objective))
                 self.rates.append(rate)
-                self.scales.append(math.nan if self._guard is None or not step else self._guard.scales.mean().item())
+                guard = self._guard if step else None
+                self.scales.append(math.nan if guard is None else guard.scales.mean().item())
+                self.ratios.append(math.nan if guard is None else guard.ratios.median().item())
                 self.diverged |= ~self._near(points)
 
     def _step(self, step: int) -> None:
