@@ -167,7 +167,7 @@ def test_the_records_hold_what_the_rows_say(whole):
         kinds = {}
         for record in (record for record in records if key_of(record) == key_of(row)):
             kinds.setdefault(record["kind"], []).append(record)
-        (course,), (rates,), traces = kinds["descent"], kinds["rates"], kinds["trace"]
+        (course,), (rates,), traces = kinds["course"], kinds["rates"], kinds["trace"]
         assert course["at"][-1] == len(rates["rate"]) == row["steps"]
         assert all(course[key][-1] == row[key] for key in ("mean_x1", "var_x2", "mean_f", "law_mean_f", "worst_z"))
         assert max(course["worst_z"]) == row["worst_z_any"]

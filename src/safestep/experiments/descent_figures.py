@@ -34,7 +34,7 @@ def descent_figures(results: Mapping[str, Any], records: Sequence[Mapping[str, A
         results: what results.json holds.
         records: of records.jsonl.
     """
-    first = {record["seed"]: None for record in records if record.get("kind") in {"descent", "floor"}}
+    first = {record["seed"]: None for record in records if record.get("kind") in {"course", "floor"}}
     if not first:
         return {}
     seed = min(first)
@@ -42,7 +42,7 @@ def descent_figures(results: Mapping[str, Any], records: Sequence[Mapping[str, A
     for record in records:
         if record.get("kind") == "floor" or record["seed"] == seed:
             kinds.setdefault(str(record.get("kind")), []).append(record)
-    figures = _descents(kinds, results["settings"]) if "descent" in kinds else {}
+    figures = _descents(kinds, results["settings"]) if "course" in kinds else {}
     return figures | _floors(kinds.get("floor", []), results["settings"])
 
 
@@ -56,7 +56,7 @@ def _descents(kinds: Mapping[str, Sequence[Mapping[str, Any]]], settings: Mappin
         curves = {name: _factor(record["rate"], settings) for name, record in rates.items()}
         steps = min(record["steps"] for record in rates.values())
         plots.schedule_curves(curves, steps, first=settings["first"], ax=panel(figures[CURVES]))
-    if ensembles := _by_schedule(kinds["descent"], SCHEDULES):
+    if ensembles := _by_schedule(kinds["course"], SCHEDULES):
         figures[LOSSES] = single_figure()
         plots.loss_over_steps([_band(record) for record in ensembles.values()], ax=panel(figures[LOSSES]))
     traces = _by_schedule(record for record in kinds.get("trace", []) if record["run"] == 0)

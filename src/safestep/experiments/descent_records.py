@@ -25,7 +25,7 @@ def records_of(name: dict[str, Any], ensemble: Ensemble, distance: Distance) -> 
     # first_step tells the page that this is a piece of a run, see safestep.experiments.gaps
     yield plain(
         {
-            "kind": "descent",
+            "kind": "course",
             **name,
             "first_step": 0,
             "runs": ensemble.runs,
