@@ -80,7 +80,7 @@ def test_every_option_reaches_the_simulation(undrawn):
     told = simulate(*words)
     assert told.exit_code == 0, told.output
     assert "no exact law: " in told.stdout
-    assert "steps shortened: " in told.stdout
+    assert "% shortened, " in told.stdout
     assert told.stdout.splitlines()[-1] == "picture: mine.svg"
     ((ensemble, _),) = undrawn
     assert ensemble.setting.objective.hessian == ((3.0, 1.0), (1.0, 2.0))

@@ -135,7 +135,9 @@ def test_far_away_a_factor_is_still_a_finite_number(schedule):
 
 
 @every_schedule
-@pytest.mark.parametrize("t", [-1, -0.5, math.nan, math.inf, -math.inf, True, None, "3", 1j, [1], np.arange(3)])
+@pytest.mark.parametrize(
+    "t", [-1, -0.5, 10**400, math.nan, math.inf, -math.inf, True, None, "3", 1j, [1], np.arange(3)]
+)
 def test_what_is_no_step_is_an_error_that_says_so(schedule, t):
     with pytest.raises(ScheduleError, match="expected a step, a finite number from 0 on, or a tensor"):
         schedule(t)

@@ -114,3 +114,9 @@ def test_nothing_but_arithmetic_is_evaluated(text, tmp_path, monkeypatch):
     with pytest.raises((SettingError, UnknownNameError)):
         read(text)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["sqrt(-1)*x1", "log(-1) + x1**2", "asin(2)*x1"])
+def test_what_is_not_real_is_told(text):
+    with pytest.raises(SettingError, match="expected real numbers"):
+        read(text)

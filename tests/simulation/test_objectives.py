@@ -75,6 +75,17 @@ def test_a_function_of_the_users(mine, name, start):
     assert objective.gradient(torch.zeros(4, len(start))).abs().max() == 0
 
 
+def test_a_file_may_hold_dataclasses(tmp_path):
+    path = tmp_path / "torch.py"  # under a name of its own it hides no other module
+    path.write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+        "@dataclass\nclass Scale:\n    a: float = 3.0\n"
+        "def f(x1):\n    return Scale().a * x1**2\n"
+    )
+    assert read_objective(f"{path}:f").value(torch.tensor([[2.0]])).item() == 12.0
+    assert torch.is_tensor(torch.ones(1))
+
+
 def test_what_has_a_default_is_no_variable(mine):
     objective = read_objective(f"{mine}:with_option", "1,2,3")
     assert objective.value(torch.ones(1, 3)).item() == 6.0

@@ -17,8 +17,13 @@ def step(t: object) -> float:
     Raises:
         ScheduleError: if it is no finite number from 0 on.
     """
-    if not isinstance(t, bool) and isinstance(t, Real) and 0.0 <= (number := float(t)) < math.inf:
-        return number
+    if not isinstance(t, bool) and isinstance(t, Real):
+        try:
+            number = float(t)
+        except OverflowError:  # an int beyond the largest float
+            number = math.inf
+        if 0.0 <= number < math.inf:
+            return number
     raise ScheduleError(f"t = {t!r}: expected a step, a finite number from 0 on, or a tensor of them")
 
 

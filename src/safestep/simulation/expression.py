@@ -84,6 +84,8 @@ def read_expression(text: str, start_of: Callable[[int], Point]) -> Objective:
         raise SettingError(f"objective={text}: {first_line(error)}") from None
     if not found.free_symbols or found.has(sympy.zoo, sympy.nan, sympy.oo, -sympy.oo):
         raise SettingError(f"objective={text} is {found}: expected a finite function of x1, x2, ...")
+    if sympy.N(found).has(sympy.I):
+        raise SettingError(f"objective={text} is {found}: expected real numbers, and I is the root of -1")
     start = start_of(len(variables))
     return _quadratic(sympy, found, variables, start) or Function(_torch(sympy, found, variables), start)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -53,10 +54,11 @@ def read_function(path: Path, name: str, start_of: Callable[[int | None], Point]
 
 
 def _members(path: Path) -> dict[str, Any]:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"_objective_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
         raise SettingError(f"objective: {path} is no Python file: expected FILE.py:FUNCTION")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up there
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:

@@ -321,4 +321,4 @@ def test_a_policy_is_reported():
     assert run.scales is not None
     assert math.isnan(run.scales[0])
     assert (run.scales[1:] <= 1).all()
-    assert "steps shortened" in str(run)
+    assert "% shortened, " in str(run)

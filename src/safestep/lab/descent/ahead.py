@@ -31,7 +31,7 @@ class Ahead:
         runs, d = shape
         steps = max(1, min(_STEPS, _BLOCK // (runs * d)))
         self._generator = generator
-        self._blocks = [torch.empty(steps, d, runs) for _ in range(2)]
+        self._blocks = [torch.empty(steps, d, runs, dtype=torch.float32, device="cpu") for _ in range(2)]
         self._place = steps
         self._drawer = ThreadPoolExecutor(1, "noise") if self._blocks[0].numel() >= _WORTH else None
         self._coming: Future[Tensor] | None = None

@@ -53,7 +53,7 @@ class Driver:
 
     def on(self, parameter: Tensor) -> tuple[Optimizer, LRScheduler | None]:
         """Return an optimizer of the parameter, and its scheduler."""
-        optimizer = self.optimizer([parameter])
+        optimizer = _own_rates(self.optimizer([parameter]))
         if self.schedule is not None:
             schedule, first = self.schedule, self.first
             return optimizer, LambdaLR(optimizer, lambda step: schedule(step + first))
@@ -78,6 +78,14 @@ class Driver:
                 if scheduler is not None:
                     scheduler.step()
         return found
+
+
+def _own_rates(optimizer: Optimizer) -> Optimizer:
+    """Return the optimizer with copies of rates that are tensors: a scheduler writes into the one that was given."""
+    for group in optimizer.param_groups:
+        if isinstance(group.get("lr"), Tensor):
+            group["lr"] = group["lr"].clone()
+    return optimizer
 
 
 def rate_of(optimizer: Optimizer) -> float:

@@ -77,6 +77,10 @@ def _walk(make: MakeOptimizer, start: Tensor, gradients: Sequence[Tensor], name:
         optimizer = make([parameter])
     except (RuntimeError, ValueError, TypeError) as error:
         raise DescentError(f"{name} cannot be made: {first_line(error)}. Mend its options") from error
+    if not callable(getattr(optimizer, "step", None)):
+        raise DescentError(
+            f"{name} made {type(optimizer).__name__}: expected an optimizer, such as torch.optim.SGD makes"
+        )
     try:
         for gradient in gradients:
             parameter.grad = gradient.clone()

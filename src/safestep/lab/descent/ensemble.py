@@ -120,7 +120,7 @@ class Ensemble:
             f"standard deviations: {spread}, mean f: {self.moments.loss[-1].item():.6g}",
         ]
         if self.scales is not None:
-            lines.append(f"steps shortened: {self.shortened:.1%}, of these held: {self.held:.1%}")
+            lines.append(f"of all steps {self.shortened:.1%} shortened, {self.held:.1%} held still")
         return "\n".join([*lines, *([self.trouble] if self.trouble else [])])
 
 

@@ -164,4 +164,6 @@ class Function(Objective):
 
     def gradient(self, x: Tensor) -> Tensor:
         """Return the user's gradient, or that of ``f`` by one reverse pass."""
-        return super().gradient(x) if self.own_gradient is None else self.own_gradient(x)
+        if self.own_gradient is None:
+            return super().gradient(x)
+        return self.own_gradient(x.clone())  # it may write into x, or keep it, and x are the runs themselves

@@ -91,8 +91,8 @@ def exact_law(
             f"{objective.dimension} numbers of one point where all runs begin"
         )
     chosen = list(range(steps + 1)) if at is None else [int(step) for step in at]
-    if not set(chosen) <= set(range(steps + 1)):
-        raise DescentError(f"at = {chosen}: expected steps from 0 to {steps}")
+    if not chosen or not set(chosen) <= set(range(steps + 1)):
+        raise DescentError(f"at = {chosen}: expected steps from 0 to {steps}, one at least")
     wanted, found = set(chosen), {}
     v = cross = torch.zeros_like(affine.matrix)
     for step in range(steps + 1):
@@ -158,7 +158,7 @@ def stationary_law(objective: Objective, rate: float, noise: Noise | None = None
 
     Args:
         objective: a `Quadratic`, or a finite sum of quadratics.
-        rate: ``eta``, at least 0.
+        rate: ``eta``, above 0.
         noise: on the gradients; None for none.
 
     Returns:
@@ -179,8 +179,8 @@ def stationary_law(objective: Objective, rate: float, noise: Noise | None = None
         raise DescentError(
             "draw='epochs': the variance changes within every epoch; expected 'replacement' or 'distinct'"
         )
-    if not rate >= 0:
-        raise DescentError(f"rate = {rate!r}: expected a learning rate of at least 0")
+    if not 0 < rate < math.inf:
+        raise DescentError(f"rate = {rate!r}: expected a finite learning rate above 0; at 0 nothing moves")
     d, h = len(affine.offset), affine.matrix
     minimum = torch.linalg.pinv(h, hermitian=True) @ affine.offset
     a = torch.eye(d, dtype=h.dtype) - rate * h
@@ -189,7 +189,8 @@ def stationary_law(objective: Objective, rate: float, noise: Noise | None = None
         apart = torch.stack([torch.kron(one, one) for one in affine.hessians]).mean(0) - torch.kron(h, h)
         map_ = map_ + rate**2 * affine.factor * apart
     infinite = torch.full_like(h, math.inf)
-    if not torch.linalg.eigvals(map_).abs().max() < 1:
+    # eigvals never returns from an infinite matrix
+    if not map_.isfinite().all() or not torch.linalg.eigvals(map_).abs().max() < 1:
         return Stationary(minimum, infinite, infinite[0, 0])
     noise_there = affine.constant + affine.factor * affine.scatter(minimum)
     v = torch.linalg.solve(torch.eye(d * d, dtype=h.dtype) - map_, rate**2 * noise_there.reshape(-1)).reshape(d, d)

@@ -48,7 +48,8 @@ def snapshot(x: Tensor, objective: Objective) -> Moments:
         x: the points, shape ``(runs, d)``.
         objective: whose loss is measured, exactly, without noise.
     """
-    losses, x = objective.value(x).detach().double(), x.double()
+    # a copy: a function of the user's may write into x, and x are the runs themselves
+    losses, x = objective.value(x.clone()).detach().double(), x.double()
     count = len(x)
     if not math.isfinite((x.sum() + losses.sum()).item()):  # one number tells the usual case
         alive = x.isfinite().all(-1) & losses.isfinite()

@@ -102,8 +102,8 @@ def simulate(
     noise, driver = Silent() if noise is None else noise, Driver(optimizer, schedule, first, scheduler)
     begin = start_of(objective, start, runs, dtype)
     # one thread: the tensors are too small to gain by more, and sums keep their order
-    with torch.random.fork_rng(devices=[]), one_thread():
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]), one_thread(), torch.inference_mode(False):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU, too
         check_objective(objective, begin)
         check_elementwise(optimizer, objective.dimension)
         parameter = torch.nn.Parameter(by_variable(begin.expand(runs, -1)))
@@ -117,7 +117,7 @@ def simulate(
     why = why_not_plain(stepper) or ("a policy changes the steps" if policy is not None and policy.writes else "")
     moves = max(1, runs * steps)
     return Ensemble(
-        setting=Setting(objective, noise, begin.double(), partial(driver.rates, steps), why),
+        setting=Setting(objective, noise, begin.double().clone(), partial(driver.rates, steps), why),
         steps=steps,
         runs=runs,
         at=at,

@@ -58,11 +58,13 @@ class Walk:
             limit: farther than this from the start is diverged.
         """
         kept, wanted = len(traces), frozenset(at)
-        rate, points, self._limit = math.nan, self._parameter.detach(), limit
+        # beyond the largest number of a narrow type there is inf, which no limit may pass
+        rate, self._limit = math.nan, min(limit, torch.finfo(self._parameter.dtype).max)
         for step in range(at[-1] + 1):
             if step > 0:
                 rate = rate_of(self._optimizer)
                 self._step(step - 1)
+            points = self._parameter.detach()  # anew: some optimizers put another tensor in its place
             if kept:
                 traces[:, step] = points[:kept]
             if step in wanted:
@@ -78,13 +80,16 @@ class Walk:
         self._oracle.draw()
         if isinstance(self._optimizer, RuleOptimizer):
             self._optimizer.gradient = self._oracle.gradient
-        gradient = self._oracle.gradient(points)
+        gradient = _laid_out(self._oracle.gradient(points), points)
         if not self.trouble and not math.isfinite(gradient.sum().item()):
             self._look(points, gradient, step)
-        parameter.grad = gradient
-        before = points.clone() if self._guard is not None else points
+        guarded = self._guard is not None
+        # copies: an optimizer may write into the gradient, as a clipping hook or Nesterov's momentum does
+        parameter.grad = gradient.clone() if guarded else gradient
+        before = points.clone() if guarded else points
         self._optimizer.step()
         if self._guard is not None:
+            points = parameter.detach()
             p = points - before
             slope, bend = (gradient * p).sum(-1), self._oracle.bend(before, p)
             with torch.no_grad():
@@ -104,3 +109,10 @@ class Walk:
 
     def _near(self, points: Tensor) -> Tensor:
         return ((points - self._origin).abs() <= self._limit).all(-1)  # nan compares false
+
+
+def _laid_out(gradient: Tensor, points: Tensor) -> Tensor:
+    """Return a gradient of the type and memory order of the points: fused optimizers take the order for granted."""
+    if gradient.dtype == points.dtype and gradient.stride() == points.stride():
+        return gradient
+    return torch.empty_like(points).copy_(gradient)

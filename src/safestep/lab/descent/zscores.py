@@ -23,7 +23,7 @@ class Distance:
         law: the exact moments.
         mean: shape ``(k, d)``.
         variance: shape ``(k, d)``; 0 for one run, which has none.
-        loss: shape ``(k,)``.
+        loss: shape ``(k,)``; 0 for one run under mini-batches, whose spread is not known.
     """
 
     law: Law
@@ -83,5 +83,7 @@ def distance(ensemble: Ensemble) -> Distance:
         law,
         z(found.mean, law.mean, (v / runs).sqrt(), epsilon[:, None] * scale),
         torch.zeros_like(v) if runs == 1 else z(found.variance, v, variance_error, epsilon[:, None] * scale.square()),
-        z(found.loss, law.loss, (loss_error.nan_to_num(0.0) / runs).sqrt(), epsilon * (1 + law.loss.abs())),
+        torch.zeros_like(law.loss)
+        if runs == 1 and law.loss_variance is None
+        else z(found.loss, law.loss, (loss_error.nan_to_num(0.0) / runs).sqrt(), epsilon * (1 + law.loss.abs())),
     )
