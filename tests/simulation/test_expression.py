@@ -32,7 +32,7 @@ POINTS = torch.tensor([[0.5, -1.5, 2.0], [1.25, 0.75, 0.1]], dtype=torch.float64
         ("max(x1, x2, 0) + min(x1, 1)", lambda a, b: torch.maximum(a, b).clamp(min=0) + a.clamp(max=1)),
         ("e**x2 - x1/x2", lambda a, b: torch.exp(b) - a / b),
         ("log(x1**2)**2 + tanh(x2)", lambda a, b: torch.log(a**2) ** 2 + torch.tanh(b)),
-        ("x1**2 + x2**2 + 3", lambda a, b: a**2 + b**2 + 3),
+        ("x1**2*x2 + 3", lambda a, b: a**2 * b + 3),
     ],
 )
 def test_values_and_gradients_are_those_by_hand(text, by_hand):
@@ -47,19 +47,30 @@ def test_values_and_gradients_are_those_by_hand(text, by_hand):
 coefficient = st.decimals(-9, 9, places=2)
 
 
-@given(st.decimals("0.1", 5, places=1), st.decimals(6, 9, places=1), coefficient, coefficient, coefficient)
-def test_quadratics_are_found_wherever_their_minimum_is(a, b, mixed, c1, c2):
-    objective = read(f"{a}*(x1 - ({c1}))**2 + ({mixed})*(x1 - ({c1}))*(x2 - ({c2})) + {b}*(x2 - ({c2}))^2")
+@given(st.decimals("0.1", 5, places=1), st.decimals(6, 9, places=1), coefficient, coefficient, coefficient, coefficient)
+def test_quadratics_are_found_wherever_their_minimum_is(a, b, mixed, c1, c2, least):
+    objective = read(f"{a}*(x1 - ({c1}))**2 + ({mixed})*(x1 - ({c1}))*(x2 - ({c2})) + {b}*(x2 - ({c2}))^2 + ({least})")
     assume(mixed**2 != 4 * a * b)
     assert isinstance(objective, Quadratic)
     assert objective.minimum == (float(c1), float(c2))
+    assert objective.least == float(least)
     by_hand = torch.tensor([[float(2 * a), float(mixed)], [float(mixed), float(2 * b)]], dtype=torch.float64)
     torch.testing.assert_close(objective.matrix, by_hand)
 
 
-@pytest.mark.parametrize("text", ["x1**2 + 3", "x1**2 + x2", "x1 + x2", "x1**3", "x1**2*x2", "abs(x1)", "x1**2 + x1"])
-def test_what_has_no_stationary_value_of_zero_is_a_function(text):
+@pytest.mark.parametrize("text", ["x1**2 + x2", "x1 + x2", "x1**3", "x1**2*x2", "abs(x1)"])
+def test_what_is_no_quadratic_with_a_place_without_slope_is_a_function(text):
     assert isinstance(read(text), Function)
+
+
+@pytest.mark.parametrize("text", ["9**9**9*x1", "x1**(9**9)", "x1**1e9", "2**(10*1001)*x1"])
+def test_powers_that_no_one_means_are_refused_at_once(text):
+    with pytest.raises(SettingError, match="exponents up to 1000"):
+        read(text)
+
+
+def test_an_exponent_may_hold_a_variable():
+    assert read("2**(x1**2)").value(torch.tensor([[2.0]])).item() == pytest.approx(16.0)
 
 
 def test_the_plane_is_found():

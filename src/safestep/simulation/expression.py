@@ -29,6 +29,7 @@ _OF_SEVERAL = ("min", "max")
 _CALLED = (*_FUNCTIONS, *_OF_SEVERAL)
 KNOWN = f"x1, x2, ..., {', '.join((*_CONSTANTS, *_CALLED))}"
 """The names of an expression."""
+_LARGEST_EXPONENT = 1000
 _VARIABLE = re.compile(r"x[1-9]\d?")
 _ALLOWED = (
     ast.Expression,
@@ -56,7 +57,7 @@ def read_expression(text: str, start_of: Callable[[int], Point]) -> Objective:
         start_of: from the number of variables, the largest that is named, to where a descent begins.
 
     Returns:
-        A `Quadratic` where the expression is one whose value is 0 where its gradient is, otherwise a `Function`.
+        A `Quadratic` where the expression is one whose gradient is 0 somewhere, otherwise a `Function`.
 
     Raises:
         UnknownNameError: for a name that is none of an expression.
@@ -64,7 +65,7 @@ def read_expression(text: str, start_of: Callable[[int], Point]) -> Objective:
 
     Example:
         >>> read_expression("x1**2 + 2*x2**2", lambda d: (-1.0,) * d)
-        Quadratic(hessian=(2.0, 4.0), start=(-1.0, -1.0), minimum=(0.0, 0.0))
+        Quadratic(hessian=(2.0, 4.0), start=(-1.0, -1.0), minimum=(0.0, 0.0), least=0.0)
         >>> import torch
         >>> read_expression("cos(x1)", lambda d: (0.0,)).gradient(torch.tensor([[0.5]]))
         tensor([[-0.4794]])
@@ -111,7 +112,20 @@ def _parsed(text: str) -> tuple[str, ast.AST]:
         )
         if not (isinstance(node, _ALLOWED) and number and called):
             raise SettingError(f"objective={text}: expected numbers, + - * / **, and of names {KNOWN}")
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow) and _huge(node.right):
+            # a whole number with millions of digits keeps sympy busy for ever
+            raise SettingError(f"objective={text}: expected exponents up to {_LARGEST_EXPONENT}, written as one number")
     return written, tree
+
+
+def _huge(exponent: ast.expr) -> bool:
+    """Return whether an exponent without variables is too large, or a power itself."""
+    parts = list(ast.walk(exponent))
+    if any(isinstance(part, ast.Name) for part in parts):
+        return False
+    numbers = [part.value for part in parts if isinstance(part, ast.Constant)]
+    large = any(isinstance(value, (int, float)) and abs(value) > _LARGEST_EXPONENT for value in numbers)
+    return large or any(isinstance(part, ast.Pow) for part in parts)
 
 
 def _extreme(sympy: Any, sign: int, *values: Any) -> Any:
@@ -120,8 +134,8 @@ def _extreme(sympy: Any, sign: int, *values: Any) -> Any:
 
 
 def _quadratic(sympy: Any, found: Any, variables: list[Any], start: Point) -> Quadratic | None:
-    """Return the quadratic, if it is one without a constant left over at the point where its gradient is zero."""
-    exact = sympy.nsimplify(found, rational=True)  # 0.1 is a tenth: nothing left over is nothing by rounding
+    """Return the quadratic, if it is one whose gradient is zero somewhere."""
+    exact = sympy.nsimplify(found, rational=True)  # 0.1 is a tenth: a determinant that is 0 is so by rounding, too
     hessian = sympy.hessian(exact, variables) if exact.is_polynomial(*variables) else None
     if hessian is None or hessian.free_symbols:
         return None
@@ -129,11 +143,10 @@ def _quadratic(sympy: Any, found: Any, variables: list[Any], start: Point) -> Qu
     if any(slope) and hessian.det() == 0:
         return None
     minimum = hessian.LUsolve(-slope) if any(slope) else slope
-    if sympy.simplify(exact.subs(dict(zip(variables, minimum, strict=True)))) != 0:
-        return None
+    least = float(exact.subs(dict(zip(variables, minimum, strict=True))))
     curvatures = hessian.diagonal() if hessian.is_diagonal() else None
     matrix = tuple(tuple(map(float, row)) for row in hessian.tolist())
-    return Quadratic(tuple(map(float, curvatures)) if curvatures else matrix, start, tuple(map(float, minimum)))
+    return Quadratic(tuple(map(float, curvatures)) if curvatures else matrix, start, tuple(map(float, minimum)), least)
 
 
 def _torch(sympy: Any, found: Any, variables: list[Any]) -> Callable[[Tensor], Tensor]:

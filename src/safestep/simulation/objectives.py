@@ -43,7 +43,7 @@ def read_objective(text: str, start: str = "") -> Objective:
 
     Example:
         >>> read_objective("quadratic:2,4", "1,1")
-        Quadratic(hessian=(2.0, 4.0), start=(1.0, 1.0), minimum=(0.0, 0.0))
+        Quadratic(hessian=(2.0, 4.0), start=(1.0, 1.0), minimum=(0.0, 0.0), least=0.0)
     """
     begin = numbers(start, "start") if start else None
 

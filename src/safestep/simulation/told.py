@@ -34,7 +34,7 @@ def why_no_law(ensemble: Ensemble) -> str:
     """Return why the exact law of an ensemble is not known, or an empty text."""
     objective = ensemble.setting.objective
     if not isinstance(objective, (Quadratic, QuadraticSum)):
-        return "f is not known to be a quadratic whose value is 0 where its gradient is"
+        return "f is not known to be a quadratic"
     return ensemble.setting.linear
 
 

@@ -212,6 +212,7 @@ class Salt(Noise):
         (lambda: exact_law(PLANE, 0.1), "expected one rate a step"),
         (lambda: exact_law(PLANE, [0.1], start=(1.0,)), "start of"),
         (lambda: exact_law(PLANE, [0.1], at=[2]), "steps from 0 to 1"),
+        (lambda: exact_law(PLANE, [0.1], at=[0.7]), "steps from 0 to 1"),
         (lambda: exact_law(BOWLS, [0.1], noise=Batches(9, "distinct")), "at most all"),
         (lambda: stationary_law(BOWLS, 0.1, Batches(2, "epochs")), "changes within every epoch"),
         (lambda: stationary_law(PLANE, -0.1), "rate = -0.1"),

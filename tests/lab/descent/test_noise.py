@@ -123,6 +123,7 @@ def test_the_variance_of_a_batch_is_that_over_all_batches(size, draw):
     [
         (lambda: Gaussian(-1.0), "standard deviation"),
         (lambda: Gaussian(float("nan")), "standard deviation"),
+        (lambda: Gaussian(2.0, covariance=((1.0, 0.0), (0.0, 1.0))), "one of them"),
         (lambda: Gaussian(batch=0), "batch = 0"),
         (lambda: Gaussian(covariance=((1.0, 2.0), (2.0, 1.0))), "semidefinite"),
         (lambda: Gaussian(covariance=((1.0, 0.5), (0.0, 1.0))), "symmetric"),

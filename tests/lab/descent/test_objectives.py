@@ -34,6 +34,7 @@ OBJECTIVES = {
     "plane": PLANE,
     "valley": VALLEY,
     "tilted": Quadratic(((3.0, 1.0), (1.0, 2.0)), (1.0, 1.0), minimum=(0.5, -0.5)),
+    "raised": Quadratic((3.0, 2.0), (1.0, 1.0), least=-4.0),
     "rosenbrock": Rosenbrock(),
     "rosenbrock-3": Rosenbrock(10.0, (0.0, 0.0, 0.0)),
     "beale": Beale(),
@@ -129,6 +130,10 @@ def test_scattered_bowls_have_the_covariance_asked_for():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
+        (lambda: Rosenbrock(start=(1.0,)), "two numbers or more"),
+        (lambda: Beale(start=(1.0, 2.0, 3.0)), "expected two numbers"),
+        (lambda: Saddle(start=(1.0,)), "expected two numbers"),
+        (lambda: Quadratic((1.0,), (0.0,), least=float("inf")), "finite"),
         (lambda: Quadratic((1.0, 2.0, 3.0), (0.0, 0.0)), r"\(3,\), start of \(2,\)"),
         (lambda: Quadratic(((1.0, 2.0), (0.0, 1.0)), (0.0, 0.0)), "symmetric"),
         (lambda: Quadratic((1.0, float("nan")), (0.0, 0.0)), "finite"),

@@ -38,6 +38,7 @@ NOISES = {
     "one": (PLANE, Gaussian()),
     "batch": (PLANE, Gaussian(2.0, batch=16)),
     "tilted": (Quadratic(((3.0, 1.0), (1.0, 2.0)), (4.0, -1.0)), Gaussian(covariance=((2.0, -1.2), (-1.2, 1.0)))),
+    "raised": (Quadratic((3.0,), (1.0,), least=-7.0), Gaussian()),
     "bowls": (Bowls.scattered(30, (2.0, 4.0), (-5.0, -2.0)), Batches(4)),
     "distinct": (Bowls.scattered(30, (2.0, 4.0), (-5.0, -2.0)), Batches(4, "distinct")),
     "epochs": (Bowls.scattered(30, (2.0, 4.0), (-5.0, -2.0)), Batches(4, "epochs")),

@@ -46,6 +46,7 @@ def start_of(objective: Objective, start: Sequence[float] | Tensor | None, runs:
             f"start of shape {tuple(begin.shape)}: expected ({d},), the numbers of one point of {objective!r}, or "
             f"({runs}, {d}), one point a run"
         )
+    begin = begin[0] if begin.dim() == 2 and runs == 1 else begin
     if not begin.isfinite().all():
         raise DescentError(f"start = {begin.tolist()}: expected finite numbers")
     return begin

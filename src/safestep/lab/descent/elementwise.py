@@ -21,6 +21,7 @@ _REASONS = {
     "Adafactor": "its second moments are means over rows and columns, and the runs are the rows",
     "SparseAdam": "it takes sparse gradients only",
 }
+_TOGETHER = "a run goes elsewhere beside other runs than alone (or by chance of its own, which belongs into noise=)"
 _STEPS = 4
 _SCALES = (1.0, 100.0, 0.01)
 """Of the gradients of three runs: what normalises over runs treats these as one."""
@@ -68,7 +69,7 @@ def check_elementwise(make: MakeOptimizer, dimension: int) -> None:
         alone = _walk(make, start[row], [gradient[row] for gradient in gradients], name)
         moved = (alone - start[row]).abs().max()
         if not (together[row] - alone).abs().max() <= _CLOSE * (moved + 1e-3):
-            raise _refusal(name, "a run goes elsewhere beside other runs than alone")
+            raise _refusal(name, _TOGETHER)
 
 
 def _walk(make: MakeOptimizer, start: Tensor, gradients: Sequence[Tensor], name: str) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from safestep.lab.descent.objective import Objective, Point
+from safestep.lab.descent.objective import DescentError, Objective, Point
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,11 @@ class Rosenbrock(Objective):
 
     steepness: float = 100.0
     start: Point = (-1.5, 2.0)
+
+    def __post_init__(self) -> None:
+        """Check the number of variables."""
+        if len(self.start) < 2:
+            raise DescentError(f"start = {self.start}: expected two numbers or more")
 
     @property
     def minimum(self) -> Point:  # type: ignore[override]
@@ -69,6 +74,10 @@ class Beale(Objective):
     start: Point = (1.0, 1.5)
     minimum: Point = (3.0, 0.5)
 
+    def __post_init__(self) -> None:
+        """Check the number of variables."""
+        _require_two(self.start)
+
     def value(self, x: Tensor) -> Tensor:
         """Return ``f`` of every row."""
         a, b = x[..., 0], x[..., 1]
@@ -95,6 +104,10 @@ class Saddle(Objective):
 
     start: Point = (-2.0, 0.0)
     minimum: Point = (0.0, 2.0**0.5)
+
+    def __post_init__(self) -> None:
+        """Check the number of variables."""
+        _require_two(self.start)
 
     def value(self, x: Tensor) -> Tensor:
         """Return ``f`` of every row."""
@@ -167,3 +180,8 @@ class Function(Objective):
         if self.own_gradient is None:
             return super().gradient(x)
         return self.own_gradient(x.clone())  # it may write into x, or keep it, and x are the runs themselves
+
+
+def _require_two(start: Point) -> None:
+    if len(start) != 2:
+        raise DescentError(f"start = {start}: expected two numbers")

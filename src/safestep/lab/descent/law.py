@@ -90,7 +90,7 @@ def exact_law(
             f"rates of shape {tuple(eta.shape)}, start of {tuple(m.shape)}: expected one rate a step, and the "
             f"{objective.dimension} numbers of one point where all runs begin"
         )
-    chosen = list(range(steps + 1)) if at is None else [int(step) for step in at]
+    chosen = list(range(steps + 1)) if at is None else torch.as_tensor(at).tolist()
     if not chosen or not set(chosen) <= set(range(steps + 1)):
         raise DescentError(f"at = {chosen}: expected steps from 0 to {steps}, one at least")
     wanted, found = set(chosen), {}

@@ -91,6 +91,8 @@ class Gaussian(Noise):
         if isinstance(self.batch, bool) or not isinstance(self.batch, int) or self.batch < 1:
             raise DescentError(f"batch = {self.batch!r}: expected a whole number of at least 1")
         if self.covariance is not None:
+            if self.scale != 1.0:
+                raise DescentError(f"scale = {self.scale} and a covariance: expected one of them")
             sigma = torch.as_tensor(self.covariance, dtype=torch.float64)
             if sigma.dim() != 2 or sigma.shape[0] != sigma.shape[1] or not sigma.isfinite().all():
                 raise DescentError(f"covariance of shape {tuple(sigma.shape)}: expected a finite d by d matrix")

@@ -18,13 +18,14 @@ class Quadratic(Objective):
     r"""A quadratic with curvatures along the axes, or any symmetric Hessian.
 
     Equation:
-        ``f(x) = (x - c).H(x - c) / 2``, gradient ``H(x - c)``. Gradient descent at a constant rate converges where
-        ``0 < eta h < 2`` for every eigenvalue ``h`` of ``H``.
+        ``f(x) = f_c + (x - c).H(x - c) / 2``, gradient ``H(x - c)``. Gradient descent at a constant rate converges
+        where ``0 < eta h < 2`` for every eigenvalue ``h`` of ``H``.
 
     Attributes:
         hessian: the curvatures ``h_i``, one a variable, or ``H`` as a symmetric matrix; negative ones are allowed.
         start: where a descent begins.
         minimum: ``c``, where the gradient is zero; the origin by default.
+        least: ``f_c``, the value there.
 
     Raises:
         DescentError: at construction, for a Hessian, start or minimum whose shapes do not go together.
@@ -40,6 +41,7 @@ class Quadratic(Objective):
     hessian: Point | Matrix
     start: Point
     minimum: Point = ()
+    least: float = 0.0
 
     def __post_init__(self) -> None:
         """Turn what was given into tuples and check that it goes together."""
@@ -54,7 +56,8 @@ class Quadratic(Objective):
             )
         if h.dim() == 2 and not torch.allclose(h, h.T, rtol=1e-12, atol=0.0):
             raise DescentError(f"hessian = {h.tolist()}: expected a symmetric matrix")
-        if not all(part.isfinite().all() for part in (h, start, centre)):
+        least = torch.as_tensor(self.least, dtype=torch.float64)
+        if not all(part.isfinite().all() for part in (h, start, centre, least)):
             raise DescentError(f"{self}: expected finite numbers")
         rows = tuple(map(tuple, h.tolist())) if h.dim() == 2 else tuple(h.tolist())
         for name, value in (("hessian", rows), ("start", tuple(start.tolist())), ("minimum", tuple(centre.tolist()))):
@@ -69,7 +72,7 @@ class Quadratic(Objective):
     def value(self, x: Tensor) -> Tensor:
         """Return ``f`` of every row."""
         away = x - _constants(self, x.dtype)[1]
-        return (away * self._times(away)).sum(-1) / 2
+        return self.least + (away * self._times(away)).sum(-1) / 2
 
     def gradient(self, x: Tensor) -> Tensor:
         """Return ``H(x - c)`` of every row."""

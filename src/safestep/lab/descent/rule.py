@@ -28,7 +28,7 @@ class Rule:
             too; ``gradient`` may be called at any points of that shape, always with this step's noise; ``rate`` is the
             learning rate after the schedule; ``state`` is whatever the last step returned. Rows must not mix.
         lr: base learning rate.
-        state: for the first step.
+        state: for the first step; not of a shape that has to do with the number of runs: make that in the first step.
 
     Example:
         >>> def heavy_ball(x, gradient, rate, velocity):
