@@ -261,7 +261,7 @@ def test_columns_may_be_tensors():
 
 def test_the_marks_of_no_floor_hide_no_floor():
     ax = panel(single_figure())
-    floors = [Floor(1, [0.1, 0.48, 0.5], [0.06, 3.2, math.inf], [1e-3, 0.05, math.nan], [0.06, 3.2, math.inf])]
+    floors = [Floor(1, [0.1, 0.48, 0.5], [2e-4, 3.2, math.inf], [1e-6, 0.05, math.nan], [2e-4, 3.2, math.inf])]
     noise_floor(floors, ax=ax)
     ax.figure.savefig(io.BytesIO())
     scale = ax.figure.dpi / 72
