@@ -121,6 +121,19 @@ def test_a_batch_of_all_samples_has_no_floor_above_zero():
     assert EXPERIMENT.findings([row], math.nan)
 
 
+def test_a_batch_of_all_samples_is_told_and_drawn_without_a_ratio(tmp_path):
+    settings = replace(SMALL, rates=(0.1, 0.2), batches=(4, 8), noises=("replacement", "distinct"), runs=50)
+    directory = carry_out(tmp_path / "all", settings)
+    rows = read_results(directory)["rows"]
+    assert [row["floor_z"] for row in rows if row["label"].startswith("without replacement, b = 8")] == [None, None]
+    assert "the floor by" in write_page(directory).read_text(encoding="utf-8")
+    draw(directory)
+    alone = [row for row in rows if row["law_floor"] == 0]
+    (said,) = EXPERIMENT.findings(alone, math.nan)
+    assert said.startswith("A batch of all 8 samples has no noise and no floor")
+    assert len(EXPERIMENT.summarise(alone)) == 1
+
+
 @pytest.mark.parametrize(
     "changes",
     [

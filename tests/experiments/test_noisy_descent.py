@@ -234,3 +234,15 @@ def test_of_a_polynomial_with_a_bounded_sum_no_more_is_said_than_is_true():
     said = EXPERIMENT.findings(rows_of(replace(SMALL, alpha=2.0)), math.nan)
     (polynomial,) = [sentence for sentence in said if sentence.startswith("Polynomial")]
     assert "no bound" not in polynomial
+
+
+def test_the_findings_of_other_settings_are_true_as_well():
+    said = " ".join(EXPERIMENT.findings(rows_of(replace(SMALL, rate=0.6)), math.nan))
+    assert "The exponential rate gets there" in said  # the rates reach far enough: f is that of the noise
+    assert "stops too early" not in said
+    said = " ".join(EXPERIMENT.findings(rows_of(replace(SMALL, scale=0.0)), math.nan))
+    assert "keep moving" not in said
+    assert "stops too early" in said
+    said = " ".join(EXPERIMENT.findings(rows_of(SMALL), math.nan))
+    assert "keep moving" in said
+    assert "stops too early" in said

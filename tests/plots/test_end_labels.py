@@ -104,3 +104,10 @@ def test_nothing_to_label_leaves_the_axes_alone(ax):
     before = ax.get_xlim()
     assert label_ends(ax, [], 10) == []
     assert np.allclose(ax.get_xlim(), before)
+
+
+def test_of_hundreds_of_labels_some_are_written_the_outermost_among_them(ax):
+    ax.set(xlim=(0, 10), ylim=(0, 300))
+    written = [label.get_text() for label in label_ends(ax, [End(10, i, str(i), "red") for i in range(300)], 10)]
+    assert len(written) == 24
+    assert written[:: len(written) - 1] == ["0", "299"]

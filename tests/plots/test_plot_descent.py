@@ -176,7 +176,24 @@ def test_several_labels_have_colours_and_a_key(ax, title):
     assert title(ax) == "From the minimum at the end: 5 (a), 1 (b)"
     ax.clear()
     trace_contours(bowl, {**traces, "c": traces["a"] * 2, "d": traces["b"] * 3}, minimum=(0, 0), ax=ax)
-    assert title(ax) == "Nearest the minimum ends b, 1; farthest c, 10"
+    assert title(ax) == "Nearest the minimum at the end: b, 1; farthest: c, 10"
+
+
+def test_of_hundreds_of_labels_the_key_leaves_room_for_the_picture():
+    ax = panel(single_figure())
+    trace = torch.tensor([[0.0, 3.0], [3.0, 4.0]])
+    trace_contours(bowl, {f"label {i}": trace + i for i in range(300)}, ax=ax)
+    ax.figure.savefig(io.BytesIO())
+    written = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert written[0] == "label 0"
+    assert written[-1] == f"and {300 - len(written) + 1} more"
+    assert ax.get_position().height > 0.3
+    assert ax.get_legend().get_window_extent().y0 >= ax.get_window_extent().y1
+
+
+def test_labels_may_be_numbers():
+    trace = torch.tensor([[0.0, 3.0], [3.0, 4.0]])
+    assert list(runs_of({0.1: trace, 2: trace})) == ["0.1", "2"]
 
 
 def test_without_a_minimum_the_title_says_where_one_ends_and_how_low_several(ax, title):

@@ -112,7 +112,7 @@ def test_a_missing_directory_and_impossible_numbers_are_named(small, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no directory .*nowhere"):
         animate_trace(bowl, {"sgd": TRACE}, tmp_path / "nowhere" / "descent.gif", ax=small)
     for options in ({"frames": 0}, {"seconds": 0.0}, {"seconds": float("nan")}):
-        with pytest.raises(ValueError, match="at least 1 frame and a positive time"):
+        with pytest.raises(ValueError, match=r"at least 1 frame, and 0\.1 to 3600 seconds"):
             animate_trace(bowl, {"sgd": TRACE}, tmp_path / "descent.gif", ax=small, **options)
 
 
@@ -128,3 +128,16 @@ def test_settings_of_the_user_do_not_tear_the_pictures_apart(small, tmp_path):
     with mpl.rc_context({"savefig.bbox": "tight", "savefig.transparent": True}):
         animate_trace(bowl, {"sgd": TRACE}, tmp_path / "descent.gif", frames=3, ax=small)
     assert len(pictures(tmp_path / "descent.gif")) == 3
+
+
+def test_the_case_of_a_suffix_does_not_matter(small, tmp_path):
+    for name in ("descent.GIF", "descent.HTML"):
+        animate_trace(bowl, {"sgd": TRACE}, tmp_path / name, frames=2, ax=small)
+        small.clear()
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["descent.GIF", "descent.HTML"]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e-9, float("inf"), float("nan")])
+def test_a_time_that_no_animation_can_take_is_refused(small, tmp_path, seconds):
+    with pytest.raises(ValueError, match=r"0\.1 to 3600 seconds"):
+        animate_trace(bowl, {"sgd": TRACE}, tmp_path / "descent.gif", seconds=seconds, ax=small)

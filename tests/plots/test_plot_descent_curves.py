@@ -40,7 +40,7 @@ def test_the_first_step_uses_the_first_count(ax, title, subtitle):
     assert drawn["exponential"].get_ydata()[-1] == pytest.approx(math.exp(-5.1))
     assert labels(ax) == list(SCHEDULES)
     assert ax.get_yscale() == "log"
-    assert title(ax) == "Least of the rate at step 50 has exponential, 0.0061; most constant, 1"
+    assert title(ax) == "Least of the rate at step 50: exponential, 0.0061; most: constant, 1"
     assert "t = k + 1" in subtitle(ax)
     schedule_curves(SCHEDULES, 50, ax=ax)
     assert "t = k − 1" in subtitle(ax)
@@ -249,3 +249,29 @@ def test_floors_with_little_to_see_say_so(ax, title, floors, says):
     noise_floor(floors, ax=ax)
     ax.figure.savefig(io.BytesIO())
     assert title(ax) == says
+
+
+def test_columns_may_be_tensors():
+    steps, values = torch.arange(3), torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64)
+    assert LossBand("a", steps, values, values, values, values) == LossBand("a", [0, 1, 2], *[[3.0, 2.0, 1.0]] * 4)
+    floors = Floor(1, *[values] * 4)
+    assert floors == Floor(1, *[[3.0, 2.0, 1.0]] * 4)
+    assert floors.off == [(0.0, 3.0), (0.0, 2.0), (0.0, 1.0)]
+
+
+def test_the_marks_of_no_floor_hide_no_floor():
+    ax = panel(single_figure())
+    floors = [Floor(1, [0.1, 0.48, 0.5], [2e-4, 3.2, math.inf], [1e-6, 0.05, math.nan], [2e-4, 3.2, math.inf])]
+    noise_floor(floors, ax=ax)
+    ax.figure.savefig(io.BytesIO())
+    scale = ax.figure.dpi / 72
+    (mark,) = (line for line in ax.lines if line.get_marker() == "^")
+    lowest = mark.get_transform().transform((0.5, mark.get_ydata()[0]))[1] - mark.get_markersize() / 2 * scale
+    (dots,) = (line for line in ax.lines if line.get_marker() == "o")
+    highest = ax.transData.transform((0.48, 3.2))[1] + dots.get_markersize() / 2 * scale
+    assert lowest > highest
+
+
+def test_a_factor_that_is_not_finite_is_told_as_such(ax, title):
+    schedule_curves({"broken": lambda t: math.nan}, 10, ax=ax)
+    assert title(ax) == "Broken has no finite factor of the rate at step 10"

@@ -101,7 +101,8 @@ def _floors(records: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -
 
     figures: dict[str, Figure] = {}
     for noise, name in FLOORS.items():
-        chosen = [record for record in records if record["noise"] == noise]
+        # a batch of all samples has no noise: its floor, 0, has no place on a logarithmic axis
+        chosen = [record for record in records if record["noise"] == noise and number(record["law_floor"]) != 0]
         batches = sorted({record["batch"] for record in chosen})
         if chosen:
             figures[name] = single_figure()

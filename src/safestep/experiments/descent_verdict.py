@@ -64,17 +64,21 @@ def _quiet(summaries: Sequence[Row]) -> Iterator[str]:
 def _schedules(summaries: Sequence[Row]) -> Iterator[str]:
     constant = next((row for row in summaries if row["schedule"] == "constant"), None)
     if constant and not constant["diverged"]:
+        settled = number(constant["var_x1"]) + number(constant["var_x2"]) > number(constant["mean_distance"]) ** 2
         yield (
-            f"At a constant rate the mean comes within {_say(constant['mean_distance'])} of the minimum in "
-            f"{constant['steps']} steps, but single runs keep moving about it: the mean of f is "
+            f"At a constant rate the mean is {_say(constant['mean_distance'])} from the minimum after "
+            f"{constant['steps']} steps{', but single runs keep moving about it' if settled else ''}: the mean of f is "
             f"{_say(constant['mean_f'])}, its law {_say(constant['law_mean_f'])}."
         )
     exponential = [row for row in summaries if row["schedule"] == "exponential" and not row["diverged"]]
     if len(exponential) == 2:
         short, long = exponential
         left = number(short["rate_sum_ever"]) - number(short["rate_sum"])
+        # too early if more of f comes from the way that is left than from the noise
+        stalled = number(long["mean_x1"]) ** 2 > number(long["var_x1"])
+        verdict = "stops too early" if stalled else "gets there"
         yield (
-            f"The exponential rate stops too early: the mean of x₁ is {_signed(short['mean_x1'])} after "
+            f"The exponential rate {verdict}: the mean of x₁ is {_signed(short['mean_x1'])} after "
             f"{short['steps']} steps and {_signed(long['mean_x1'])} after {long['steps']} (law "
             f"{_signed(long['law_mean_x1'])}). All its rates for ever add up to {_say(long['rate_sum_ever'])}, and "
             f"after step {short['steps']} only {_say(left)} of that is left."

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 from safestep.experiments.experiment import Row
 from safestep.experiments.floor_plan import WORDS, series
+from safestep.plots.frame import plain_number
 from safestep.record import number, plain
 
 
@@ -63,7 +64,7 @@ def _mean(rows: Sequence[Row], key: str) -> float:
 
 def findings(rows: Sequence[Row]) -> list[str]:
     """Return what the rows say: how the floor depends on rate and batch size, where it ends, how far the law is."""
-    return [*_by_rate(rows), *_by_batch(rows), *_by_draw(rows), *_limit(rows), *_distance(rows)]
+    return [*_by_rate(rows), *_by_batch(rows), *_by_draw(rows), *_noiseless(rows), *_limit(rows), *_distance(rows)]
 
 
 def _by_rate(rows: Sequence[Row]) -> Iterator[str]:
@@ -82,9 +83,9 @@ def _by_batch(rows: Sequence[Row]) -> Iterator[str]:
     small, large = (choose((row["batch"] for row in same), default=0) for choose in (min, max))
     few, many = (_settled(rows, series(rows[0]["noise"], batch)) if same else [] for batch in (small, large))
     if few and many and small < large:
-        (rate, above), (_, below) = few[0], many[0]
+        (rate, above), (_, below), words = few[0], many[0], WORDS[rows[0]["noise"]]
         yield (
-            f"{WORDS[rows[0]['noise']]} noise at η = {rate:g}: with a batch of {small} instead of {large} the floor is "
+            f"{words[:1].upper()}{words[1:]}, at η = {rate:g}: with a batch of {small} instead of {large} the floor is "
             f"higher by the factor {_ratio(above, below)}."
         )
 
@@ -97,6 +98,15 @@ def _by_draw(rows: Sequence[Row]) -> Iterator[str]:
         yield (
             f"At η = {rate:g} a batch of {batch} different samples has {_ratio(different, some)} times the floor of "
             f"{batch} samples drawn with replacement."
+        )
+
+
+def _noiseless(rows: Sequence[Row]) -> Iterator[str]:
+    if quiet := [row for row in rows if number(row["law_floor"]) == 0]:
+        left = plain_number(max(number(row["floor"]) for row in quiet))
+        yield (
+            f"A batch of all {quiet[0]['batch']} samples has no noise and no floor: "
+            f"f ends at most {left} above its minimum."
         )
 
 
@@ -123,7 +133,8 @@ def _distance(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _settled(rows: Sequence[Row], name: str) -> list[tuple[float, list[Row]]]:
-    chosen = [row for row in rows if row["series"] == name and math.isfinite(number(row["law_floor"]))]
+    # a batch of all samples has no noise, and a floor of 0 that nothing can be compared with
+    chosen = [row for row in rows if row["series"] == name and 0 < number(row["law_floor"]) < math.inf]
     return sorted((number(group[0]["rate"]), group) for group in _grouped(chosen, "rate"))
 
 

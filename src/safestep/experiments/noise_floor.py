@@ -104,7 +104,7 @@ def _compared(cell: Cell, ensemble: Ensemble) -> dict[str, Any]:
         "floor": floor,
         "law_floor": law_floor,
         "standard_error": error,
-        "floor_z": (floor - law_floor) / error if error > 0 and math.isfinite(law_floor) else None,
+        "floor_z": (floor - law_floor) / error if error > 0 and 0 < law_floor < math.inf else None,
         "law_at_end": off.law.loss[-1].item() - bottom,
         "worst_z": off.worst[-1].item(),
         "lost": ensemble.lost,

@@ -29,6 +29,8 @@ _MOST = 100
 """So many pictures an animation has at most, unless more are asked for."""
 _DPI = 110
 """Dots per inch: half of a figure that is kept, for a hundredth of the pictures."""
+_SHORTEST, _LONGEST = 0.1, 3600.0
+"""Seconds that an animation may take."""
 _HOLD = 1.0
 """Seconds that a GIF rests at its end before it begins again."""
 
@@ -84,7 +86,7 @@ def animate_trace(
         path: where to save: a name that ends in .gif, or in .html for a page with a slider.
         frames: how many pictures, evenly spread over the points, the first and the last among them; at most one for
             each point. Without, at most 100.
-        seconds: how long the animation takes.
+        seconds: how long the animation takes, from 0.1 to 3600.
         frame: (lowest, highest) x₁ and (lowest, highest) x₂; chosen by the picture if not given.
         minimum: where f is lowest, if that is known.
         start: where all traces start; without, the first point of each.
@@ -94,8 +96,8 @@ def animate_trace(
         The axes, with the last picture.
 
     Raises:
-        ValueError: if the name ends otherwise, there are no frames, the time is not positive, or a trace, a place,
-            the frame or what f returns has another shape.
+        ValueError: if the name ends otherwise, there are no frames, the time is too short or too long, or a trace, a
+            place, the frame or what f returns has another shape.
         FileNotFoundError: if the directory does not exist.
 
     Example:
@@ -109,8 +111,11 @@ def animate_trace(
     """
     target = Path(path)
     save = _saver(target)
-    if (frames is not None and frames < 1) or not seconds > 0:
-        raise ValueError(f"frames is {frames} and seconds {seconds}; expected at least 1 frame and a positive time")
+    if (frames is not None and frames < 1) or not _SHORTEST <= seconds <= _LONGEST:
+        raise ValueError(
+            f"frames is {frames} and seconds {seconds}; "
+            f"expected at least 1 frame, and {_SHORTEST} to {_LONGEST:g} seconds"
+        )
     drawn = traces_with_headline(value, scene_of(traces, frame, minimum, start), bare_axes(ax))
     last = max((runs.shape[1] for runs in drawn.shown.values()), default=1) - 1
     steps = _spread(last, frames or _MOST)
@@ -135,7 +140,7 @@ def animate_trace(
 
     root = drawn.ax.figure
     figure = root if isinstance(root, Figure) else root.figure
-    new = target.with_name(f".{target.stem}.new{target.suffix}")
+    new = target.with_name(f".{target.stem}.new{target.suffix.lower()}")
     try:
         # Settings of the user's that change the size of a saved figure would tear the pictures apart.
         with mpl.rc_context({"savefig.bbox": None, "savefig.facecolor": "white", "savefig.transparent": False}):

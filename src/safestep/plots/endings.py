@@ -44,7 +44,7 @@ def title_of(runs: Mapping[str, Tensor], minimum: Sequence[float] | None, value:
     if minimum is not None:
         ends = {names[label]: distance(last, minimum) for label, last in lasts.items()}
         if len(ends) > 1:
-            return told(ends, "From the minimum at the end", "Nearest the minimum ends", "farthest")
+            return told(ends, "From the minimum at the end", "Nearest the minimum at the end:", "farthest:")
         ((name, end),) = ends.items()
         return capital(f"{name} ends {say(end)} from the minimum" if math.isfinite(end) else f"{name} diverges")
     if len(lasts) == 1:
@@ -52,7 +52,7 @@ def title_of(runs: Mapping[str, Tensor], minimum: Sequence[float] | None, value:
         return capital(f"{names[label]} {_where(last)}")
     with torch.no_grad():
         heights = {names[label]: _median(value(last)) for label, last in lasts.items()}
-    return told(heights, "f at the end", "f ends lowest with", "highest with")
+    return told(heights, "f at the end", "f at the end: lowest with", "highest with")
 
 
 def distance(last: Tensor, minimum: Sequence[float]) -> float:
@@ -107,10 +107,10 @@ def told(numbers: Mapping[str, float], few: str, least: str, most: str, lost: st
         lost: a verb.
 
     Example:
-        >>> told({"a": 0.5, "b": math.inf}, "Left", "Least has", "most")
+        >>> told({"a": 0.5, "b": math.inf}, "Left", "Least:", "most:")
         'Left: 0.5 (a), b diverges'
-        >>> told({"a": 0.5, "b": 2.0, "c": 1.0, "d": 0.7}, "Left", "Least has", "most")
-        'Least has a, 0.5; most b, 2'
+        >>> told({"a": 0.5, "b": 2.0, "c": 1.0, "d": 0.7}, "Left", "Least:", "most:")
+        'Least: a, 0.5; most: b, 2'
     """
     known = {name: number for name, number in numbers.items() if math.isfinite(number)}
     if len(numbers) <= _FEW:

@@ -20,6 +20,8 @@ _BETWEEN = 0.5
 """Points between two labels."""
 _MOST = 0.6
 """The share of the axes that labels take at most, however narrow the axes."""
+_LABELS = 24
+"""So many labels are written at most."""
 _LEADER = {"arrowstyle": "-", "lw": 0.6, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)}
 
 
@@ -84,10 +86,15 @@ def label_ends(ax: Axes, ends: Sequence[End], last: float) -> list[Annotation]:
         last: x where the plotting area ends and the labels begin.
 
     Returns:
-        The labels, in the order of ``ends``.
+        The labels, in the order of ``ends``. Of more than 24 so many are written: the lowest, the highest, and others
+        evenly between.
     """
     if not ends:
         return []
+    if len(ends) > _LABELS:
+        order = sorted(range(len(ends)), key=lambda i: (math.isnan(ends[i].y), ends[i].y))
+        kept = {order[round(place * (len(ends) - 1) / (_LABELS - 1))] for place in range(_LABELS)}
+        ends = [end for i, end in enumerate(ends) if i in kept]
     labels = [
         ax.annotate(
             end.text,

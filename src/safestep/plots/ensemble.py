@@ -27,7 +27,7 @@ _BLOWN_UP = 100.0
 
 @dataclass(frozen=True)
 class LossBand:
-    """The loss of an ensemble of runs at recorded steps.
+    """The loss of an ensemble of runs at recorded steps; columns may be tensors, and are kept as lists.
 
     Attributes:
         label: of the ensemble.
@@ -49,6 +49,9 @@ class LossBand:
     law: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", [int(step) for step in self.steps])
+        for name in ("mean", "low", "high", *(() if self.law is None else ("law",))):
+            object.__setattr__(self, name, [float(value) for value in getattr(self, name)])
         lengths = {name: len(getattr(self, name)) for name in ("steps", "mean", "low", "high")}
         if self.law is not None:
             lengths["law"] = len(self.law)
@@ -162,4 +165,4 @@ def _title(bands: Sequence[LossBand]) -> str:
             return capital(f"{name} diverges")
         return capital(f"{name} stays {near} its law and ends at {say(end)}" if near else f"{name} ends at {say(end)}")
     first = f"Every mean is {near} its law. " if len(known) == len(bands) else ""
-    return first + told(ends, "At the end", "Lowest ends", "highest")
+    return first + told(ends, "At the end", "Lowest at the end:", "highest:")

@@ -13,6 +13,8 @@ from safestep.plots.panel import shorten, text_room, text_width
 
 _ROW, _HANDLE, _APART = 1.35, 18.0, 12.0
 """Height of a row in font sizes; points of a colour with its gap to the label, and between two columns."""
+_ROWS, _MOST = 6, 40
+"""So many rows a key has at most, and so many labels are tried in them."""
 
 
 def colour_key(ax: Axes, colours: Mapping[str, str]) -> float:
@@ -20,7 +22,8 @@ def colour_key(ax: Axes, colours: Mapping[str, str]) -> float:
 
     Args:
         ax: where; in a panel the key begins at the edge of its cell.
-        colours: by label. A label that is too long for a row ends in an ellipsis.
+        colours: by label. A label that is too long for a row ends in an ellipsis; of more labels than fit in six rows
+            the first are shown, and how many more there are.
 
     Returns:
         How many points above the axes the key takes, for `panel.headline`; 0 for fewer than two labels.
@@ -29,11 +32,12 @@ def colour_key(ax: Axes, colours: Mapping[str, str]) -> float:
         return 0.0
     indent, room = text_room(ax)
     size = style.LABEL_SIZE
-    names = [shorten(label, room - _HANDLE, size) for label in colours]
-    widths = [_HANDLE + text_width(name, size) for name in names]
-    columns = next(count for count in range(len(names), 0, -1) if count == 1 or _wide(widths, count) <= room)
+    names, columns = _fitting(list(colours), room, size)
+    shown = list(colours.values())[: len(names)]
+    if len(names) < len(colours):
+        shown[-1] = "none"
     ax.legend(
-        handles=[Line2D([], [], color=colour, lw=2.2, marker="o", ms=5) for colour in colours.values()],
+        handles=[Line2D([], [], color=colour, lw=2.2, marker="o", ms=5) for colour in shown],
         labels=names,
         loc="lower left",
         bbox_to_anchor=(0.0, 1.0),
@@ -50,6 +54,19 @@ def colour_key(ax: Axes, colours: Mapping[str, str]) -> float:
         borderaxespad=0.0,
     )
     return -(-len(names) // columns) * _ROW * size
+
+
+def _fitting(labels: list[str], room: float, size: float) -> tuple[list[str], int]:
+    """Return what is written, the last of it how many labels are left out, if any are, and in how many columns."""
+    names = [shorten(label, room - _HANDLE, size) for label in labels[:_MOST]]
+    for kept in range(len(names), 0, -1):
+        left = len(labels) - kept
+        written = [*names[:kept], f"and {left} more"] if left else names
+        widths = [_HANDLE + text_width(name, size) for name in written]
+        columns = next(count for count in range(len(written), 0, -1) if count == 1 or _wide(widths, count) <= room)
+        if -(-len(written) // columns) <= _ROWS:
+            break
+    return written, columns
 
 
 def _wide(widths: list[float], columns: int) -> float:

@@ -18,11 +18,13 @@ from safestep.plots.panel import bare_axes, headline, name_axes
 _BARS = 4.0
 """Standard errors that an error bar shows on either side, and that a floor may be off its law by chance."""
 _POINTS = 200
+_MARKS = 0.08
+"""The share of the height that marks on the upper edge take."""
 
 
 @dataclass(frozen=True)
 class Floor:
-    """Stationary E f of one batch size at several learning rates.
+    """Stationary E f of one batch size at several learning rates; columns may be tensors, and are kept as lists.
 
     Attributes:
         batch: the batch size.
@@ -42,6 +44,8 @@ class Floor:
     law: Sequence[float]
 
     def __post_init__(self) -> None:
+        for name in ("rates", "measured", "errors", "law"):
+            object.__setattr__(self, name, [float(value) for value in getattr(self, name)])
         lengths = {name: len(getattr(self, name)) for name in ("rates", "measured", "errors", "law")}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"the columns of batch {self.batch} have the lengths {lengths}; expected one length")
@@ -90,12 +94,14 @@ def noise_floor(
     seen = [value + bar * error for rows in settled for _, value, error in rows for bar in (0.0, _BARS)]
     # A line between the rates may go far up towards the limit of stability.
     lowest, highest = log_frame([*seen, *usable(value for floor in floors for value in floor.law)])
-    log_axis(ax, left, right, along="x")
-    ax.set_xticks([tick for tick in ax.get_xticks() if left <= tick <= right])
-    log_axis(ax, lowest, highest)
     unstable = sorted(
         {rate for floor in floors for rate, value in zip(floor.rates, floor.law, strict=True) if value == math.inf}
     )
+    if unstable:  # room for the marks on the upper edge, above the highest floor
+        highest *= (highest / lowest) ** _MARKS
+    log_axis(ax, left, right, along="x")
+    ax.set_xticks([tick for tick in ax.get_xticks() if left <= tick <= right])
+    log_axis(ax, lowest, highest)
     _shade(ax, floors, unstable, law, right)
     ends, colours = [], style.palette(str(floor.batch) for floor in floors)
     for floor, rows in zip(floors, settled, strict=True):

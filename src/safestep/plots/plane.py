@@ -69,7 +69,7 @@ def runs_of(traces: Mapping[str, Tensor]) -> dict[str, Tensor]:
             )
         runs = runs if runs.ndim == 3 else runs[None]
         finite = (runs.abs() <= _LARGEST).all(-1, keepdim=True)
-        found[label] = runs.where(finite, math.nan)
+        found[str(label)] = runs.where(finite, math.nan)
     return found
 
 

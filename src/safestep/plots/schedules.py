@@ -54,7 +54,7 @@ def schedule_curves(
         raise ValueError(f"steps is {steps}; expected 0 or more")
     ax = bare_axes(ax)
     drawn = sorted({1 + round(place * (steps - 1) / (_POINTS - 1)) for place in range(_POINTS)} if steps else set())
-    curves = {label: [float(s(first + k - 1)) for k in drawn] for label, s in schedules.items()} if steps else {}
+    curves = {str(label): [float(s(first + k - 1)) for k in drawn] for label, s in schedules.items()} if steps else {}
     high, logarithmic = _factor_axis(ax, [value for curve in curves.values() for value in curve])
     last, ends, left = count_axis(ax, drawn), [], False
     for (label, curve), colour in zip(curves.items(), style.palette(curves).values(), strict=True):
@@ -102,6 +102,7 @@ def _title(curves: Mapping[str, Sequence[float]], steps: int) -> str:
     ends = {shorten(label, 2 * _ROOM, style.TITLE_SIZE): curve[-1] for label, curve in curves.items()}
     if len(ends) == 1:
         ((name, end),) = ends.items()
-        return capital(f"{name} has {say(end)} of the rate at step {steps}")
+        has = f"has {say(end)}" if math.isfinite(end) else "has no finite factor"
+        return capital(f"{name} {has} of the rate at step {steps}")
     what = f"of the rate at step {steps}"
-    return told(ends, f"Left {what}", f"Least {what} has", "most", "is not finite")
+    return told(ends, f"Left {what}", f"Least {what}:", "most:", "is not finite")
