@@ -367,3 +367,18 @@ def test_contours_keep_the_limits_of_the_axes():
     ax.set(xlim=(-2, 2), ylim=(-1, 1))
     assert draw_contours(ax, bowl, ((-2.0, 2.0), (-1.0, 1.0)))
     assert (ax.get_xlim(), ax.get_ylim()) == ((-2.0, 2.0), (-1.0, 1.0))
+
+
+def test_pictures_side_by_side_can_be_drawn_on_axes_of_ones_own():
+    figure = Figure(figsize=(8, 3))
+    FigureCanvasAgg(figure)
+    own = [figure.add_subplot(1, 2, place) for place in (1, 2)]
+    traces = {"short": torch.tensor([[-5.0, -2.0], [-4.0, -1.2]]), "none": torch.tensor([[-5.0, -2.0]])}
+    places = [ax.get_position().bounds for ax in own]
+    assert traces_side_by_side(bowl, traces, minimum=(0, 0), ax=own) is figure
+    assert [ax.get_title(loc="left") for ax in own] == ["short: 4.18 off", "none: 5.39 off"]
+    assert [ax.get_position().bounds for ax in own] == places
+    assert own[0].get_xlim() == own[1].get_xlim()
+    assert not figure.texts
+    with pytest.raises(ValueError, match="2 axes for 1 labels"):
+        traces_side_by_side(bowl, {"one": traces["none"]}, ax=own)

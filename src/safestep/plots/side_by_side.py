@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -37,6 +37,7 @@ def traces_side_by_side(
     frame: Limits | None = None,
     minimum: Place | None = None,
     start: Place | None = None,
+    ax: Sequence[Axes] | None = None,
 ) -> Figure:
     """Draw traces over contours as `trace_contours` does, each label in a picture of its own, with one frame for all.
 
@@ -46,13 +47,16 @@ def traces_side_by_side(
         frame: (lowest, highest) x₁ and (lowest, highest) x₂; chosen by the picture if not given.
         minimum: where f is lowest, if that is known; above each picture stands how far off the trace ends.
         start: where all traces start; without, the first point of each.
+        ax: one axes a label, of one figure; they are drawn on where they are, and that figure gets no title.
 
     Returns:
-        A figure outside pyplot: save it, or, where `%matplotlib inline` is on, show it as the last line of a cell.
+        A figure outside pyplot: save it, or, where `%matplotlib inline` is on, show it as the last line of a cell. Its
+        ``axes`` are the pictures. That of ``ax`` if they were given.
 
     Raises:
         TypeError: if the traces have no labels.
-        ValueError: if a trace, a place, the frame or what f returns has another shape.
+        ValueError: if a trace, a place, the frame or what f returns has another shape, or there are not as many axes
+            as labels.
 
     Example:
         >>> import torch
@@ -62,19 +66,33 @@ def traces_side_by_side(
         ['one: 4.18 off', 'none: 5.39 off']
     """
     scene = scene_of(traces, frame, minimum, start)
-    figure = Figure(figsize=(style.WIDTH, style.HEIGHT), dpi=style.DPI)
-    FigureCanvasAgg(figure)
-    axes = [bare_axes(figure.add_axes((0.1, 0.1, 0.8, 0.8), label=str(i))) for i in range(max(1, len(scene.runs)))]
+    axes = _own(len(scene.runs)) if ax is None else [bare_axes(one) for one in ax]
+    if ax is not None and (len(axes) != len(scene.runs) or not axes):
+        raise ValueError(f"{len(axes)} axes for {len(scene.runs)} labels: expected one for each, and a label at least")
+    figure = cast(Figure, axes[0].figure)
     groups: list[list[str]] = [[label] for label in scene.runs] or [[]]
-    drawn = [draw_traces(value, scene, group, ax, size=_MARKS) for ax, group in zip(axes, groups, strict=True)]
+    drawn = [draw_traces(value, scene, group, one, size=_MARKS) for one, group in zip(axes, groups, strict=True)]
     names = []
     for label, stack in scene.runs.items():
         end = ending(stack[:, -1], scene.minimum) if stack.numel() else "no points"
         names.append(f"{shorten(label, _side() * 72 * 0.9, _SIZE)}: {end}")
-    _arrange(
-        figure, axes, names, list(scene.colours.values()), title_of(scene.runs, scene.minimum, value), explained(drawn)
-    )
+    colours = list(scene.colours.values())
+    if ax is None:
+        _arrange(figure, axes, names, colours, title_of(scene.runs, scene.minimum, value), explained(drawn))
+    else:
+        _name(axes, [[name] for name in names], colours)
     return figure
+
+
+def _own(count: int) -> list[Axes]:
+    figure = Figure(figsize=(style.WIDTH, style.HEIGHT), dpi=style.DPI)
+    FigureCanvasAgg(figure)
+    return [bare_axes(figure.add_axes((0.1, 0.1, 0.8, 0.8), label=str(i))) for i in range(max(1, count))]
+
+
+def _name(axes: Sequence[Axes], names: Sequence[Sequence[str]], colours: Sequence[str]) -> None:
+    for one, lines, colour in zip(axes, names, colours, strict=False):
+        one.set_title("\n".join(lines), loc="left", fontsize=_SIZE, color=colour, fontweight="bold", pad=4)
 
 
 def _side() -> float:
@@ -107,8 +125,7 @@ def _arrange(
         if place + _COLUMNS < len(axes):
             ax.set_xlabel("")
             ax.set_xticklabels([])
-    for ax, lines, colour in zip(axes, named, colours, strict=False):
-        ax.set_title("\n".join(lines), loc="left", fontsize=_SIZE, color=colour, fontweight="bold", pad=4)
+    _name(axes, named, colours)
     x, y = 0.08 / style.WIDTH, 1 - 0.08 / high
     words: dict[str, Any] = {"va": "top", "linespacing": 1.16}
     figure.text(x, y, "\n".join(head), fontsize=style.TITLE_SIZE, weight="bold", color=style.INK, **words)
