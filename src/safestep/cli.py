@@ -17,6 +17,7 @@ from safestep.errors import RunDirectoryError, UnknownNameError
 from safestep.experiments import NAMES, find
 from safestep.experiments.engine import jobs_for
 from safestep.experiments.experiment import Experiment
+from safestep.experiments.interrupts import heeded
 from safestep.experiments.rundir import RunDirectory, read_records, require_results
 from safestep.experiments.screen import console, progress, say, tell
 from safestep.experiments.seeds import read_seeds
@@ -160,9 +161,10 @@ def _carry_out(screen: Console, session: Session, path: Path, jobs: int | None) 
     at_a_time = jobs_for(runs, experiment.seconds_per_run(settings), jobs)
     say(screen, f"{experiment.name}: {runs} runs, {at_a_time} at a time, in {path}")
     rows = session.run(at_a_time)
-    with progress(screen, experiment, runs, experiment.records_per_run(settings), path) as finished:
+    with heeded() as check, progress(screen, experiment, runs, experiment.records_per_run(settings), path) as finished:
         for row in rows:
             finished(row)
+            check()
 
 
 def _draw(directory: Path) -> Path:

@@ -14,6 +14,8 @@ import pytest
 
 CHECKS = Path(__file__).parent / "keras_checks"
 BACKENDS = ("jax", "torch")
+_FAST_COMPILING = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+"""Most of the time goes into compiling small models that then run for a moment."""
 NAMES = [
     f"{file.stem}.{node.name.removeprefix('check_')}"
     for file in sorted(CHECKS.glob("*.py"))
@@ -34,6 +36,7 @@ def outcomes(tmp_path_factory):
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not out.exists():
                 settings = {"KERAS_BACKEND": backend, "KERAS_HOME": str(folder / "home"), "JAX_PLATFORMS": "cpu"}
+                settings["XLA_FLAGS"] = _FAST_COMPILING
                 done = subprocess.run(
                     [sys.executable, str(CHECKS), str(out)],
                     env=os.environ | settings, capture_output=True, text=True, check=False,
