@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from safestep.lab.descent.batches import Batches
-from safestep.lab.descent.finite_sum import QuadraticSum
 from safestep.lab.descent.noise import Gaussian, Noise, Silent
 from safestep.lab.descent.objective import DescentError, Objective
 from safestep.lab.descent.quadratic import Quadratic
+from safestep.lab.descent.quadratic_sum import QuadraticSum
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,12 +13,12 @@ from safestep.lab.descent.checks import check_counts, check_objective, start_of
 from safestep.lab.descent.driver import Driver, MakeScheduler, Schedule, why_not_plain
 from safestep.lab.descent.elementwise import MakeOptimizer, check_elementwise
 from safestep.lab.descent.ensemble import Ensemble, Setting, recorded
-from safestep.lab.descent.finite_sum import QuadraticSum
 from safestep.lab.descent.layout import by_variable
 from safestep.lab.descent.moments import stacked
 from safestep.lab.descent.noise import Noise, Silent
 from safestep.lab.descent.objective import Objective
 from safestep.lab.descent.quadratic import Quadratic
+from safestep.lab.descent.quadratic_sum import QuadraticSum
 from safestep.lab.descent.rows import RowGuard
 from safestep.lab.descent.walk import Walk
 from safestep.lab.seeding import one_thread
