@@ -48,3 +48,15 @@ def test_a_path_that_cannot_be_written_is_told(tmp_path):
         check_target(tmp_path / "a.txt", "--out", (".png", ".svg"))
     with pytest.raises(SettingError, match="is a directory"):
         check_target(tmp_path, "--out", (".png",))
+
+
+def test_a_place_where_nothing_can_be_written_is_told_before_the_work(tmp_path, monkeypatch):
+    check_target(tmp_path / "not" / "yet" / "a.png", "--out", (".png",))
+    assert not (tmp_path / "not").exists()
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    with pytest.raises(SettingError, match=r"nothing can be written to .*file; expected a directory"):
+        check_target(file / "a.png", "--out", (".png",))
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # as in a directory of somebody else's
+    with pytest.raises(SettingError, match="nothing can be written"):
+        check_target(tmp_path / "a.png", "--out", (".png",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -15,12 +16,15 @@ def check_target(path: Path, option: str, suffixes: tuple[str, ...]) -> None:
     """Refuse a path that no picture can be written to, before the work.
 
     Raises:
-        SettingError: for a directory, or a name with another ending.
+        SettingError: for a directory, a name with another ending, or a place where nothing can be written.
     """
     if path.is_dir():
         raise SettingError(f"{option} {path}: is a directory; expected the name of a file")
     if path.suffix.lower() not in suffixes:
         raise SettingError(f"{option} {path}: expected a name that ends in {', '.join(suffixes)}")
+    there = next(parent for parent in path.absolute().parents if parent.exists())  # what is missing will be made
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise SettingError(f"{option} {path}: nothing can be written to {there}; expected a directory of yours")
 
 
 def write_over(path: Path, write: Callable[[Path], object]) -> Path:
