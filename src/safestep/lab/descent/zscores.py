@@ -55,6 +55,10 @@ def distance(ensemble: Ensemble) -> Distance:
     Raises:
         DescentError: where there is no exact law, saying why.
 
+    Note:
+        Standard errors that are taken from the runs need runs: of fewer than some dozens, a distance on mini-batches
+        says little.
+
     Example:
         >>> from safestep.lab.descent import PLANE, Gaussian, simulate
         >>> bool(distance(simulate(PLANE, noise=Gaussian(), runs=2000)).worst.max() < 4.5)
