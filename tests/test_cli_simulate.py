@@ -87,7 +87,7 @@ def test_every_option_reaches_the_simulation(undrawn):
     assert ensemble.setting.start.tolist() == [-1.0, 3.0]
     assert (ensemble.setting.noise.scale, ensemble.setting.noise.batch) == ((1.0, 2.0), 4)
     assert ensemble.setting.rates()[:5].tolist() == pytest.approx([0.04, 0.08, 0.12, 0.16, 0.2])
-    assert "momentum=0.5" in ensemble.setting.linear
+    assert "momentum=0.5" in ensemble.setting.no_law
     assert ensemble.traces.shape == (2, 31, 2)
     assert simulate(*words).stdout == told.stdout
     assert simulate(*words, "--seed", "4").stdout != told.stdout

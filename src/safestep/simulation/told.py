@@ -35,7 +35,7 @@ def why_no_law(ensemble: Ensemble) -> str:
     objective = ensemble.setting.objective
     if not isinstance(objective, (Quadratic, QuadraticSum)):
         return "f is not known to be a quadratic"
-    return ensemble.setting.linear
+    return ensemble.setting.no_law
 
 
 def law_table(ensemble: Ensemble) -> Table:

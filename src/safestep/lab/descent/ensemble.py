@@ -23,14 +23,14 @@ class Setting:
         noise: on its gradients.
         start: of the runs, shape ``(d,)`` if all began at one point, or ``(runs, d)``.
         rates: returns the learning rate of every step, shape ``(steps,)``; computed anew at each call.
-        linear: empty for plain gradient descent; otherwise why the exact law does not hold.
+        no_law: why the exact law does not hold, or an empty text for plain gradient descent.
     """
 
     objective: Objective
     noise: Noise
     start: Tensor
     rates: Callable[[], Tensor]
-    linear: str
+    no_law: str
 
 
 @dataclass(frozen=True, eq=False, repr=False)

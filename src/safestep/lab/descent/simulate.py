@@ -109,7 +109,7 @@ def simulate(
         parameter = torch.nn.Parameter(by_variable(begin.expand(runs, -1)))
         stepper, pace = driver.on(parameter)
         guard = None if policy is None else RowGuard(policy, runs)
-        walk = Walk(parameter, stepper, pace, noise.oracle(objective, runs, _generator(seed)), guard)
+        walk = Walk(parameter, stepper, pace, noise.oracle(objective, runs, torch.Generator().manual_seed(seed)), guard)
         kept = traces if traces is not None else runs if runs <= _TRACES else 0
         whole = torch.empty(kept, steps + 1, objective.dimension, dtype=dtype)
         at = recorded(steps, records)
@@ -132,10 +132,6 @@ def simulate(
         diverged=walk.diverged,
         trouble="; ".join(filter(None, [walk.trouble, _divergence(walk.diverged, objective, driver, steps)])),
     )
-
-
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def _divergence(diverged: Tensor, objective: Objective, driver: Driver, steps: int) -> str:

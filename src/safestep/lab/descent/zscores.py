@@ -65,8 +65,8 @@ def distance(ensemble: Ensemble) -> Distance:
         True
     """
     setting, found, runs = ensemble.setting, ensemble.moments, ensemble.runs
-    if setting.linear:
-        raise DescentError(f"no exact law: {setting.linear}. Expected torch.optim.SGD without further options")
+    if setting.no_law:
+        raise DescentError(f"no exact law: {setting.no_law}. Expected torch.optim.SGD without further options")
     if setting.start.dim() != 1:
         raise DescentError("no exact law for runs that begin at different points: expected one start")
     law = exact_law(setting.objective, setting.rates(), noise=setting.noise, start=setting.start, at=ensemble.at)
