@@ -8,12 +8,14 @@ from safestep.errors import (
     LogitsNotFoundError,
     MeasurementError,
     PoisonedOptimizerError,
+    RanksError,
     SafestepError,
     SafestepWarning,
 )
 from safestep.guard import Guard
 from safestep.policy import Cap, Pin, Policy, Throttle, Watch
 from safestep.radius import CurvatureRadius, HessianRadius, Radius, SecantCurvature, SoftmaxRadius, Tightest
+from safestep.ranks import Ranks
 from safestep.reading import Reading, Status
 from safestep.record import History, JsonLines, StepReport
 from safestep.tiers import Tiers
@@ -36,6 +38,8 @@ __all__ = [
     "PoisonedOptimizerError",
     "Policy",
     "Radius",
+    "Ranks",
+    "RanksError",
     "Reading",
     "SafestepError",
     "SafestepWarning",

@@ -45,7 +45,6 @@ def check_attachment(
             raise AttachError(f"{name}={value!r}: expected an object with a {method}() method, such as Cap(1.0)")
     if on_nonfinite not in ("undo", "skip"):
         raise AttachError(f"on_nonfinite={on_nonfinite!r}: expected 'undo' or 'skip'")
-    _check_ranks(policy)
     doubts = [*_parameter_doubts(model, optimizers)]
     for optimizer in (*optimizers, *wrappers):
         for part, copy in SECOND_COPIES.items():
@@ -56,17 +55,6 @@ def check_attachment(
                 )
     for doubt in doubts:
         warnings.warn(doubt, SafestepWarning, stacklevel=3)
-
-
-def _check_ranks(policy: object) -> None:
-    distributed = torch.distributed
-    if not (getattr(policy, "writes", True) and distributed.is_available() and distributed.is_initialized()):
-        return
-    if (ranks := distributed.get_world_size()) > 1:
-        raise AttachError(
-            f"{ranks} ranks: each guard would scale its step by the r of its own rank's batch, and the replicas of the "
-            "model would drift apart. Train on one rank, or use policy=Watch() on each"
-        )
 
 
 def check_functions(logits: object, probes: Sequence[object], log: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,8 @@ from torch.autograd import forward_ad
 
 from safestep.errors import MeasurementError, TapeError
 from safestep.forward import Forward, Seen
+from safestep.gathering import units_of
+from safestep.pieces import any_sharded, is_sharded, mapped, piece
 from safestep.replay import Mode, run, without_autocast
 from safestep.step import Step
 from safestep.wrappers import bare
@@ -43,8 +46,8 @@ class Line:
 
     def direction(self, name: str) -> Tensor:
         """Return ``p / unit`` of one parameter, a fresh tensor."""
-        difference = self.end[name] - self.start[name]
-        return difference if self.unit == 1.0 else difference.div_(self.unit)
+        difference = mapped(torch.sub, self.end[name], self.start[name])
+        return difference if self.unit == 1.0 else mapped(partial(torch.div, other=self.unit), difference)
 
     def directions(self) -> dict[str, Tensor]:
         """Return ``p / unit`` of every parameter."""
@@ -56,9 +59,17 @@ class Line:
 
 
 def _between(start: Tensor, end: Tensor, t: float) -> Tensor:
+    if is_sharded(start):
+        return mapped(partial(torch.lerp, weight=t), start, end)
     # Into memory of the very same layout, which a plain lerp would choose anew: dropout draws along the layout.
     memory = torch.empty_strided(start.shape, start.stride(), dtype=start.dtype, device=start.device)
     return torch.lerp(start, end, t, out=memory)
+
+
+def _moved(origin: Tensor, direction: Tensor, t: float) -> Tensor:
+    if is_sharded(origin):
+        return mapped(partial(torch.add, alpha=t), origin, direction)
+    return origin.clone().add_(direction, alpha=t)
 
 
 def recorded(seen: Seen, forward: Forward, line: Line) -> tuple[Tensor, Tensor]:
@@ -87,9 +98,11 @@ def forward_mode(seen: Seen, forward: Forward, mode: Mode, line: Line) -> tuple[
     the memory layout of a view, along which dropout draws its mask. Layers without a forward derivative raise; a
     tangent can be lost in silence, which is why a guard checks what it measures against a difference.
     """
+    if any_sharded(line.start.values()) and not units_of(bare(seen.model)):
+        raise MeasurementError("torch cannot differentiate DTensors forward")
     with forward_ad.dual_level():
-        duals = {name: forward_ad.make_dual(start, line.direction(name)) for name, start in line.start.items()}
-        value, tangent = forward_ad.unpack_dual(run(seen, forward, mode, duals, None))
+        dual = run(seen, forward, mode, line.start, None, line.directions())
+        value, tangent = forward_ad.unpack_dual(dual)
     return value, torch.zeros_like(value) if tangent is None else tangent
 
 
@@ -109,18 +122,23 @@ def central_difference(
 
     def logits(t: float) -> Tensor:
         # Added to a clone, which keeps its memory layout: dropout draws along the layout.
-        tensors = {name: origin.clone().add_(direction[name], alpha=t) for name, origin in start.items()}
+        tensors = {name: _moved(origin, direction[name], t) for name, origin in start.items()}
         return run(seen, forward, mode, tensors, dtype)
 
+    def size_of(change: Tensor) -> float:
+        # nan: a class masked by a logit of -inf
+        return peers.largest(change.nan_to_num(nan=0.0).abs().amax().item() if change.numel() else 0.0)
+
     value = logits(0.0)
-    longest = max((d.abs().amax().item() for d in direction.values() if d.numel()), default=0.0)
-    if longest == 0.0 or not value.numel():
+    peers, pieces = seen.peers.in_step, map(piece, direction.values())
+    longest = peers.largest(max((d.abs().amax().item() for d in pieces if d.numel()), default=0.0))
+    if longest == 0.0 or (not value.numel() and seen.peers.in_step.alone):
         return value, torch.zeros_like(value)
     aim = _AIM[dtype]
     eps = aim / longest
     for _ in range(_TRIES):
         change = (logits(eps) - logits(-eps)) / 2
-        size = change.nan_to_num(nan=0.0).abs().amax().item()  # nan: a class masked by a logit of -inf
+        size = size_of(change)
         if aim / 10 <= size <= aim * 10:
             return value, change / eps
         eps *= min(max(aim / size, 1 / _LEAP), _LEAP) if size > 0.0 else _LEAP

@@ -19,12 +19,20 @@ class MeasurementError(SafestepError):
     """The step ratio of this step cannot be measured."""
 
 
+class NothingToMeasureError(MeasurementError):
+    """No sample of this step to measure on: no forward that backward reached, or an empty batch."""
+
+
 class TapeError(MeasurementError):
     """A recorded forward cannot be differentiated: what it computed is gone, or torch has no derivative of it."""
 
 
 class PoisonedOptimizerError(SafestepError):
     """The optimizer's own state is not finite, so that no later step can be."""
+
+
+class RanksError(SafestepError):
+    """The guards of several processes could not agree: a rank is missing, late, or at another step."""
 
 
 class ScheduleError(SafestepError, ValueError):

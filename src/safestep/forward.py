@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from safestep.logits import LogitsFinder
+from safestep.peers import ALONE, Peers
 from safestep.rng import GeneratorStates
 from safestep.tape import Tape
 
@@ -105,6 +106,7 @@ class Seen:
         searched: whether the model also ran at other parameters during the step (a line search): the gradients stored
             now are of those.
         shared: J p of the forwards, kept for other radii of the same step; None where nobody else will ask.
+        peers: the ranks that take this step together, each with forwards of its own.
     """
 
     model: nn.Module
@@ -116,6 +118,7 @@ class Seen:
     loss_scale: float = 1.0
     searched: bool = False
     shared: dict[Any, Any] | None = None
+    peers: Peers = ALONE
 
     def left(self, forward: Forward) -> bool:
         """Return whether parameters were written to between a forward and the step, which may begin elsewhere then."""

@@ -23,9 +23,11 @@ from safestep.judge import Judge, nothing, report_of
 from safestep.logits import LogitsFinder
 from safestep.nonfinite import WithheldGradients, all_finite, parameters_of
 from safestep.once import Once
+from safestep.peers import ALONE, Peers
 from safestep.policy import Policy
 from safestep.radius import Radius
 from safestep.radius.base import Wants
+from safestep.ranks import Ranks
 from safestep.reading import Status
 from safestep.record import History, JsonLines, Sink, StepReport, number
 from safestep.recorder import ForwardRecorder
@@ -56,6 +58,7 @@ class Guard:
         log: str | Path | Sink | None,
         history: int,
         skip_nonfinite: bool,
+        ranks: Ranks | None,
     ) -> None:
         self._say = Once()
         self._judge, self._standstill = Judge(radius, policy, self._say), Standstill(model, self._say)
@@ -64,6 +67,7 @@ class Guard:
         self._optimizers = [weakref.ref(optimizer) for optimizer in optimizers]
         self._sink: Sink | None = JsonLines(log) if isinstance(log, (str, Path)) else log
         self._last: StepReport | None = None
+        self._ranks, self._known_peers = ranks, None if ranks else ALONE
         self._index, self._loss_scale = 0, 1.0
         self._step, self._counted, self._began, self._place = Step(0), 0, 0, 0
         self._withheld: dict[int, WithheldGradients] = {}
@@ -202,6 +206,16 @@ class Guard:
     def _alive(self) -> list[Optimizer]:
         return [optimizer for ref in self._optimizers if (optimizer := ref()) is not None]
 
+    @property
+    def _peers(self) -> Peers:
+        """The other ranks, known from the first step on: by then the model is sharded, and the optimizer prepared."""
+        if self._known_peers is None and self._ranks is not None:
+            self._known_peers = self._ranks.peers(self._model, self._moving())
+        peers = self._known_peers or ALONE
+        if peers is not ALONE:
+            peers.step = self._index
+        return peers
+
     def _entering(self) -> None:
         """Before the model is used where only some of the optimizers have stepped, act on what has moved."""
         if self._hooks.recover():  # what was seen before a step that raised half way cannot be repeated after it
@@ -234,7 +248,7 @@ class Guard:
         self._loss_scale = scale if scale != 1.0 else self._loss_scale  # of several, one may step without the scaler
         self._step.remember(parameters_of(optimizer))
         looks = self._skip_nonfinite and closure is None and not is_scaler_step(optimizer)
-        if looks and not all_finite(self._gradients()):
+        if looks and not self._peers.every(all_finite(self._gradients())):
             self._withheld[id(optimizer)] = WithheldGradients(parameters_of(optimizer))
 
     def _between(self, optimizer: Optimizer) -> None:
@@ -252,6 +266,7 @@ class Guard:
     def _after(self, stepped: list[Optimizer]) -> None:
         step, seen = self._step, self._recorder.take(self._counted)
         seen.place, seen.loss_scale = self._place, self._loss_scale
+        step.peers = seen.peers = self._peers
         skipped, self._withheld = bool(self._withheld), {}
         self._step = Step(self._index)
         try:
@@ -280,7 +295,7 @@ class Guard:
             raise
         self._finish(self._probe(step, seen, judged))
         self._step = Step(self._index, step)  # takes over the memory of this one
-        self._standstill.count(judged.status, stepped)
+        self._standstill.count(judged.status, stepped, self._peers)
 
     def _foreseen(self, step: Step, seen: Seen, stepped: list[Optimizer]) -> bool:
         """Decide without reading the device, if the radius can and nobody asks for the numbers of each step."""

@@ -12,6 +12,7 @@ from safestep.forward import Seen
 from safestep.once import Once
 from safestep.policy import Policy
 from safestep.radius import Radius
+from safestep.radius.agreement import measured
 from safestep.radius.base import State
 from safestep.reading import Reading, Status
 from safestep.record import StepReport
@@ -64,13 +65,14 @@ class Judge:
         Raises:
             Exception: what the radius or policy raises, unless the policy only watches. The step is then as proposed.
         """
-        if not math.isfinite(step.length):
+        if not math.isfinite(step.length) and (seen.peers.alone or seen.peers.lockstep):
             return self._refuse(step, nothing(step, "the step is not finite"), lrs, keep=keep)
         try:
             self.aim(step)
-            reading, radius_state = self.radius.measure(step, seen, self.radius_state)
+            reading, radius_state = measured(self.radius, step, seen, self.radius_state)
             if not reading.finite:
-                return self._refuse(step, replace(reading, message="r is not finite"), lrs, keep=keep)
+                what = "r" if math.isfinite(step.length) else "the step"
+                return self._refuse(step, replace(reading, message=f"{what} is not finite"), lrs, keep=keep)
             reading = replace(reading, length=step.length)
             would = self.policy.would(reading, self.policy_state)
             scale, policy_state = self.policy.scale(reading, self.policy_state)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -16,7 +16,13 @@ _ONE_BY_ONE = frozenset({"cpu"})
 
 
 @torch.no_grad()
-def magnitude(start: Mapping[Tensor, Tensor], scratch: Scratch, *, slope: bool) -> tuple[Tensor, Tensor | None]:
+def magnitude(
+    start: Mapping[Tensor, Tensor],
+    scratch: Scratch,
+    *,
+    slope: bool,
+    gradients: Callable[[Tensor], Tensor | None] = lambda parameter: parameter.grad,
+) -> tuple[Tensor, Tensor | None]:
     """Return ``||p||^2`` and ``g.p`` of a step; nothing is read back from the device.
 
     Equation:
@@ -26,6 +32,7 @@ def magnitude(start: Mapping[Tensor, Tensor], scratch: Scratch, *, slope: bool) 
         start: ``theta_0`` of each parameter, keyed by the parameter, which holds ``theta``; not empty.
         scratch: memory kept from call to call.
         slope: whether to return ``g.p`` too.
+        gradients: from a parameter to its gradient.
 
     Returns:
         Two 0-d float64 tensors. ``g.p`` is None where it was not asked for, or a gradient is sparse, complex or of
@@ -45,8 +52,9 @@ def magnitude(start: Mapping[Tensor, Tensor], scratch: Scratch, *, slope: bool) 
             torch._foreach_sub_(views, [start[parameter] for parameter in group])
         squares.append(_square(flat))
         if products is not None:
-            plain = flat.dtype in _FULL and all(_plain(parameter.grad, flat) for parameter in group)
-            products = products + _products(group, views, flat) if plain else None
+            slopes = [gradients(parameter) for parameter in group]
+            plain = flat.dtype in _FULL and all(_plain(gradient, flat) for gradient in slopes)
+            products = products + _products(slopes, views, flat) if plain else None
     home = squares[0].device
     total = torch.stack([square.to(home, torch.float64) for square in squares]).sum()
     if products is None:
@@ -99,10 +107,9 @@ def _plain(gradient: Tensor | None, flat: Tensor) -> bool:
     return gradient is None or (gradient.layout is torch.strided and gradient.dtype == flat.dtype)
 
 
-def _products(group: list[Tensor], views: list[Tensor], flat: Tensor) -> list[Tensor]:
+def _products(gradients: list[Tensor | None], views: list[Tensor], flat: Tensor) -> list[Tensor]:
     """Return ``g.p`` of a group in at most one piece; the scratch may be overwritten."""
-    gradients = [parameter.grad for parameter in group]
-    if len(group) == 1:
+    if len(views) == 1:
         gradient = gradients[0]
         if gradient is None:
             return []

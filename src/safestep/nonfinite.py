@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from safestep.pieces import piece
+
 _NAMED = 5
 
 
@@ -18,8 +20,9 @@ def parameters_of(optimizer: Optimizer) -> list[Tensor]:
 
 @torch.no_grad()
 def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Return whether every element is finite; one read-back of the device."""
-    checks = [torch.isfinite(t.coalesce().values() if t.is_sparse else t).all() for t in tensors]
+    """Return whether every element that this rank holds is finite; one read-back of the device."""
+    pieces = [piece(t) for t in tensors]
+    checks = [torch.isfinite(t.coalesce().values() if t.is_sparse else t).all() for t in pieces]
     return not checks or bool(torch.stack([check.to(checks[0].device) for check in checks]).all())
 
 

@@ -93,7 +93,7 @@ class Probe:
         if guess <= careless and careless > 0.0:
             part = 1.0
         for _ in range(_TRIES):
-            ratio = self.spreads(part, origins).largest(self.quantile) / math.pi
+            ratio = self._ratio(part, origins)
             change = part * ratio
             if (part == 1.0 and ratio <= careless and careless > 0.0) or aim * _SHORTEST <= change <= aim * _LONGEST:
                 return ratio
@@ -105,7 +105,18 @@ class Probe:
             part = 1.0 if part < 1.0 < longer and careless > 0.0 else longer
         return None
 
+    def _ratio(self, part: float, origins: list[Tensor]) -> float:
+        """Return r by the difference over a part of the step; where forwards need all ranks, the largest of any."""
+        peers, spreads = self.seen.peers.in_step, self.spreads(part, origins)
+        if peers.alone:
+            return spreads.largest(self.quantile) / math.pi
+        here = any(value.numel() for value in spreads.values)
+        return peers.largest(spreads.largest(self.quantile) if here else 0.0) / math.pi
+
     def _aim(self, origins: list[Tensor]) -> float:
+        return self.seen.peers.in_step.largest(self._own_aim(origins))
+
+    def _own_aim(self, origins: list[Tensor]) -> float:
         if any(forward.autocast for forward in self.forwards) or any(o.dtype not in _EXACT for o in origins):
             return _ROUGH_AIM
         rounded = [forward.peaks.abs().amax() for forward in self.forwards if forward.peaks.dtype == torch.float32]

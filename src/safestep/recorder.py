@@ -19,6 +19,7 @@ from safestep.errors import LogitsNotFoundError
 from safestep.forward import Forward, Seen
 from safestep.hooks import on_stack
 from safestep.logits import LogitsFinder, find_logits, tensors_in
+from safestep.pieces import any_sharded
 from safestep.rng import GeneratorStates
 from safestep.stored import Mark, Stored
 from safestep.tape import Tape
@@ -162,8 +163,10 @@ class ForwardRecorder:
         compiled = hasattr(module, "_orig_mod") or module._compiled_call_impl is not None
         alone = not (self._entries or self._several or self._seen.forwards or compiled)
         self._entries.append(call)
-        if self._moving is not None and listening and alone and torch._C._functorch.maybe_current_level() is None:
-            call.tape = Tape(self._moving(), (t for t in tensors_in((args, kwargs)) if t.requires_grad))
+        if self._moving is None or not (listening and alone) or torch._C._functorch.maybe_current_level() is not None:
+            return
+        if not any_sharded(moving := list(self._moving())):
+            call.tape = Tape(moving, (t for t in tensors_in((args, kwargs)) if t.requires_grad))
             call.tape.__enter__()  # type: ignore[no-untyped-call]  # last: this hook is not part of the forward
 
     def _drop(self) -> None:

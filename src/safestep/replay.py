@@ -10,10 +10,13 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from safestep.forward import Forward, Seen
+from safestep.gathering import gathered, units_of
+from safestep.pieces import whole
 from safestep.rng import preserved_generators
 from safestep.wrappers import bare
 
@@ -25,7 +28,14 @@ _ONE_AT_A_TIME = threading.RLock()
 """torch's forward-mode level and kernel switches belong to the process, not to a thread."""
 
 
-def run(seen: Seen, forward: Forward, mode: Mode, tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> Tensor:
+def run(
+    seen: Seen,
+    forward: Forward,
+    mode: Mode,
+    tensors: Mapping[str, Tensor],
+    dtype: torch.dtype | None,
+    directions: Mapping[str, Tensor] | None = None,
+) -> Tensor:
     """Return the logits of a recorded forward at other parameters.
 
     Call it inside `no_trace`. Buffers are cloned here, inside the call, so that BatchNorm's statistics stay untouched
@@ -37,6 +47,7 @@ def run(seen: Seen, forward: Forward, mode: Mode, tensors: Mapping[str, Tensor],
         mode: ``"train"`` for the flags of the recorded forward, ``"eval"`` for eval mode throughout.
         tensors: parameters by name; those missing keep their present value.
         dtype: cast floating-point parameters, buffers and inputs to this dtype; None keeps each as it is.
+        directions: tangents of ``tensors`` by name, to differentiate along; call it inside a dual level then.
 
     Returns:
         Logits of shape ``(*samples, classes)``.
@@ -46,14 +57,27 @@ def run(seen: Seen, forward: Forward, mode: Mode, tensors: Mapping[str, Tensor],
         module.training = flag and mode == "train"
     forward.generators.restore()
     buffers = dict(model.named_buffers()) | (forward.buffers if mode == "train" else {})
-    state: dict[str, Tensor] = {}
-    if dtype is not None:
-        state |= {name: _cast(p.detach(), dtype) for name, p in model.named_parameters()}
-    state |= {name: _cast(b.clone(), dtype) for name, b in buffers.items()}
-    state |= {name: _cast(t, dtype) for name, t in tensors.items()}
+    present = dict(model.named_parameters()) if dtype is not None else {}
+
+    def at(name: str) -> Tensor | None:
+        tensor = tensors.get(name, present.get(name))
+        if tensor is None:
+            return None
+        value = whole(_cast(tensor.detach(), dtype)) if units else _cast(tensor, dtype)
+        if directions is None or name not in directions:
+            return value
+        dual: Tensor = forward_ad.make_dual(value, whole(directions[name]) if units else directions[name])
+        return dual
+
+    units = bool(units_of(model))
+    state: dict[str, Tensor] = {name: _cast(b.clone(), dtype) for name, b in buffers.items()}
+    if not units:
+        state |= {name: value for name in {**present, **tensors} if (value := at(name)) is not None}
     # A forward that writes to its inputs was recorded with copies (and no versions); they must last for more replays.
     args, kwargs = _cast((forward.args, forward.kwargs), dtype, copy=not forward.versions)
     with contextlib.ExitStack() as stack:
+        if units:
+            stack.enter_context(gathered(model, at))
         for kind in {"cpu", *forward.autocast}:
             wanted = forward.autocast.get(kind) if dtype is None else None
             if wanted is not None or torch.is_autocast_enabled(kind):

@@ -14,6 +14,7 @@ from safestep.blame import failing_layer, first_line
 from safestep.derivative import Line, central_difference, forward_mode, recorded
 from safestep.errors import MeasurementError, SafestepWarning
 from safestep.forward import Forward, Seen
+from safestep.peers import Peers
 from safestep.replay import Mode, run
 
 Way = Literal["tangents", "forward-mode", "difference", "difference in float32"]
@@ -71,7 +72,8 @@ class Route:
         if self.way is not None and uses & (uses - 1):
             slope, _ = trial.go(self.way)
             # An all-zero tangent may be a lost one: look again.
-            if slope is not None and (not self.faithful or trial.repeats(slope)) and bool(slope[1].any()):
+            repeats = slope is not None and trial.peers.every(not self.faithful or trial.repeats(slope))
+            if slope is not None and repeats and trial.moves(slope):
                 return (*slope, replace(self, uses=uses))
         value, tangent, route = trial.choose(self)
         return value, tangent, replace(route, uses=uses)
@@ -87,18 +89,33 @@ class _Trial:
     line: Line
 
     def go(self, way: Way) -> tuple[Slope | None, Exception | None]:
-        """Return the slope measured that way, or why it cannot be."""
-        arguments = (self.seen, self.forward, self.mode, self.line)
+        """Return the slope measured that way, or why it cannot be, here or on another rank."""
         try:
-            if way == "tangents":
-                return recorded(self.seen, self.forward, self.line), None
-            if way == "forward-mode":
-                return forward_mode(*arguments), None
-            return central_difference(*arguments, torch.float64 if way == "difference" else torch.float32), None
+            slope, error = self._measured(way), None
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:  # torch raises RuntimeError and its kin, a user's layer whatever it likes
-            return None, error
+        except Exception as failed:  # torch raises RuntimeError and its kin, a user's layer whatever it likes
+            slope, error = None, failed
+        if self.peers.some(error is not None):
+            return None, error or MeasurementError("another rank cannot measure this way")
+        return slope, None
+
+    def _measured(self, way: Way) -> Slope:
+        arguments = (self.seen, self.forward, self.mode, self.line)
+        if way == "tangents":
+            return recorded(self.seen, self.forward, self.line)
+        if way == "forward-mode":
+            return forward_mode(*arguments)
+        return central_difference(*arguments, torch.float64 if way == "difference" else torch.float32)
+
+    @property
+    def peers(self) -> Peers:
+        """Those who have to take the same way, since a forward needs all of them."""
+        return self.seen.peers.in_step
+
+    def moves(self, slope: Slope) -> bool:
+        """Return whether some logit moves, on some rank."""
+        return self.peers.some(bool(slope[1].any()))
 
     @property
     def taped(self) -> bool:
@@ -117,7 +134,7 @@ class _Trial:
         spare: tuple[Slope, Way] | None = None
         missed, doubt, error = "", "", None
         for way in get_args(Way):
-            if way == "tangents" and not self.taped:
+            if way == "tangents" and not self.peers.every(self.taped):
                 continue
             slope, error = self.go(way)
             if way == "tangents":
@@ -127,7 +144,7 @@ class _Trial:
                 continue
             if slope is None:
                 doubt = doubt or f"fails in {failing_layer(self.seen, self.attempt)} ({first_line(error)})"
-            elif not self.repeats(slope):
+            elif not self.peers.every(self.repeats(slope)):
                 spare = spare or (slope, way)
                 doubt = doubt or _OTHER_DRAW
             elif way == "forward-mode" and (contradiction := self.contradiction(slope)):
@@ -147,7 +164,7 @@ class _Trial:
                 "torch.func.functional_call; replace this layer, or attach with policy=Watch() to train unprotected"
             ) from error
         slope, way = spare
-        if not bool(slope[1].any()):
+        if not self.moves(slope):
             raise MeasurementError(
                 "r cannot be measured: the replay neither repeats the training forward nor follows the parameters "
                 "(does the model use a parameter from a list or a closure, and not by the name it is registered under?)"
@@ -171,15 +188,16 @@ class _Trial:
         difference is the smaller one (a straight-through estimator over a staircase), the derivative stands.
         """
         tangent = slope[1]
-        if not math.isfinite(ours := _largest(tangent)) or self.confirmed(slope, ours):
+        ours = self.peers.largest(_largest(tangent))
+        if not math.isfinite(ours) or self.peers.every(self.confirmed(slope, ours)):
             return ""
         found = ""
         for way in _CHECKS:
             rough, _ = self.go(way)
-            if rough is None or not self.repeats(rough):
+            if not self.peers.every(rough is not None and self.repeats(rough)) or rough is None:
                 continue  # nothing to compare with
             other = rough[1].nan_to_num(nan=0.0)  # nan: a class masked by a logit of -inf
-            theirs, apart = _largest(other), _largest(tangent - other)
+            theirs, apart = map(self.peers.largest, (_largest(other), _largest(tangent - other)))
             if apart <= _AGREE * max(ours, theirs) or ours > theirs:
                 return ""
             found = (
@@ -195,7 +213,8 @@ class _Trial:
         What it does not confirm is not refuted: near a kink only smaller steps tell.
         """
         (value, tangent), part = slope, _SHORT / size if size > 0.0 else math.inf
-        if not (math.isfinite(part) and value.dtype in {torch.float32, torch.float64} and value.ndim > 1):
+        plain = value.dtype in {torch.float32, torch.float64} and value.ndim > 1
+        if not (math.isfinite(part) and self.peers.every(plain)):
             return False
         try:
             moved = run(self.seen, self.forward, self.mode, self.line.at(part / self.line.unit), None)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from safestep.errors import MeasurementError
+from safestep.errors import NothingToMeasureError
 from safestep.formulas.softmax import Head, spread
 from safestep.forward import Forward
 
@@ -60,7 +60,9 @@ class Spreads:
         spreads, active = torch.cat(self.values), torch.cat(self.active)
         counted = spreads[active] if bool(active.any()) else spreads
         if not counted.numel():
-            raise MeasurementError("the recorded forward holds no samples (an empty batch): nothing to measure r on")
+            raise NothingToMeasureError(
+                "the recorded forward holds no samples (an empty batch): nothing to measure r on"
+            )
         return counted
 
     def largest(self, quantile: float = 1.0) -> float:

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from safestep.errors import PoisonedOptimizerError
 from safestep.nonfinite import describe_poison
 from safestep.once import Once
+from safestep.peers import ALONE, Peers
 from safestep.reading import Status
 from safestep.wrappers import bare
 
@@ -44,7 +45,7 @@ class Standstill:
         self.undone = self.held = 0
         self._model, self._say = model, say
 
-    def count(self, status: Status, stepped: Sequence[Optimizer]) -> None:
+    def count(self, status: Status, stepped: Sequence[Optimizer], peers: Peers = ALONE) -> None:
         """Count a step of these optimizers.
 
         Raises:
@@ -58,7 +59,9 @@ class Standstill:
         if not self.undone:
             return
         names: dict[Tensor, str] = {parameter: name for name, parameter in bare(self._model).named_parameters()}
-        if poison := describe_poison(stepped, names):
+        poison = describe_poison(stepped, names)
+        if peers.some(bool(poison)):  # on several ranks each may hold a piece of the state
+            poison = poison or "the state of the optimizer of another rank is not finite, see its output"
             if self.undone >= _PATIENCE:
                 raise PoisonedOptimizerError(f"{self.undone} steps in a row were undone: {poison}")
             self._say("poisoned", poison)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from safestep.magnitude import Scratch, magnitude
+from safestep.peers import ALONE, Peers
+from safestep.pieces import any_sharded, counts_here, laid_alike, mapped, piece
 
 Parameters = dict[Tensor, Tensor]
 """A tensor for each parameter, keyed by the parameter object itself."""
@@ -49,10 +51,11 @@ class Step:
         start: the parameters before the step, one detached copy each. Valid until the next step begins.
         target: the r that the policy aims at in this step; nan where it aims at none.
         always: whether the policy scales steps that are inside the target too, so that r matters at any size.
+        peers: the ranks that take this step together; each holds all of ``p``, or a piece of it.
     """
 
-    def __init__(self, index: int, previous: Step | None = None) -> None:
-        self.index = index
+    def __init__(self, index: int, previous: Step | None = None, peers: Peers = ALONE) -> None:
+        self.index, self.peers = index, peers
         self.start: Parameters = {}
         self.target, self.always = math.nan, True
         self._spare: Parameters = previous.start if previous else {}
@@ -75,20 +78,25 @@ class Step:
             else:
                 self.start[parameter] = parameter.detach().clone()
         if known:
-            torch._foreach_copy_(list(known.values()), list(known))
+            torch._foreach_copy_([*map(piece, known.values())], [*map(piece, known)])
 
     def forget(self, parameters: Iterable[Tensor]) -> None:
         """Drop the copies of parameters, after a step that failed half way."""
         for parameter in parameters:
             self.start.pop(parameter, None)
 
-    def look(self, *, slope: bool = False, effort: Tensor | None = None) -> Vitals:
+    def look(self, *, slope: bool = False, effort: Tensor | None = None, agree: bool = False) -> Vitals:
         """Read from the device, in one piece, how long the step is and what else is asked for.
 
         Args:
             slope: whether ``g.p`` is wanted.
             effort: a 0-d tensor to read along with it, see `safestep.forward.Seen.effort`.
+            agree: whether it is asked for on every rank, to decide by it; ``e`` is then the mean over the ranks. Where
+                the ranks hold pieces of the parameters they always ask.
         """
+        if not self.peers.alone and (agree or self.peers.lockstep):
+            self._vitals = self._agreed(slope=slope, effort=effort)
+            return self._vitals
         known = self._vitals or Vitals(math.nan)
         square, product = self.sums(slope=slope)
         asked = [number for number in (square, product, effort) if number is not None]
@@ -100,11 +108,46 @@ class Step:
         )
         return self._vitals
 
+    def _agreed(self, *, slope: bool, effort: Tensor | None) -> Vitals:
+        """Add up over the ranks what each holds, everything once, in one reduction and one read-back."""
+        known, first = self._vitals or Vitals(math.nan), self.peers.first
+        here = {q: start for q, start in self.start.items() if counts_here(q, first)}
+        square, product = self._sums(here, slope=slope)
+        copies, _ = self._sums({q: start for q, start in self.start.items() if q not in here}, slope=False)
+        nothing = torch.zeros_like(square)
+        # in float32 a sum of squares may overflow: what looks infinite on some rank is looked at again on all
+        odd = torch.isfinite(square + copies.to(square)).logical_not()
+        numbers = [
+            torch.where(odd, nothing, square),
+            odd,
+            nothing if product is None else product,
+            nothing + (product is None),
+            nothing if effort is None else effort,
+            nothing + (effort is None),
+        ]
+        found = self.peers.sums(torch.stack([number.to(square) for number in numbers]))
+        return Vitals(
+            self._checked(math.inf if found[1] else math.sqrt(found[0]), agree=True),
+            known.slope if not slope or found[3] else found[2],
+            known.effort if found[5] == self.peers.count else found[4] / self.peers.count,
+        )
+
     def sums(self, *, slope: bool) -> tuple[Tensor, Tensor | None]:
-        """Return ``||p||^2`` and ``g.p`` as 0-d tensors on the device, see `safestep.magnitude.magnitude`."""
-        if not any(parameter.numel() for parameter in self.start):
-            return torch.zeros((), dtype=torch.float64), None
-        return magnitude(self.start, self._scratch, slope=slope)
+        """Return ``||p||^2`` and ``g.p`` of what this rank holds, see `safestep.magnitude.magnitude`."""
+        return self._sums(self.start, slope=slope)
+
+    def _sums(self, start: Parameters, *, slope: bool) -> tuple[Tensor, Tensor | None]:
+        if not any(parameter.numel() for parameter in start):
+            return torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64) if slope else None
+        if not any_sharded(start):
+            return magnitude(start, self._scratch, slope=slope)
+        owners = {piece(parameter): parameter for parameter in start}
+        return magnitude(
+            {local: piece(start[parameter]) for local, parameter in owners.items()},
+            self._scratch,
+            slope=slope,
+            gradients=lambda local: None if (g := owners[local].grad) is None else piece(g),
+        )
 
     @property
     def vitals(self) -> Vitals:
@@ -116,25 +159,34 @@ class Step:
         """``tau = ||p||_2`` over all parameters, in units of the parameters; nan or inf where ``p`` is."""
         return self.vitals.length
 
-    def _checked(self, length: float) -> float:
+    def _checked(self, length: float, *, agree: bool = False) -> float:
         if 0.0 < length < math.inf:
             return length
         # A float32 sum of squares overflows above 1e19 and underflows below 1e-23: look again in float64.
-        pieces = (q.detach() - start for q, start in self.start.items())
-        real = (torch.view_as_real(piece) if piece.is_complex() else piece for piece in pieces)
-        return math.hypot(*(torch.linalg.vector_norm(piece, dtype=torch.float64).item() for piece in real))
+        first = self.peers.first or not agree
+        lengths = [(_length(q, start), not agree or counts_here(q, first)) for q, start in self.start.items()]
+        if not agree:
+            return math.hypot(*(length for length, _ in lengths))
+        largest = self.peers.largest(math.hypot(*(length for length, _ in lengths)))
+        if not 0.0 < largest < math.inf:
+            return largest
+        own = math.hypot(*(length for length, counts in lengths if counts)) / largest
+        return largest * math.sqrt(self.peers.sums([own * own])[0])
 
     @cached_property
     def displacement(self) -> Parameters:
         """``p``, one tensor for each parameter; evaluated once, before anything is rescaled."""
         with torch.no_grad():
             moved = [parameter.detach() for parameter in self.start]
-            difference = torch._foreach_sub(moved, list(self.start.values())) if moved else []
+            if any_sharded(moved):
+                difference = [mapped(torch.sub, *pair) for pair in zip(moved, self.start.values(), strict=True)]
+            else:
+                difference = list(torch._foreach_sub(moved, list(self.start.values()))) if moved else []
         return dict(zip(self.start, difference, strict=True))
 
     def applied(self) -> Step:
         """Return the step as the parameters stand now, after `rescale`; it shares this one's start."""
-        step = Step(self.index)
+        step = Step(self.index, peers=self.peers)
         step.start, step.target, step.always = self.start, self.target, self.always
         return step
 
@@ -153,14 +205,16 @@ class Step:
         if scale == 1.0 or not self.start:
             return
         moved, start = list(self.start), list(self.start.values())
+        if any_sharded(moved):
+            moved, start = [*map(piece, moved)], [*map(piece, start)]
         if scale == 0.0:  # lerp would turn an infinite end point into nan
             torch._foreach_copy_(moved, start)
         elif scale < _LARGEST_LERP_WEIGHT:
             # From the saved start, never by subtraction from the end, which cancels after a large step.
             torch._foreach_copy_(moved, torch._foreach_lerp(start, moved, scale))
         else:
-            for parameter, origin in self.start.items():
-                parameter.copy_(origin.double() + scale * self.displacement[parameter].double())
+            for parameter, origin in zip(moved, start, strict=True):
+                parameter.copy_(origin.double() + scale * (parameter.detach() - origin).double())
 
     @torch.no_grad()
     def rescale_unread(self, scale: Tensor) -> None:
@@ -169,8 +223,9 @@ class Step:
         Args:
             scale: a 0-d tensor; at 1 every bit stays, at 0 the parameters go back even if ``p`` is not finite.
         """
-        for parameter, origin in self.start.items():
-            moved, weight = parameter.detach(), scale.to(parameter.device, origin.dtype)
+        for parameter, start in self.start.items():
+            moved, origin = piece(parameter), piece(start)
+            weight = scale.to(origin.device, origin.dtype)
             torch.where(weight > 0, torch.lerp(origin, moved, weight), origin, out=moved)
 
     def undo(self) -> None:
@@ -184,4 +239,12 @@ def _alike(memory: Tensor, parameter: Tensor) -> bool:
         and memory.dtype == parameter.dtype
         and memory.device == parameter.device
         and memory.stride() == parameter.stride()
+        and laid_alike(memory, parameter)
     )
+
+
+def _length(parameter: Tensor, start: Tensor) -> float:
+    difference = piece(parameter) - piece(start)
+    real = torch.view_as_real(difference) if difference.is_complex() else difference
+    length: float = torch.linalg.vector_norm(real, dtype=torch.float64).item()
+    return length

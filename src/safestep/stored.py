@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from safestep.pieces import piece
+
 Mark = tuple[list[int], list[int]]
 """Identities and version counters of the stored gradients; no pair for each, which would be work for the collector."""
 
@@ -42,4 +44,5 @@ class Stored:
 
 
 def _any(gradient: Tensor) -> bool:
-    return bool((gradient.coalesce().values() if gradient.is_sparse else gradient).any())
+    held = piece(gradient)
+    return bool((held.coalesce().values() if held.is_sparse else held).any())

@@ -17,6 +17,7 @@ from safestep.hooks import innermost, layers
 from safestep.logits import LogitsFinder
 from safestep.policy import Cap, Policy
 from safestep.radius import Radius, SoftmaxRadius
+from safestep.ranks import EVERYONE, Ranks, check_ranks
 from safestep.record import Sink
 
 _guarded: weakref.WeakKeyDictionary[Optimizer, weakref.ref[Guard]] = weakref.WeakKeyDictionary()
@@ -33,6 +34,7 @@ def attach(
     log: str | Path | Sink | None = None,
     history: int = 10_000,
     on_nonfinite: Literal["undo", "skip"] = "undo",
+    ranks: Ranks | None = EVERYONE,
 ) -> Guard:
     r"""Guard the steps of an optimizer; the training loop stays as it is.
 
@@ -56,6 +58,9 @@ def attach(
         on_nonfinite: ``"undo"`` puts the parameters back after a step that is not finite; ``"skip"`` looks at the
             gradients before the step and, where they are bad, keeps the optimizer from stepping, state included (with
             a closure the gradients come too late for that: such steps are undone).
+        ranks: on several processes, which of them take each step together, with one r and one scale, and how long they
+            wait for each other; every one of them attaches. By default those of a DistributedDataParallel model, and
+            otherwise all; None for a guard that asks no other rank.
 
     Returns:
         The guard. It lives as long as the optimizer does and may be dropped.
@@ -88,8 +93,9 @@ def attach(
         radius = getattr(policy, "default_radius", None) or SoftmaxRadius()
     probes = tuple(probes)
     check_functions(logits, probes, log)
+    check_ranks(model, ranks)
     check_attachment(model, optimizers, radius, policy, on_nonfinite, [w for one in given for w in layers(one)[:-1]])
-    guard = Guard(model, optimizers, radius, policy, logits, probes, log, history, on_nonfinite == "skip")
+    guard = Guard(model, optimizers, radius, policy, logits, probes, log, history, on_nonfinite == "skip", ranks)
     for one in optimizers:
         _guarded[one] = weakref.ref(guard)
     return guard

@@ -40,7 +40,9 @@ class Radius(Protocol):
     """Says how far a step goes, as the ratio r of its length to the longest length this radius allows.
 
     A radius is a frozen dataclass without state: one instance may serve many guards. It may have an attribute
-    ``wants``, a `Wants`, and a method ``look(step, seen, state)`` that calls ``step.look`` with what it needs.
+    ``wants``, a `Wants`, a method ``look(step, seen, state)`` that calls ``step.look`` with what it needs, and a flag
+    ``joint``: that on several ranks it agrees with the others by itself (``seen.peers``). Without it the largest r of
+    any rank is everybody's.
     """
 
     def measure(self, step: Step, seen: Seen, state: State) -> tuple[Reading, State]:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import get_args
+from typing import ClassVar, NamedTuple, get_args
 
 from torch import Tensor
 
 from safestep.errors import MeasurementError
 from safestep.formulas.curvature import curvature_ratio
 from safestep.forward import Forward, Seen
+from safestep.radius.agreement import mean
 from safestep.radius.base import State, Wants
 from safestep.radius.doubts import say_doubts
 from safestep.radius.losses import LOSSES, LossName, Reduction
 from safestep.radius.quadratic import Quadratic
-from safestep.radius.tangents import Tangents, check_inputs, check_recorded
+from safestep.radius.tangents import Tangents, check_inputs, check_recorded, check_together, unit_of
 from safestep.reading import Reading
 from safestep.route import Route, as_state, from_state
 from safestep.step import Step
@@ -83,6 +84,9 @@ class CurvatureRadius:
     reduction: Reduction = "mean"
     scale: float = 1.0
 
+    joint: ClassVar[bool] = True
+    """On several ranks it agrees with the others by itself."""
+
     def __post_init__(self) -> None:
         """Check the options."""
         for name, allowed in {"loss": get_args(LossName), "reduction": get_args(Reduction)}.items():
@@ -101,28 +105,56 @@ class CurvatureRadius:
 
     def measure(self, step: Step, seen: Seen, state: State) -> tuple[Reading, State]:
         """Return r of a step over the recorded forwards, and what was learned of the model. See `Radius.measure`."""
+        route = Route() if state is None else from_state(state["route"])
+
+        def found() -> _Found:
+            nonlocal route
+            sums, route = self._measured(step, seen, route, check=state is None)
+            return sums
+
+        # On several ranks the loss is the mean of theirs, and so are both terms of its quadratic model.
+        model, unit = _Found(*mean(step, seen, found, len(_Found._fields))), unit_of(step.length)
+        if state is None:
+            say_doubts(self, step, seen, slope=model.slope * unit, effort=model.effort, likely=model.likely)
+        ratio = curvature_ratio(model.bend, model.slope) * unit
+        uphill = ratio == math.inf and math.isfinite(model.bend) and model.slope >= 0.0
+        message = "uphill on this batch: g.p >= 0" if uphill else ""
+        reading = Reading(step.index, ratio, f"{route.way}/train", model.rough == 0.0, message, uphill=uphill)
+        return reading, {"route": as_state(route)}
+
+    def _measured(self, step: Step, seen: Seen, route: Route, *, check: bool) -> tuple[_Found, Route]:
+        """Measure on this rank."""
+        check_together(seen)
         check_recorded(seen)
         check_inputs(seen)
         # Beside forwards that trained, those whose gradients were handed to the caller are attacks or probes.
         stored = any(forward.stored for forward in seen.forwards)
         counted = [forward for forward in seen.forwards if forward.stored or not stored]
         gradients, model = {id(forward): _gradient(forward) for forward in counted}, Quadratic(LOSSES[self.loss])
-        tangents = Tangents(step, seen, "train", Route() if state is None else from_state(state["route"]))
+        tangents = Tangents(step, seen, "train", route)
         for forward, value, tangent in tangents:
             if (gradient := gradients.get(id(forward))) is not None:
-                model.add(forward, value, tangent, gradient, check=state is None)
+                model.add(forward, value, tangent, gradient, check=check)
         whole = self.reduction == "sum"
-        bend, slope = self.scale * (model.bend if whole else model.mean), model.slope / seen.loss_scale
-        if state is None:
-            likely = self.scale * model.likely / (1 if whole else model.count)
-            effort = model.effort / seen.loss_scale
-            say_doubts(self, step, seen, slope=slope * tangents.unit, effort=effort, likely=likely)
-        ratio = curvature_ratio(bend, slope) * tangents.unit
-        uphill = ratio == math.inf and math.isfinite(bend) and slope >= 0.0
-        message = "uphill on this batch: g.p >= 0" if uphill else ""
+        share = self.scale / (1 if whole else model.count)
         exact = tangents.exact and (whole or model.even)
-        reading = Reading(step.index, ratio, f"{tangents.way}/train", exact, message, uphill=uphill)
-        return reading, {"route": as_state(tangents.route)}
+        return _Found(
+            self.scale * (model.bend if whole else model.mean),
+            model.slope / seen.loss_scale,
+            model.effort / seen.loss_scale,
+            model.likely * share,
+            float(not exact),
+        ), tangents.route
+
+
+class _Found(NamedTuple):
+    """What one rank found, for a direction ``p / unit``: see `safestep.radius.quadratic.Quadratic`."""
+
+    bend: float
+    slope: float
+    effort: float
+    likely: float
+    rough: float
 
 
 def _gradient(forward: Forward) -> Tensor:

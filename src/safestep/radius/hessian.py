@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from safestep.blame import first_line
 from safestep.errors import MeasurementError
 from safestep.formulas.curvature import curvature_ratio
 from safestep.forward import Seen
+from safestep.pieces import any_sharded
+from safestep.radius.agreement import mean
 from safestep.radius.base import State
 from safestep.reading import Reading
 from safestep.replay import no_trace
@@ -66,6 +70,9 @@ class HessianRadius:
 
     closure: Closure
 
+    joint: ClassVar[bool] = True
+    """On several ranks it agrees with the others by itself."""
+
     def __post_init__(self) -> None:
         """Check the closure."""
         if not callable(self.closure):
@@ -73,18 +80,30 @@ class HessianRadius:
 
     def measure(self, step: Step, seen: Seen, state: State) -> tuple[Reading, State]:
         """Return r of a step. See `Radius.measure`."""
-        displacement = step.displacement  # before the parameters go back to where the step started
-        with _put_back(step), untouched(seen.model, step.start), no_trace(seen.model), unheard(), torch.enable_grad():
-            if len(seen.forwards) == 1:
-                seen.forwards[0].generators.restore()
-            _put(step)
-            slope, bend = self._derivatives(displacement)
+        slope, bend = mean(step, seen, lambda: self._measured(step, seen), 2)
         ratio = curvature_ratio(bend, slope)
         uphill = ratio == math.inf and math.isfinite(bend) and slope >= 0.0
         message = "uphill on this batch: g.p >= 0" if uphill else "the loss does not bend upwards"
         message = message if uphill or bend <= 0.0 else ""
         # of several forwards, it is not known what the closure draws
         return Reading(step.index, ratio, "hessian", len(seen.forwards) <= 1, message, uphill=uphill), state
+
+    def _measured(self, step: Step, seen: Seen) -> tuple[float, float]:
+        if any_sharded(step.start):
+            raise MeasurementError(
+                "the parameters are DTensors, through which torch differentiates once: use CurvatureRadius, or the "
+                "softmax radius"
+            )
+        displacement = step.displacement  # before the parameters go back to where the step started
+        with contextlib.ExitStack() as stack:
+            for one in (_put_back(step), untouched(seen.model, step.start), no_trace(seen.model), unheard()):
+                stack.enter_context(one)
+            stack.enter_context(torch.enable_grad())
+            if len(seen.forwards) == 1:
+                seen.forwards[0].generators.restore()
+            stack.enter_context(_unreduced(seen.model))
+            _put(step)
+            return self._derivatives(displacement)
 
     def _derivatives(self, displacement: dict[Tensor, Tensor]) -> tuple[float, float]:
         moving = [parameter for parameter in displacement if parameter.requires_grad]
@@ -109,6 +128,14 @@ class HessianRadius:
                 f"the loss cannot be differentiated twice ({first_line(error)}): CurvatureRadius needs one derivative"
             ) from error
         return slope.item(), bend.item()
+
+
+def _unreduced(model: nn.Module) -> AbstractContextManager[None]:
+    """Keep a data-parallel wrapper from waiting for a backward that does not come."""
+    if not isinstance(model, nn.parallel.DistributedDataParallel):
+        return contextlib.nullcontext()
+    waiting: AbstractContextManager[None] = model.no_sync()
+    return waiting
 
 
 @torch.no_grad()

@@ -57,9 +57,11 @@ class Probing:
         """
         probes = self.track.probes + 1
         track = replace(self.track, probes=probes)
-        checked = probes & (probes - 1) == 0 or any(self.seen.left(forward) for forward in self.seen.forwards)
+        peers = self.seen.peers.in_step
+        checked = probes & (probes - 1) == 0 or peers.some(any(map(self.seen.left, self.seen.forwards)))
         with no_trace(self.seen.model, differentiable=False):
-            if sample and self.options.mode == "train" and self.options.quantile == 1.0:
+            # Rows are not run alone where a forward needs all ranks: each may have others, or none.
+            if sample and self.options.mode == "train" and self.options.quantile == 1.0 and peers.alone:
                 ratio, samples = self._sampled(checked)
                 track = replace(track, samples=samples)
                 if ratio is not None:
@@ -72,6 +74,8 @@ class Probing:
                 raise
             except Exception:  # a model that does not run again: differentiation names the layer, or finds a way
                 ratio, repeats = None, False
+        if peers.some(ratio is None):
+            ratio = None
         return ratio, "probe", replace(track, repeats=repeats)
 
     def _probed(self, checked: bool) -> tuple[float | None, bool]:
@@ -80,6 +84,7 @@ class Probing:
         origins = probe.origins(again=checked)
         if checked and self.options.mode == "train":
             repeats = all(f.repeated_by(origin) for f, origin in zip(self.seen.forwards, origins, strict=True))
+            repeats = self.seen.peers.in_step.every(repeats)
         return (probe.ratio(self._guess(), origins, self._careless()) if repeats else None), repeats
 
     def _probe(self, forwards: list[Forward]) -> Probe:

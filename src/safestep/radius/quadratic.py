@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from safestep.errors import MeasurementError
+from safestep.errors import MeasurementError, NothingToMeasureError
 from safestep.forward import Forward
 from safestep.radius.losses import Loss
 from safestep.replay import without_autocast
@@ -46,7 +46,9 @@ class Quadratic:
             MeasurementError: if there is nothing.
         """
         if not self._rows:
-            raise MeasurementError("the recorded forward holds no samples (an empty batch): nothing to measure r on")
+            raise NothingToMeasureError(
+                "the recorded forward holds no samples (an empty batch): nothing to measure r on"
+            )
         return self._rows
 
     @property

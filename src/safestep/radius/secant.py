@@ -13,6 +13,7 @@ from torch import Tensor
 from safestep.errors import MeasurementError
 from safestep.formulas.throttle import running_mean, secant_curvature
 from safestep.forward import Seen
+from safestep.pieces import any_sharded
 from safestep.radius.base import State
 from safestep.reading import Reading
 from safestep.step import Step
@@ -63,6 +64,11 @@ class SecantCurvature:
     @torch.no_grad()
     def measure(self, step: Step, seen: Seen, state: State) -> tuple[Reading, State]:
         """Return r of a step, and what the next one is compared with. See `Radius.measure`."""
+        if any_sharded(step.start):
+            raise MeasurementError(
+                "the parameters are DTensors: SecantCurvature compares whole gradients of two steps, of which a rank "
+                "holds a piece; use CurvatureRadius"
+            )
         parameters, gradients = list(step.start.values()), [_gradient(parameter) for parameter in step.start]
         known = _Known(**(state or {}))
         curvature, comparable = known.curvature, known.comparable(parameters)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,16 +14,17 @@ from safestep.deferred import Foresight, Settled
 from safestep.errors import SafestepWarning
 from safestep.formulas.softmax import Head, step_ratio
 from safestep.forward import Seen
+from safestep.radius.agreement import largest
 from safestep.radius.base import State, Wants
 from safestep.radius.losses import unbalanced
 from safestep.radius.probing import Probing
-from safestep.radius.tangents import Tangents, check_inputs, check_recorded
+from safestep.radius.tangents import Tangents, check_inputs, check_recorded, check_together
 from safestep.reading import Reading
 from safestep.replay import Mode
 from safestep.route import Route, as_state, from_state
 from safestep.spreads import Spreads
 from safestep.step import Step, Vitals
-from safestep.tiers import Tiers, Track
+from safestep.tiers import Tier, Tiers, Track
 
 Method = Literal["tiered", "probe", "exact"]
 Sync = Literal["auto", "never"]
@@ -82,6 +83,9 @@ class SoftmaxRadius:
     tiers: Tiers = field(default_factory=Tiers)
     sync: Sync = "auto"
 
+    joint: ClassVar[bool] = True
+    """On several ranks it agrees with the others by itself."""
+
     def __post_init__(self) -> None:
         """Check the options."""
         options = {"method": get_args(Method), "head": get_args(Head), "mode": get_args(Mode), "sync": get_args(Sync)}
@@ -110,7 +114,9 @@ class SoftmaxRadius:
             step.look()
             return
         slope = state is None or self.tiers.needs_bound(_Known.from_state(state).track, _target(step))
-        step.look(slope=slope and not step.always, effort=self._effort(seen))
+        # What the tiers go by, all ranks have to know alike, or some would measure and others not.
+        tiered = self.method == "tiered" and not step.always
+        step.look(slope=slope and not step.always, effort=self._effort(seen), agree=tiered)
 
     def _effort(self, seen: Seen) -> Tensor | None:
         """Return ``e`` such that ``|g.p| <= pi e r``: rows of G sum to zero under a softmax, not under sigmoids."""
@@ -119,30 +125,39 @@ class SoftmaxRadius:
 
     def measure(self, step: Step, seen: Seen, state: State) -> tuple[Reading, State]:
         """Return r of a step over the recorded forwards, and what was learned. See `Radius.measure`."""
-        check_recorded(seen)
         known = _Known() if state is None else _Known.from_state(state)
-        if state is None:
-            self._check_loss(seen)
-        if self.method == "exact":
-            reading, known = self._differentiated(step, seen, known)
-            return reading, known.as_state()
         target = _target(step)
-        whole = self.method == "probe" or step.always
+        whole = self.method != "tiered" or step.always
+        # By what all ranks have agreed on: they skip together, and say nothing.
         tier = "full" if whole or known.track.alarmed else self.tiers.choose(known.track, step.vitals, target)
         if tier == "skip":
+            if seen.peers.alone:
+                check_recorded(seen)
             track = known.track.skipped()
             predicted = track.expected(step.length)
             return self._reading(step, predicted, "skip", age=track.age), replace(known, track=track).as_state()
+        reading, known = largest(
+            step, seen, lambda: self._measured(step, seen, known, tier, first=state is None), known
+        )
+        if reading.finite and self.method != "exact":
+            known = replace(known, track=known.track.measured(reading.ratio, step.vitals))
+        return reading, known.as_state()
+
+    def _measured(self, step: Step, seen: Seen, known: _Known, tier: Tier, *, first: bool) -> tuple[Reading, _Known]:
+        """Measure on this rank."""
+        check_together(seen)
+        check_recorded(seen)
+        if first:
+            self._check_loss(seen)
+        if self.method == "exact":
+            return self._differentiated(step, seen, known)
         check_inputs(seen)
+        target = _target(step)
         ratio, way, track = Probing(self, step, seen, known.track, target).measure(sample=tier == "sample")
         known = replace(known, track=track)
         if ratio is None:
-            reading, known = self._differentiated(step, seen, known)
-        else:
-            reading = self._reading(step, ratio, way)
-        if reading.finite:
-            known = replace(known, track=known.track.measured(reading.ratio, step.vitals))
-        return reading, known.as_state()
+            return self._differentiated(step, seen, known)
+        return self._reading(step, ratio, way), known
 
     def foresee(self, step: Step, seen: Seen, state: State) -> Foresight | None:
         r"""Return what to do about a step without reading the device; None if it has to be measured.
@@ -150,7 +165,14 @@ class SoftmaxRadius:
         Equation:
             ``s = min(1, target / (margin R ||p||))`` with ``R`` the largest ``r / ||p||`` of the last measurements.
         """
-        if self.sync == "auto" or self.method != "tiered" or step.always or state is None or not seen.forwards:
+        if (
+            not seen.peers.alone
+            or self.sync == "auto"
+            or self.method != "tiered"
+            or step.always
+            or state is None
+            or not seen.forwards
+        ):
             return None
         known = _Known.from_state(state)
         track, tiers, target = known.track, self.tiers, _target(step)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from safestep.derivative import Line
-from safestep.errors import MeasurementError
+from safestep.errors import MeasurementError, NothingToMeasureError
 from safestep.forward import Forward, Seen
 from safestep.replay import Mode, no_trace
 from safestep.route import Route
@@ -40,9 +40,7 @@ class Tangents:
     """
 
     def __init__(self, step: Step, seen: Seen, mode: Mode, route: Route) -> None:
-        low, high = _PLAIN_LENGTHS
-        # A power of two: dividing by it rounds nothing, and J p is linear in p.
-        self.unit = 1.0 if low <= step.length <= high else 2.0 ** math.floor(math.log2(step.length))
+        self.unit = unit_of(step.length)
         self.route, self.exact = route, seen.dropped == 0
         self._step, self._seen, self._mode = step, seen, mode
 
@@ -79,12 +77,33 @@ class Tangents:
             yield forward, value, tangent
 
 
+def unit_of(length: float) -> float:
+    """Return what a step of this length is divided by: a power of two rounds nothing, and J p is linear in p."""
+    low, high = _PLAIN_LENGTHS
+    return 1.0 if low <= length <= high or not math.isfinite(length) else 2.0 ** math.floor(math.log2(length))
+
+
+def check_together(seen: Seen) -> None:
+    """Raise MeasurementError on all ranks if a forward needs all of them and they have different numbers of forwards.
+
+    An empty batch is one; a rank that did not call the model at all is not.
+    """
+    peers, count = seen.peers.in_step, float(len(seen.forwards))
+    most, least = peers.maxima([count, -count])
+    if most != -least:
+        raise MeasurementError(
+            f"the ranks ran the model {-least:g} to {most:g} times in this step, {count:g} times here: it can only be "
+            "run by all of them together, so that the step cannot be measured. Let each rank take as many micro-batches"
+        )
+
+
 def check_recorded(seen: Seen) -> None:
     """Raise MeasurementError if there is no forward to measure on."""
     if not seen.forwards:
-        raise MeasurementError(
-            seen.problem
-            or "no forward to measure the step on: backward has not reached the logits of any forward of the guarded "
+        if seen.problem:
+            raise MeasurementError(seen.problem)
+        raise NothingToMeasureError(
+            "no forward to measure the step on: backward has not reached the logits of any forward of the guarded "
             "model since the last step. Call the model itself (model(x), not model.forward(x) or a submodule) under "
             "grad mode, attach to the module that you call, and if its output holds several logits say which count: "
             "attach(..., logits=function)"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from safestep.forward import Seen
+from safestep.radius.agreement import measured
 from safestep.radius.base import Radius, State, Wants
 from safestep.reading import Reading
 from safestep.step import Step
@@ -53,6 +54,9 @@ class Tightest:
                 raise ValueError(f"Tightest: target {target!r} of {type(radius).__name__}: expected a positive number")
         object.__setattr__(self, "limits", tuple(limits.items()))
 
+    joint = True
+    """Whether it agrees with the other ranks by itself; otherwise the largest r of any rank is taken."""
+
     @property
     def wants(self) -> Wants:
         """What any of them wants."""
@@ -81,7 +85,7 @@ class Tightest:
         try:
             for index, (radius, target) in enumerate(self.limits):
                 with _aimed(step, target):
-                    reading, later = radius.measure(step, seen, _part(state, index))
+                    reading, later = measured(radius, step, seen, _part(state, index))
                 name = type(radius).__name__
                 readings.append(replace(reading, ratio=reading.ratio / target, method=f"{name}: {reading.method}"))
                 states.append(later)

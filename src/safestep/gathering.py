@@ -1,0 +1,133 @@
+"""Run an FSDP2 model at other parameters: those of each unit are gathered while it runs, and no longer."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from safestep.errors import MeasurementError
+from safestep.pieces import is_sharded
+
+_FSDP = "torch.distributed.fsdp"
+
+At = Callable[[str], Tensor | None]
+"""From the name of a parameter to its whole value for this run; None keeps the present one."""
+
+
+def units_of(model: nn.Module) -> list[nn.Module]:
+    """Return the modules that ``fully_shard`` was called on: each gathers its parameters while it runs."""
+    module = sys.modules.get(_FSDP)
+    return [] if module is None else [m for m in model.modules() if isinstance(m, module.FSDPModule)]
+
+
+def computes_in(model: nn.Module) -> set[Any]:
+    """Return the types that the units gather their parameters in, where it is not their own."""
+    policies = (getattr(unit._get_fsdp_state(), "_mp_policy", None) for unit in map(_any, units_of(model)))
+    return {policy.param_dtype for policy in policies if policy is not None and policy.param_dtype is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a unit's own parameter is registered.
+
+    Attributes:
+        module: the module that holds it.
+        key: its name there.
+        name: its name in the whole model.
+    """
+
+    module: nn.Module
+    key: str
+    name: str
+
+
+@contextlib.contextmanager
+def gathered(model: nn.Module, at: At) -> Iterator[None]:
+    """Inside, every unit of the model runs with other parameters; afterwards the model is sharded, as before a step.
+
+    The unit's own hooks run too and gather the present parameters; what is put in their place lives until the unit has
+    run. At most one unit's parameters are whole at a time, unless units are nested.
+
+    Args:
+        model: a model with units.
+        at: from names to whole values; it is called by every rank for the same names in the same order.
+
+    Raises:
+        MeasurementError: if a unit's parameters are still sharded when it runs (``fully_shard`` on top of tensor
+            parallelism).
+    """
+    units = units_of(model)
+    _reshard(units)
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+    with contextlib.ExitStack() as stack:
+        stack.callback(_reshard, units)
+        for unit in units:
+            taken: list[tuple[_Place, Tensor]] = []
+            before, after = _Exchange(_places(unit, units, names), at, taken), _GiveBack(taken)
+            # after FSDP's own hook has gathered, and before its own lets go
+            stack.callback(unit.register_forward_pre_hook(before).remove)
+            stack.callback(unit.register_forward_hook(after, prepend=True, always_call=True).remove)
+            stack.callback(after)
+        yield
+
+
+def _places(unit: nn.Module, units: list[nn.Module], names: dict[Tensor, str]) -> list[_Place]:
+    """Return where the parameters that a unit gathers itself are registered; ties have several places."""
+    found, queue = [], [unit]
+    while queue:
+        module = queue.pop()
+        found += [
+            _Place(module, key, names[p]) for key, p in module._parameters.items() if p is not None and p in names
+        ]
+        queue += [child for child in module.children() if not any(child is other for other in units)]
+    return found
+
+
+class _Exchange:
+    """Puts other parameters in place of those that a unit has gathered."""
+
+    def __init__(self, places: list[_Place], at: At, taken: list[tuple[_Place, Tensor]]) -> None:
+        self._places, self._at, self._taken = places, at, taken
+
+    def __call__(self, *_: Any) -> None:
+        known: dict[str, Tensor | None] = {}
+        for place in self._places:
+            present: Any = place.module._parameters[place.key]
+            if is_sharded(present):
+                raise MeasurementError(
+                    f"{place.name!r} is still sharded while its unit runs (fully_shard over tensor parallelism), so "
+                    "that it cannot be run at other parameters. Use one of the two, or policy=Watch()"
+                )
+            if place.name not in known:
+                known[place.name] = self._at(place.name)
+            value: Any = known[place.name]
+            if value is not None:
+                self._taken.append((place, present))
+                place.module._parameters[place.key] = value
+
+
+class _GiveBack:
+    """Puts back what a unit has gathered, for it to let go."""
+
+    def __init__(self, taken: list[tuple[_Place, Tensor]]) -> None:
+        self._taken = taken
+
+    def __call__(self, *_: Any) -> None:
+        for place, present in self._taken:
+            held: Any = present
+            place.module._parameters[place.key] = held
+        self._taken.clear()
+
+
+def _reshard(units: list[nn.Module]) -> None:
+    for unit in map(_any, units):
+        unit.reshard()
+
+
+def _any(module: Any) -> Any:
+    return module  # FSDP2 adds its methods to the class of the user's module

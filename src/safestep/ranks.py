@@ -1,0 +1,100 @@
+"""Which ranks take a step together, and how long they wait for each other."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from safestep.errors import AttachError
+from safestep.peers import ALONE, Peers
+from safestep.pieces import any_sharded
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+_groups: weakref.WeakKeyDictionary[Any, dict[float, Any]] = weakref.WeakKeyDictionary()
+"""The guards' own groups, by the group they were made for and their time-out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranks:
+    """Says which processes train one model together, for ``attach(..., ranks=Ranks(...))``.
+
+    Each rank has a guard of its own, attached to its own model and optimizer. At every step they agree on one r, one
+    scale and one decision, over a process group of their own, so that nothing of theirs gets in the way of training.
+
+    Attributes:
+        group: the ranks; None for those of a DistributedDataParallel model, and otherwise all.
+        timeout: seconds that a rank waits for the others before it raises a RanksError. With NCCL it is the time-out of
+            the guards' group, which torch's own watchdog enforces.
+        lockstep: that a forward of the model needs all ranks, so that all have to measure at the same time, micro-batch
+            by micro-batch. Found by itself for DTensor parameters (``fully_shard``, tensor parallel) and SyncBatchNorm;
+            say so for a model whose forward calls collectives on its own.
+
+    Raises:
+        ValueError: at construction, for a time-out that is not positive.
+
+    Example:
+        >>> Ranks(timeout=60.0).timeout
+        60.0
+    """
+
+    group: ProcessGroup | None = None
+    timeout: float = 300.0
+    lockstep: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the time-out."""
+        if not self.timeout > 0.0:
+            raise ValueError(f"Ranks(timeout={self.timeout!r}): expected a positive number of seconds")
+
+    def peers(self, model: nn.Module, parameters: Iterable[Tensor]) -> Peers:
+        """Return the peers of this rank's guard; every rank of the group has to ask, before its first step."""
+        distributed = torch.distributed
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return ALONE
+        wrapped = model.process_group if isinstance(model, nn.parallel.DistributedDataParallel) else None
+        group = self.group or wrapped or distributed.group.WORLD
+        if group is None or group.size() == 1:
+            return ALONE
+        parameters = list(parameters)
+        devices = {parameter.device.type for parameter in parameters}
+        known = {part.split(":")[0] for part in str(distributed.get_backend_config(group)).split(",")}
+        device = next(iter(sorted(devices & known, reverse=True)), None) or next(iter(sorted(known)))  # cuda before cpu
+        together = any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
+        lockstep = self.lockstep or together or any_sharded([*parameters, *model.parameters()])
+        return Peers(self._own(group), device, self.timeout, lockstep=lockstep)
+
+    def _own(self, group: ProcessGroup) -> ProcessGroup:
+        """Return a group of the same ranks for the guards alone: a rank that is missing must not upset training's."""
+        made = _groups.setdefault(group, {})
+        if self.timeout not in made:
+            members = torch.distributed.get_process_group_ranks(group)
+            made[self.timeout] = torch.distributed.new_group(
+                members, timeout=timedelta(seconds=self.timeout), use_local_synchronization=True
+            )
+        own: ProcessGroup = made[self.timeout]
+        return own
+
+
+EVERYONE = Ranks()
+"""The ranks of a DistributedDataParallel model, and otherwise all there are."""
+
+
+def check_ranks(model: nn.Module, ranks: object) -> None:
+    """Raise AttachError for what several ranks cannot be guarded with."""
+    if not (ranks is None or isinstance(ranks, Ranks)):
+        raise AttachError(
+            f"ranks={ranks!r}: expected a safestep.Ranks(...), or None for a guard that asks no other rank"
+        )
+    if isinstance(model, nn.Module) and type(model).__name__ == "FullyShardedDataParallel":
+        raise AttachError(
+            "FullyShardedDataParallel flattens the parameters, so that their step cannot be told from the outside: use "
+            "torch.distributed.fsdp.fully_shard(model) instead (FSDP2)"
+        )
