@@ -12,7 +12,7 @@ from torch.autograd import forward_ad
 from safestep.errors import MeasurementError, TapeError
 from safestep.forward import Forward, Seen
 from safestep.gathering import units_of
-from safestep.pieces import any_sharded, is_sharded, mapped, piece
+from safestep.pieces import any_sharded, is_sharded, mapped, piece, whole
 from safestep.replay import Mode, run, without_autocast
 from safestep.step import Step
 from safestep.wrappers import bare
@@ -127,7 +127,7 @@ def central_difference(
 
     def size_of(change: Tensor) -> float:
         # nan: a class masked by a logit of -inf
-        return peers.largest(change.nan_to_num(nan=0.0).abs().amax().item() if change.numel() else 0.0)
+        return peers.largest(whole(change.nan_to_num(nan=0.0).abs().amax()).item() if change.numel() else 0.0)
 
     value = logits(0.0)
     peers, pieces = seen.peers.in_step, map(piece, direction.values())

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from safestep.logits import LogitsFinder
 from safestep.peers import ALONE, Peers
+from safestep.pieces import whole
 from safestep.rng import GeneratorStates
 from safestep.tape import Tape
 
@@ -77,7 +78,7 @@ class Forward:
 
     def repeated_by(self, logits: Tensor) -> bool:
         """Return whether these logits, of a replay at the same parameters, are those of the recorded forward."""
-        peaks = logits.amax(-1)
+        peaks = whole(logits.amax(-1))
         if peaks.shape != self.peaks.shape:
             return False
         if not peaks.numel():

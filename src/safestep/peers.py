@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from datetime import timedelta
+from types import FrameType
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 import torch
 from torch import Tensor
@@ -18,13 +21,15 @@ if TYPE_CHECKING:
 _WIDTH = 12
 """Numbers in every reduction. All have the same size, so that ranks that are out of step find it out."""
 _TAGS = 1021
+_APART = 1e-3
+"""Relative distance of the step lengths of two ranks, beyond rounding, from which their models are not the same."""
 
 
 class Peers:
     """The guards of one training run, one on each rank; alone by default, where every answer is one's own.
 
-    Every method must be called by all ranks, in the same order. Each reduction carries the number of the step, so that
-    ranks that are not at the same place are told.
+    Every method must be called by all ranks, in the same order. Each reduction carries the number of the step and who
+    asks, so that ranks that are not at the same place are told.
 
     Args:
         group: a process group of their own; None for a guard that is alone.
@@ -80,7 +85,7 @@ class Peers:
         """
         if self.alone:
             return values.tolist() if isinstance(values, Tensor) else list(values)
-        tag = float(self.step % _TAGS)
+        tag = float((self.step + self._place()) % _TAGS)
         found = self._reduce(values, (tag, tag * tag), "SUM")
         self._check(found[0] == self.count * tag and found[1] == self.count * tag * tag)
         return found[2 : 2 + len(values)]
@@ -89,8 +94,9 @@ class Peers:
         """Return the largest of each value over the ranks; values must not be nan, which a maximum may lose."""
         if self.alone:
             return list(values)
-        found = self._reduce(values, (float(self.step), -float(self.step)), "MAX")
-        self._check(found[0] == self.step == -found[1])
+        tag = float(self._place())
+        found = self._reduce(values, (tag, -tag), "MAX")
+        self._check(found[0] == tag == -found[1])
         return found[2 : 2 + len(values)]
 
     def largest(self, value: float) -> float:
@@ -99,6 +105,15 @@ class Peers:
         top, lost = self.maxima([-math.inf if unknown else value, float(unknown)])
         return math.nan if lost else top
 
+    def check_lengths(self, shortest: float, longest: float) -> None:
+        """Raise RanksError, now and from now on, if the same step has different lengths on the ranks."""
+        if longest - shortest > _APART * longest:
+            self._give_up(
+                f"the same step is {longest:g} long on one rank and {shortest:g} on another: the ranks do not train "
+                "the same parameters (are the gradients averaged, did all start from the same weights?). For models of "
+                "their own: attach(..., ranks=None)"
+            )
+
     def some(self, flag: bool) -> bool:
         """Return whether it is so on some rank."""
         return flag if self.alone else self.maxima([float(flag)])[0] > 0.0
@@ -106,6 +121,13 @@ class Peers:
     def every(self, flag: bool) -> bool:
         """Return whether it is so on every rank."""
         return not self.some(not flag)
+
+    def _place(self) -> int:
+        """Return a number for the step and for who asks, which must be the same on all ranks."""
+        frame: FrameType | None = sys._getframe()
+        while frame is not None and frame.f_globals["__name__"] == __name__:
+            frame = frame.f_back
+        return self.step * _TAGS + (crc32(frame.f_code.co_qualname.encode()) % _TAGS if frame is not None else 0)
 
     def _reduce(self, values: Sequence[float] | Tensor, tag: tuple[float, float], operation: str) -> list[float]:
         if self._broken:  # whoever goes on does not wait again
@@ -131,11 +153,15 @@ class Peers:
 
     def _check(self, together: bool) -> None:
         if not together:
-            self._broken = (
-                f"rank {self.index} of {self.count} is at step {self.step}, another rank is not: they did not take the "
-                "same steps, or one was resumed from another checkpoint. Load the same guard state on all ranks"
+            self._give_up(
+                f"rank {self.index} of {self.count} is at step {self.step}, another rank is at another place: they did "
+                "not take the same steps, or one was resumed from another checkpoint, or measuring took another course "
+                "there. Load the same guard state on all ranks; see the output of the others"
             )
-            raise RanksError(self._broken)
+
+    def _give_up(self, why: str) -> None:
+        self._broken = why
+        raise RanksError(why)
 
 
 ALONE = Peers()

@@ -62,7 +62,9 @@ class Probe:
 
     def _origin(self, forward: Forward, again: bool) -> Tensor:
         known = None if again or self.mode == "eval" else forward.kept_logits()
-        return run(self.seen, forward, self.mode, self.line.start, None) if known is None else known
+        if self.seen.peers.in_step.every(known is not None) and known is not None:
+            return known
+        return run(self.seen, forward, self.mode, self.line.start, None)
 
     def spreads(self, part: float, origins: list[Tensor]) -> Spreads:
         """Return the spreads of ``(z(theta_0 + part p) - z(theta_0)) / part``, in nats.
@@ -110,8 +112,7 @@ class Probe:
         peers, spreads = self.seen.peers.in_step, self.spreads(part, origins)
         if peers.alone:
             return spreads.largest(self.quantile) / math.pi
-        here = any(value.numel() for value in spreads.values)
-        return peers.largest(spreads.largest(self.quantile) if here else 0.0) / math.pi
+        return peers.largest(0.0 if spreads.empty else spreads.largest(self.quantile)) / math.pi
 
     def _aim(self, origins: list[Tensor]) -> float:
         return self.seen.peers.in_step.largest(self._own_aim(origins))
@@ -119,8 +120,8 @@ class Probe:
     def _own_aim(self, origins: list[Tensor]) -> float:
         if any(forward.autocast for forward in self.forwards) or any(o.dtype not in _EXACT for o in origins):
             return _ROUGH_AIM
-        rounded = [forward.peaks.abs().amax() for forward in self.forwards if forward.peaks.dtype == torch.float32]
-        size = max((peak.item() for peak in rounded if peak.numel()), default=0.0)
+        peaks = [f.peaks.abs().amax() for f in self.forwards if f.peaks.dtype == torch.float32 and f.peaks.numel()]
+        size = max((peak.item() for peak in peaks), default=0.0)
         return min(max(_AIM, _NOISE * size), _ROUGH_AIM) if math.isfinite(size) else _ROUGH_AIM
 
 

@@ -19,7 +19,7 @@ from safestep.errors import LogitsNotFoundError
 from safestep.forward import Forward, Seen
 from safestep.hooks import on_stack
 from safestep.logits import LogitsFinder, find_logits, tensors_in
-from safestep.pieces import any_sharded
+from safestep.pieces import any_sharded, whole
 from safestep.rng import GeneratorStates
 from safestep.stored import Mark, Stored
 from safestep.tape import Tape
@@ -233,7 +233,7 @@ class ForwardRecorder:
             {name: copy for name, copy in entry.copies.items() if name in self._volatile},
             entry.generators,
             _autocast_in_force(logits.device.type),
-            logits.amax(-1),
+            whole(logits.amax(-1)),
             logits=logits if tape is not None or self._small(logits) else None,
             version=logits._version,
             tape=tape,
@@ -281,12 +281,12 @@ class ForwardRecorder:
     @torch.no_grad()
     def _reached(self, forward: Forward, gradient: Tensor) -> None:
         self._counts(forward, gradient, gradient.detach() if self._hold else None)
-        rows = torch.linalg.vector_norm(gradient, 1, dim=-1)  # a reduction: no second tensor of the logits' size
+        rows = whole(torch.linalg.vector_norm(gradient, 1, dim=-1))  # a reduction: no second tensor of the logits' size
         active = rows != 0
         forward.active = active if forward.active is None else forward.active | active
         total = rows.sum()
         if self._new:  # a property of the loss: once is enough
-            forward.imbalance = gradient.sum(-1).abs().sum() / total
+            forward.imbalance = whole(gradient.sum(-1)).abs().sum() / total
         forward.effort = total / 2 if forward.effort is None else forward.effort + total / 2
 
 

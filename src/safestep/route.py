@@ -15,6 +15,7 @@ from safestep.derivative import Line, central_difference, forward_mode, recorded
 from safestep.errors import MeasurementError, SafestepWarning
 from safestep.forward import Forward, Seen
 from safestep.peers import Peers
+from safestep.pieces import whole
 from safestep.replay import Mode, run
 
 Way = Literal["tangents", "forward-mode", "difference", "difference in float32"]
@@ -115,7 +116,7 @@ class _Trial:
 
     def moves(self, slope: Slope) -> bool:
         """Return whether some logit moves, on some rank."""
-        return self.peers.some(bool(slope[1].any()))
+        return self.peers.some(bool(whole(slope[1].any())))
 
     @property
     def taped(self) -> bool:
@@ -231,7 +232,7 @@ class _Trial:
 
 
 def _largest(tensor: Tensor) -> float:
-    return tensor.abs().amax().item() if tensor.numel() else 0.0
+    return whole(tensor.abs().amax()).item() if tensor.numel() else 0.0
 
 
 def _say(text: str) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from safestep.errors import NothingToMeasureError
 from safestep.formulas.softmax import Head, spread
 from safestep.forward import Forward
+from safestep.pieces import whole
 
 _CHUNK = 1 << 20
 """Elements of the logits that are looked at at a time: no second tensor of their size is made."""
@@ -41,7 +42,7 @@ class Spreads:
         pieces = []
         for row, other in zip(rows.split(few), others.split(few), strict=True):
             change = other - row
-            piece = spread(change, head=self.head)
+            piece = whole(spread(change, head=self.head))
             # inf - inf is nan: only then is there a masked class to look for
             finite = bool(torch.isfinite(piece).all())
             pieces.append(piece if finite else _spreads(row, change, self.head))
@@ -50,6 +51,11 @@ class Spreads:
     def _add(self, forward: Forward, spreads: Tensor, value: Tensor) -> None:
         self.values.append(spreads.flatten())
         self.active.append(active_rows(forward, value, self.head).flatten())
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no sample at all."""
+        return not any(values.numel() for values in self.values)
 
     def counted(self) -> Tensor:
         """Return the spreads that count: all of them if no sample has a gradient.
@@ -75,12 +81,12 @@ class Spreads:
 
 
 def _spreads(value: Tensor, tangent: Tensor, head: Head) -> Tensor:
-    if value.numel() and bool(value.amin() == -math.inf):
+    if value.numel() and bool(whole(value.amin()) == -math.inf):
         # A class masked by a logit of -inf has weight exp(z) = 0 and no part in the sum F: it copies a live class.
         dead = value == -math.inf
         alive = tangent.masked_fill(dead, -math.inf).amax(-1, keepdim=True)
         tangent = torch.where(dead, alive, tangent)
-    return spread(tangent, head=head)
+    return whole(spread(tangent, head=head))
 
 
 def active_rows(forward: Forward, value: Tensor, head: Head) -> Tensor:

@@ -23,6 +23,10 @@ _UNDONE_IN_A_ROW = (
     "steps in a row were undone though the optimizer's state is finite: look for nan in the data, the loss or the "
     "parameters"
 )
+_ELSEWHERE = (
+    "the state of the optimizer of another rank is not finite, see its output. Load a checkpoint of the optimizer on "
+    "all ranks, or clear its state"
+)
 _HELD_IN_A_ROW = (
     "steps in a row were held, as each goes uphill on its own batch: is the loss maximised, the weight decay stronger "
     "than the gradient, or the loss another one than the radius is told?"
@@ -61,7 +65,7 @@ class Standstill:
         names: dict[Tensor, str] = {parameter: name for name, parameter in bare(self._model).named_parameters()}
         poison = describe_poison(stepped, names)
         if peers.some(bool(poison)):  # on several ranks each may hold a piece of the state
-            poison = poison or "the state of the optimizer of another rank is not finite, see its output"
+            poison = poison or _ELSEWHERE
             if self.undone >= _PATIENCE:
                 raise PoisonedOptimizerError(f"{self.undone} steps in a row were undone: {poison}")
             self._say("poisoned", poison)

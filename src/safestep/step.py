@@ -124,8 +124,12 @@ class Step:
             nothing + (product is None),
             nothing if effort is None else effort,
             nothing + (effort is None),
+            torch.where(odd, nothing, square + copies.to(square)),
         ]
         found = self.peers.sums(torch.stack([number.to(square) for number in numbers]))
+        if not any_sharded(self.start) and not found[1]:  # all hold the same: a mean tells whether they do
+            lengths = math.sqrt(found[0]), math.sqrt(found[6] / self.peers.count)
+            self.peers.check_lengths(min(lengths), max(lengths))
         return Vitals(
             self._checked(math.inf if found[1] else math.sqrt(found[0]), agree=True),
             known.slope if not slope or found[3] else found[2],

@@ -19,8 +19,6 @@ _ANOTHER = (
     "another rank could not measure this step, see its output: the step is not taken on any rank (or, under a policy "
     "that only watches, reported as unmeasured)"
 )
-_APART = 1e-3
-"""Relative distance of the step lengths of two ranks, beyond rounding, from which their models are not the same."""
 
 
 def measured(radius: Radius, step: Step, seen: Seen, state: State) -> tuple[Reading, State]:
@@ -38,7 +36,7 @@ def largest(
     Args:
         step: the step, which all ranks take.
         seen: what this rank saw.
-        measure: measures on this rank.
+        measure: measures on this rank; r = -inf says that there is nothing to measure on here.
         known: what is known if there is nothing to measure on here.
 
     Raises:
@@ -73,12 +71,8 @@ def largest(
         raise RanksError(
             f"the policies of the ranks aim at different targets ({-least:g} to {most:g}): give all the same"
         )
-    if finite and not unknown and longest + shortest > _APART * longest:
-        raise RanksError(
-            f"the same step is {longest:g} long on one rank and {-shortest:g} on another: the ranks do not train the "
-            "same parameters (are the gradients averaged, did all start from the same weights?). For models of their "
-            "own: attach(..., ranks=None)"
-        )
+    if not unknown:
+        seen.peers.check_lengths(-shortest, longest)
     if ratio == -math.inf and not unknown:
         raise idle or NothingToMeasureError(_ANOTHER)
     reading = replace(reading, ratio=math.nan if unknown else ratio, uphill=bool(uphill), exact=not rough)

@@ -109,8 +109,12 @@ class CurvatureRadius:
 
         def found() -> _Found:
             nonlocal route
-            sums, route = self._measured(step, seen, route, check=state is None)
-            return sums
+            tangents = Tangents(step, seen, "train", route)
+            try:
+                model = self._added_up(seen, tangents, check=state is None)
+            finally:
+                route = tangents.route
+            return self._summed(model, seen, exact=tangents.exact)
 
         # On several ranks the loss is the mean of theirs, and so are both terms of its quadratic model.
         model, unit = _Found(*mean(step, seen, found, len(_Found._fields))), unit_of(step.length)
@@ -122,7 +126,7 @@ class CurvatureRadius:
         reading = Reading(step.index, ratio, f"{route.way}/train", model.rough == 0.0, message, uphill=uphill)
         return reading, {"route": as_state(route)}
 
-    def _measured(self, step: Step, seen: Seen, route: Route, *, check: bool) -> tuple[_Found, Route]:
+    def _added_up(self, seen: Seen, tangents: Tangents, *, check: bool) -> Quadratic:
         """Measure on this rank."""
         check_together(seen)
         check_recorded(seen)
@@ -131,20 +135,21 @@ class CurvatureRadius:
         stored = any(forward.stored for forward in seen.forwards)
         counted = [forward for forward in seen.forwards if forward.stored or not stored]
         gradients, model = {id(forward): _gradient(forward) for forward in counted}, Quadratic(LOSSES[self.loss])
-        tangents = Tangents(step, seen, "train", route)
         for forward, value, tangent in tangents:
             if (gradient := gradients.get(id(forward))) is not None:
                 model.add(forward, value, tangent, gradient, check=check)
+        return model
+
+    def _summed(self, model: Quadratic, seen: Seen, *, exact: bool) -> _Found:
         whole = self.reduction == "sum"
         share = self.scale / (1 if whole else model.count)
-        exact = tangents.exact and (whole or model.even)
         return _Found(
             self.scale * (model.bend if whole else model.mean),
             model.slope / seen.loss_scale,
             model.effort / seen.loss_scale,
             model.likely * share,
-            float(not exact),
-        ), tangents.route
+            float(not (exact and (whole or model.even))),
+        )
 
 
 class _Found(NamedTuple):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from safestep.errors import MeasurementError, NothingToMeasureError
 from safestep.forward import Forward
+from safestep.pieces import whole
 from safestep.radius.losses import Loss
 from safestep.replay import without_autocast
 from safestep.spreads import active_rows
@@ -83,7 +84,7 @@ class Quadratic:
         active = active_rows(forward, value, "softmax").flatten() if self._loss.ignores else _all_rows(value)
         rows = self._loss.count(active, value.shape[-1])
         pieces = _pieces(value, tangent, gradient, active)
-        masked = value.numel() > 0 and bool(value.amin() == -math.inf)
+        masked = value.numel() > 0 and bool(whole(value.amin()) == -math.inf)
         # what is added up is read from the device at the end, not piece by piece
         with without_autocast(value.device.type):
             found = [self._sums(*piece, check=check, masked=masked) for piece in pieces] or [torch.zeros(4)]
@@ -96,16 +97,17 @@ class Quadratic:
     def _sums(
         self, value: Tensor, tangent: Tensor, gradient: Tensor, active: Tensor, *, check: bool, masked: bool
     ) -> Tensor:
-        bends = torch.where(active, self._loss.bend(value, tangent), 0.0)
+        bends = torch.where(active, whole(self._loss.bend(value, tangent)), 0.0)
         if masked:  # a class masked by a logit of -inf may have tangent nan; its gradient is 0
             tangent = torch.where(gradient == 0, 0.0, tangent)
-        slopes = torch.linalg.vecdot(gradient.to(tangent), tangent)
+        slopes = whole(torch.linalg.vecdot(gradient.to(tangent.dtype), tangent))
         # Over the rows in float64: terms of both signs cancel, and the sign of g.p decides.
         slope = slopes.sum(dtype=torch.float64)
         sums = [bends.sum(dtype=torch.float64), slope]
         if check and self._loss.likely is not None:
-            likely = torch.where(active, self._loss.likely(value, gradient), 0.0)
-            return torch.stack([*sums, gradient.abs().sum(dtype=torch.float64) / 2, likely.sum(dtype=torch.float64)])
+            likely = torch.where(active, whole(self._loss.likely(value, gradient)), 0.0)
+            effort = whole(gradient.abs().sum(dtype=torch.float64)) / 2
+            return torch.stack([*sums, effort, likely.sum(dtype=torch.float64)])
         return torch.stack([*sums, slope.new_zeros(()), slope.new_zeros(())])
 
 

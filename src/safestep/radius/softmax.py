@@ -202,7 +202,9 @@ class SoftmaxRadius:
         tangents, spreads = Tangents(step, seen, self.mode, known.route), Spreads(self.head)
         for forward, value, tangent in tangents:
             spreads.add(forward, value, tangent)
-        ratio = step_ratio(spreads.largest(self.quantile)) * tangents.unit
+        # Of an empty batch that the others could not do without, what was learned counts, and no sample does.
+        idle = seen.peers.lockstep and spreads.empty
+        ratio = -math.inf if idle else step_ratio(spreads.largest(self.quantile)) * tangents.unit
         exact = tangents.exact and self.quantile == 1.0
         return self._reading(step, ratio, tangents.way, exact=exact), replace(known, route=tangents.route)
 
