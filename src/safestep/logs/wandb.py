@@ -68,6 +68,7 @@ class WandB:
 
     def _next_row(self, run: Any) -> None:
         """See to it that the row which waits for its commit holds no earlier report."""
+        run.log({}, commit=False)  # of a run that is over, this raises where `step` would wait half a minute
         row = run.step
         if row == self._row:
             run.log({}, commit=True)
