@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+import time
 import warnings
 
 import pytest
@@ -32,6 +33,7 @@ def runs(tmp_path, monkeypatch):
         return started[-1]
 
     def held(run):
+        started.remove(run)
         run.finish()
         wandb.teardown()  # the file is complete when the service has ended
         (file,) = tmp_path.glob(f"wandb/offline-run-*/run-{run.id}.wandb")
@@ -175,5 +177,7 @@ def test_a_report_after_the_end_of_the_run_ends_no_training(runs):
     sink = WandB(logged)
     sink(report(0))
     logged.finish()
+    began = time.monotonic()
     with pytest.warns(SafestepWarning, match="stops at step 0"):
         assert len(run(log=sink).history) == 5
+    assert time.monotonic() - began < 20.0  # `run.step` of a run that is over waits for 30 s
