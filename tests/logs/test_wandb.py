@@ -102,7 +102,6 @@ def looped(runs, guarded, log, count=6, **options):
 LOOPS = {
     "each step": lambda run, step: run.log({"loss": step}),
     "each step, numbered": lambda run, step: run.log({"loss": step}, step=step),
-    "twice a step, numbered": lambda run, step: (run.log({"loss": step}, step=step), run.log({"lr": 1}, step=step)),
     "every third, numbered": lambda run, step: step % 3 == 0 and run.log({"loss": step}, step=step),
     "numbered from far": lambda run, step: run.log({"loss": step}, step=step + 1000),
 }
