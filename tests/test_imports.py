@@ -26,6 +26,8 @@ EXTRAS = (
     "hypothesis",
     "keras",
     "jax",
+    "tensorboard",
+    "wandb",
 )
 
 
@@ -64,7 +66,7 @@ warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
 import torch, safestep
 model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Dropout(), torch.nn.Linear(6, 3))
 optimizer = torch.optim.Adam(model.parameters(), lr=100.0)
-guard = safestep.attach(model, optimizer)
+guard = safestep.attach(model, optimizer, log=["log.csv", "log.jsonl"])
 for _ in range(2):
     optimizer.zero_grad()
     torch.nn.functional.cross_entropy(model(torch.randn(5, 4)), torch.tensor([0, 1, 2, 0, 1])).backward()
@@ -86,7 +88,7 @@ except ImportError as error:
 guard.history.to_csv({str(folder / "history.csv")!r})
 guard.history.to_jsonl({str(folder / "history.jsonl")!r})
 """
-    return python(BLOCKED + code).splitlines(), folder
+    return python(f"import os; os.chdir({str(folder)!r})" + BLOCKED + code).splitlines(), folder
 
 
 def test_the_core_works_without_any_extra(without_extras):
@@ -99,9 +101,10 @@ def test_a_missing_part_names_its_extra(without_extras):
     assert "with its extra 'pandas'" in message
 
 
-@pytest.mark.parametrize(("name", "lines"), [("history.csv", 3), ("history.jsonl", 2)])
-def test_files_need_no_extra(without_extras, name, lines):
-    assert len((without_extras[1] / name).read_text().splitlines()) == lines
+@pytest.mark.parametrize("stem", ["history", "log"])
+@pytest.mark.parametrize(("suffix", "lines"), [("csv", 3), ("jsonl", 2)])
+def test_files_need_no_extra(without_extras, stem, suffix, lines):
+    assert len((without_extras[1] / f"{stem}.{suffix}").read_text().splitlines()) == lines
 
 
 def test_the_tests_check_the_shapes_that_annotations_state():

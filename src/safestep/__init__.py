@@ -1,6 +1,6 @@
 """safestep measures how far a training step may go, in units that do not depend on the model, and keeps it inside."""
 
-from safestep import schedules
+from safestep import logs, schedules
 from safestep._version import __version__
 from safestep.audit import Audit
 from safestep.errors import (
@@ -13,11 +13,12 @@ from safestep.errors import (
     SafestepWarning,
 )
 from safestep.guard import Guard
+from safestep.logs import JsonLines
 from safestep.policy import Cap, Pin, Policy, Throttle, Watch
 from safestep.radius import CurvatureRadius, HessianRadius, Radius, SecantCurvature, SoftmaxRadius, Tightest
 from safestep.ranks import Ranks
 from safestep.reading import Reading, Status
-from safestep.record import History, JsonLines, StepReport
+from safestep.record import History, StepReport
 from safestep.tiers import Tiers
 from safestep.tools import LearningRate, suggest_lr
 from safestep.wiring import attach
@@ -53,6 +54,7 @@ __all__ = [
     "Watch",
     "__version__",
     "attach",
+    "logs",
     "schedules",
     "suggest_lr",
 ]

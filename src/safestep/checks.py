@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -57,14 +56,12 @@ def check_attachment(
         warnings.warn(doubt, SafestepWarning, stacklevel=3)
 
 
-def check_functions(logits: object, probes: Sequence[object], log: object) -> None:
-    """Raise AttachError for an option that is no function (nor, for the log, a path)."""
+def check_functions(logits: object, probes: Sequence[object]) -> None:
+    """Raise AttachError for an option that is no function."""
     if logits is not None and not callable(logits):
         raise AttachError(f"logits={logits!r}: expected a function from the model's output to its logits")
     if broken := [probe for probe in probes if not callable(probe)]:
         raise AttachError(f"probes: expected functions of (step, seen, report), saw {broken[0]!r}")
-    if not (log is None or callable(log) or isinstance(log, (str, Path))):
-        raise AttachError(f"log={log!r}: expected a path, or a function that takes each report")
 
 
 def _parameter_doubts(model: nn.Module, optimizers: Sequence[Optimizer]) -> Iterator[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,6 +20,7 @@ from safestep.forward import Seen
 from safestep.hooks import StepHooks, in_backward, loss_scale
 from safestep.judge import Judge, nothing, report_of
 from safestep.logits import LogitsFinder
+from safestep.logs.sinks import Sinks
 from safestep.nonfinite import WithheldGradients, all_finite, parameters_of
 from safestep.once import Once
 from safestep.peers import ALONE, Peers
@@ -29,7 +29,7 @@ from safestep.radius import Radius
 from safestep.radius.base import Wants
 from safestep.ranks import Ranks
 from safestep.reading import Status
-from safestep.record import History, JsonLines, Sink, StepReport, number
+from safestep.record import History, StepReport, number
 from safestep.recorder import ForwardRecorder
 from safestep.standstill import Standstill
 from safestep.step import Step
@@ -55,7 +55,7 @@ class Guard:
         policy: Policy,
         logits: LogitsFinder | None,
         probes: tuple[Probe, ...],
-        log: str | Path | Sink | None,
+        log: Sinks,
         history: int,
         skip_nonfinite: bool,
         ranks: Ranks | None,
@@ -65,7 +65,8 @@ class Guard:
         self._history = History(history)
         self._model, self._probes, self._skip_nonfinite = model, probes, skip_nonfinite
         self._optimizers = [weakref.ref(optimizer) for optimizer in optimizers]
-        self._sink: Sink | None = JsonLines(log) if isinstance(log, (str, Path)) else log
+        self._log = log
+        log.open()
         self._last: StepReport | None = None
         self._ranks, self._known_peers = ranks, None if ranks else ALONE
         self._index, self._loss_scale = 0, 1.0
@@ -87,7 +88,7 @@ class Guard:
             self._wants.gradient,
         )
         self._hooks = StepHooks(optimizers, self._before, self._between, self._after, self._abandoned)
-        self._finalizer = weakref.finalize(self, _close, self._recorder.handles, self._sink)  # holds no guard
+        self._finalizer = weakref.finalize(self, _close, self._recorder.handles, log)  # holds no guard
 
     @property
     def radius(self) -> Radius:
@@ -338,21 +339,14 @@ class Guard:
         self._step = Step(self._index)
         self._last = report
         self._history.append(report)
-        if self._sink is not None:
-            try:
-                self._sink(report)
-            except Exception as error:
-                # A full disk must not end a training run; the history still holds the latest steps.
-                self._sink = None
-                self._say("log", f"the log failed and stops at step {report.step}: {error!r}")
+        self._log(report)
 
 
 def _searches(optimizers: Sequence[Optimizer]) -> bool:
     return any(isinstance(optimizer, LBFGS) for optimizer in optimizers)
 
 
-def _close(handles: Iterable[RemovableHandle], sink: Sink | None) -> None:
+def _close(handles: Iterable[RemovableHandle], log: Sinks) -> None:
     for handle in handles:
         handle.remove()
-    if isinstance(sink, JsonLines):
-        sink.close()
+    log.close()

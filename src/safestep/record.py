@@ -163,7 +163,7 @@ class History:
     def columns(self) -> dict[str, list[Any]]:
         """Return every column by name, oldest step first; a probe that was silent at a step has nan there."""
         rows = [report.row() for report in self._reports]
-        names = list(dict.fromkeys(name for row in rows for name in row)) or list(_EMPTY_ROW)
+        names = list(dict.fromkeys(name for row in rows for name in row)) or list(COLUMNS)
         return {name: [row.get(name, math.nan) for row in rows] for name in names}
 
     def to_jsonl(self, path: str | Path) -> Path:
@@ -178,7 +178,7 @@ class History:
         with Path(path).open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(columns)
-            writer.writerows(map(_cell, row) for row in zip(*columns.values(), strict=True))
+            writer.writerows(map(cell, row) for row in zip(*columns.values(), strict=True))
         return Path(path)
 
     def to_pandas(self) -> pd.DataFrame:
@@ -210,7 +210,8 @@ class History:
 
 
 _SHOWN = 20
-_EMPTY_ROW = [f.name for f in fields(StepReport) if f.name != "extras"] + ["effective_lr"]
+COLUMNS = (*(f.name for f in fields(StepReport) if f.name != "extras"), "effective_lr")
+"""The columns of every record, in order; those of probes come beside them."""
 
 
 def plain(value: Any) -> Any:
@@ -239,29 +240,10 @@ def json_line(row: Mapping[str, Any]) -> str:
     return json.dumps(plain(row), allow_nan=False)
 
 
-def _cell(value: Any) -> Any:
+def cell(value: Any) -> Any:
+    """Return a value as a cell of a CSV file: lists are joined by spaces."""
     return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
 
 
 Sink = Callable[[StepReport], object]
 """Takes every report of a guard, in order."""
-
-
-class JsonLines:
-    """A sink that appends each report to a file as one JSON line, complete up to the last whole line.
-
-    Args:
-        path: the file; made if missing, appended to otherwise.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._file = self.path.open("a", encoding="utf-8", buffering=1)
-
-    def __call__(self, report: StepReport) -> None:
-        """Append a report."""
-        self._file.write(json_line(report.row()) + "\n")
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Literal
 
 from torch import nn
@@ -15,10 +14,10 @@ from safestep.errors import AttachError
 from safestep.guard import Guard, Probe
 from safestep.hooks import innermost, layers
 from safestep.logits import LogitsFinder
+from safestep.logs.sinks import Log, Sinks
 from safestep.policy import Cap, Policy
 from safestep.radius import Radius, SoftmaxRadius
 from safestep.ranks import EVERYONE, Ranks, check_ranks
-from safestep.record import Sink
 
 _guarded: weakref.WeakKeyDictionary[Optimizer, weakref.ref[Guard]] = weakref.WeakKeyDictionary()
 
@@ -31,7 +30,8 @@ def attach(
     policy: Policy | None = None,
     logits: LogitsFinder | None = None,
     probes: Iterable[Probe] = (),
-    log: str | Path | Sink | None = None,
+    log: Log | Sequence[Log] | None = None,
+    log_every: int = 1,
     history: int = 10_000,
     on_nonfinite: Literal["undo", "skip"] = "undo",
     ranks: Ranks | None = EVERYONE,
@@ -53,8 +53,11 @@ def attach(
         logits: from the model's output to its logits of shape ``(*samples, classes)``, where they are neither the
             output itself nor its ``.logits``.
         probes: functions that add columns to the records; `safestep.tools.probes` has some.
-        log: a path to append one JSON line per step to, or a function that takes each report.
-        history: how many of the latest reports ``guard.history`` keeps. The log is complete.
+        log: a path to append each step to, CSV if it ends in ``.csv`` and JSON lines otherwise; a sink of
+            `safestep.logs`, or any function that takes each report; or a list of these. Of several ranks only rank 0
+            writes. A sink that fails is said and dropped.
+        log_every: log every n-th step, and those between that nobody should miss; see `safestep.logs.Every`.
+        history: how many of the latest reports ``guard.history`` keeps; the log keeps them all.
         on_nonfinite: ``"undo"`` puts the parameters back after a step that is not finite; ``"skip"`` looks at the
             gradients before the step and, where they are bad, keeps the optimizer from stepping, state included (with
             a closure the gradients come too late for that: such steps are undone).
@@ -67,6 +70,7 @@ def attach(
 
     Raises:
         AttachError: if the model or optimizer is not one, has a guard already, or they share no parameter.
+        OSError: if a log cannot be opened.
 
     Example:
         >>> import torch
@@ -92,10 +96,11 @@ def attach(
     if radius is None:
         radius = getattr(policy, "default_radius", None) or SoftmaxRadius()
     probes = tuple(probes)
-    check_functions(logits, probes, log)
+    check_functions(logits, probes)
     check_ranks(model, ranks)
+    sinks = Sinks(log, log_every)  # before anything is touched: it refuses what is no log
     check_attachment(model, optimizers, radius, policy, on_nonfinite, [w for one in given for w in layers(one)[:-1]])
-    guard = Guard(model, optimizers, radius, policy, logits, probes, log, history, on_nonfinite == "skip", ranks)
+    guard = Guard(model, optimizers, radius, policy, logits, probes, sinks, history, on_nonfinite == "skip", ranks)
     for one in optimizers:
         _guarded[one] = weakref.ref(guard)
     return guard

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,12 +19,22 @@ ELSEWHERE = {"keras.md"}
 """Pages whose examples run in processes of their own: tests/integrations."""
 
 
+OFFLINE = {"WANDB_MODE": "offline", "WANDB_CONSOLE": "off", "WANDB_SILENT": "true"} | {
+    f"WANDB_{place}_DIR": "wandb-own" for place in ("CONFIG", "CACHE", "DATA")
+}
+"""W&B as it is where there is no network, keeping to the directory of the test."""
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name not in ELSEWHERE], ids=lambda page: page.name)
 def test_every_python_example_runs(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    for name, value in OFFLINE.items():
+        monkeypatch.setenv(name, value)
     scope: dict[str, object] = {}
     for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL):
         exec(compile(block, str(page), "exec"), scope)
+    if (wandb := sys.modules.get("wandb")) is not None:
+        wandb.teardown()  # its service is a process
     if page.name == "README.md":
         out = capsys.readouterr().out
         assert "step 4: capped" in out

@@ -99,7 +99,7 @@ def suggest_lr(
         raise ValueError(f"target={target!r}: expected a positive number, in units of the radius")
     radius = SoftmaxRadius(method="exact") if radius is None else radius
     optimizers = [innermost(one) for one in (optimizer if isinstance(optimizer, (list, tuple)) else [optimizer])]
-    check_functions(logits, (), None)
+    check_functions(logits, ())
     check_attachment(model, optimizers, radius, Watch(), "undo")
     if any(isinstance(one, LBFGS) for one in optimizers):
         raise MeasurementError(

@@ -1,0 +1,30 @@
+"""The numbers of a report that a dashboard draws."""
+
+from __future__ import annotations
+
+import math
+
+from safestep.record import StepReport
+
+_DRAWN = ("ratio", "applied_ratio", "scale", "would_scale", "radius", "step_length", "applied_length", "age", "exact")
+
+
+def numbers(report: StepReport) -> dict[str, float]:
+    """Return the numbers of a report by name, as floats; flags are 0 and 1.
+
+    The learning rates are ``lr`` and ``effective_lr`` for the first parameter group, and ``lr/1``,
+    ``effective_lr/1``, ... for the others. A target that there is none of has no column, nor has a probe's extra that
+    is no number. Numbers that are not finite stay what they are.
+    """
+    columns = {name: float(getattr(report, name)) for name in _DRAWN}
+    if not math.isnan(report.target):
+        columns["target"] = report.target
+    for group, (lr, effective) in enumerate(zip(report.lrs, report.effective_lrs, strict=True)):
+        suffix = f"/{group}" if group else ""
+        columns[f"lr{suffix}"], columns[f"effective_lr{suffix}"] = lr, effective
+    for name, value in report.extras.items():
+        try:
+            columns.setdefault(name, float(value))
+        except (TypeError, ValueError):
+            continue
+    return columns

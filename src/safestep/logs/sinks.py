@@ -1,0 +1,93 @@
+"""What attach(log=...) was given: paths and sinks, on the rank that writes, one failing without the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from safestep.errors import AttachError
+from safestep.logs.csv_file import Csv
+from safestep.logs.every import Every, check_every
+from safestep.logs.json_lines import JsonLines
+from safestep.logs.ranks import leads, on_each_rank
+from safestep.once import Once
+from safestep.record import Sink, StepReport
+
+Log: TypeAlias = str | Path | Sink
+"""A path, by its suffix a CSV file or one of JSON lines, or a sink."""
+
+
+class Sinks:
+    """The sinks of a guard.
+
+    Args:
+        log: a path, a sink, several of them, or none.
+        every: how many steps lie between two records, see `Every`.
+
+    Raises:
+        AttachError: for a log that is none of these, or a number of steps that is no whole number of at least 1.
+    """
+
+    def __init__(self, log: Log | Sequence[Log] | None = None, every: int = 1) -> None:
+        check_every(every, "log_every")
+        given = [] if log is None else list(log) if isinstance(log, (list, tuple)) else [log]
+        sinks = [_sink(one) for one in given]
+        self._sinks = sinks if every == 1 else [Every(every, sink) for sink in sinks]
+        self._say = Once()
+
+    def open(self) -> None:
+        """Open what this rank writes to, so that a file that cannot be written is told before training.
+
+        Raises:
+            Exception: what opening raises. Every sink is closed then.
+        """
+        try:
+            for sink in self._here():
+                if (opens := getattr(sink, "open", None)) is not None:
+                    opens()
+        except BaseException:
+            self.close()
+            raise
+
+    def __call__(self, report: StepReport) -> None:
+        """Write a report where this rank writes; a sink that fails is dropped, the others go on."""
+        for sink in self._here():
+            try:
+                sink(report)
+            except Exception as error:
+                # A full disk must not end a training run; the history still holds the latest steps.
+                self._sinks = [other for other in self._sinks if other is not sink]
+                self._say(f"{id(sink)}", f"the log {sink!r} failed and stops at step {report.step}: {error!r}")
+                _close(sink)
+
+    def close(self) -> None:
+        """Close every sink that can be closed; what fails then is said."""
+        for sink in self._sinks:
+            if (error := _close(sink)) is not None:
+                self._say(f"{id(sink)}", f"the log {sink!r} failed when it was closed: {error!r}")
+
+    def _here(self) -> list[Sink]:
+        # Asked each time: the processes may find each other after the guard was attached.
+        return list(self._sinks) if not self._sinks or leads() else [s for s in self._sinks if on_each_rank(s)]
+
+
+def _sink(log: object) -> Sink:
+    if isinstance(log, (str, Path)):
+        return Csv(log) if Path(log).suffix.lower() == ".csv" else JsonLines(log)
+    if callable(log) and not isinstance(log, type):
+        return log
+    raise AttachError(
+        f"log={log!r}: expected a path, a sink such as safestep.logs.Csv(path) or any function that takes each "
+        "report, or a list of them"
+    )
+
+
+def _close(sink: Sink) -> Exception | None:
+    closes = getattr(sink, "close", None)
+    try:
+        if closes is not None:
+            closes()
+    except Exception as error:
+        return error
+    return None

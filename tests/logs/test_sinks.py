@@ -1,0 +1,127 @@
+"""What attach(log=...) takes, and what happens to training and to the other logs when one fails."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+import safestep
+from logs.reports import run
+from safestep.errors import AttachError, SafestepWarning
+from safestep.logs import Csv, Every, JsonLines, read
+
+
+class Recorder:
+    """A sink of a user's, with everything a sink may have."""
+
+    def __init__(self, fails_at: int | None = None, fails_to: str = "") -> None:
+        self.calls: list[str] = []
+        self.fails_at, self.fails_to = fails_at, fails_to
+
+    def open(self) -> None:
+        self._note("open")
+
+    def __call__(self, report: safestep.StepReport) -> None:
+        if report.step == self.fails_at:
+            raise OSError("no space left")
+        self._note(str(report.step))
+
+    def close(self) -> None:
+        self._note("close")
+
+    def _note(self, what: str) -> None:
+        self.calls.append(what)
+        if what == self.fails_to:
+            raise OSError(f"cannot {what}")
+
+
+def test_several_logs_at_once(tmp_path):
+    sink = Recorder()
+    run(steps=2, log=[tmp_path / "a.jsonl", str(tmp_path / "b.csv"), Csv(tmp_path / "c.txt"), sink]).detach()
+    assert (tmp_path / "a.jsonl").read_text().startswith('{"')
+    assert [(tmp_path / name).read_text()[:4] for name in ("b.csv", "c.txt")] == ["step"] * 2
+    assert sink.calls == ["open", "0", "1", "close"]
+
+
+def test_a_suffix_of_ones_own_is_json_lines(tmp_path):
+    run(steps=1, log=tmp_path / "steps.log").detach()
+    assert (tmp_path / "steps.log").read_text().startswith('{"')
+
+
+def test_none_and_an_empty_list_log_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(steps=1, log=None).detach()
+    run(steps=1, log=[]).detach()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("log", [3, [3], JsonLines, {"a": 1}, [None], b"steps.jsonl"], ids=str)
+def test_what_is_no_log_is_refused_before_anything_is_opened(log, tmp_path):
+    with pytest.raises(AttachError, match=r"log=.*expected a path"):
+        run(log=[tmp_path / "first.jsonl", *log] if isinstance(log, list) else log)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_log_that_cannot_be_opened_closes_the_others(tmp_path):
+    sink = Recorder()
+    with pytest.raises(FileNotFoundError):
+        run(log=[sink, tmp_path / "missing" / "steps.csv"])
+    assert sink.calls == ["open", "close"]
+
+
+def test_one_that_fails_is_said_once_dropped_and_closed_while_the_others_go_on(tmp_path):
+    sink, path = Recorder(fails_at=1), tmp_path / "steps.jsonl"
+    with pytest.warns(SafestepWarning, match="stops at step 1.*no space left") as caught:
+        guard = run(log=[sink, path])
+    guard.detach()
+    assert len(caught) == 1
+    assert sink.calls == ["open", "0", "close"]
+    assert read(path)["step"] == guard.history["step"] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("sink", [JsonLines, Csv])
+def test_a_full_disk_ends_no_run(sink):
+    with pytest.warns(SafestepWarning, match="stops at step 0.*No space left"):
+        guard = run(log=sink("/dev/full"))
+    assert len(guard.history) == 5
+
+
+def test_a_log_that_fails_to_close_is_said():
+    guard = run(steps=1, log=[Recorder(fails_to="close"), Every(2, Recorder(fails_to="close"))])
+    with pytest.warns(SafestepWarning, match="failed when it was closed.*cannot close") as caught:
+        guard.detach()
+    assert len(caught) == 2
+
+
+def test_training_is_the_same_with_every_log(tmp_path):
+    plain, logged = run(), run(log=[tmp_path / "a.jsonl", tmp_path / "b.csv"])
+    assert repr(list(plain.history)) == repr(list(logged.history))
+
+
+def test_a_guard_that_goes_closes_its_logs(tmp_path, collected):
+    sinks = Recorder(), JsonLines(tmp_path / "steps.jsonl")
+    run(steps=1, log=sinks)
+    collected()
+    assert sinks[0].calls[-1] == "close"
+    assert sinks[1]._file is None
+
+
+def test_one_sink_for_two_guards(tmp_path):
+    sink = JsonLines(tmp_path / "both.jsonl")
+    first, second = run(steps=1, log=sink), run(steps=1, log=sink)
+    first.detach()
+    second.detach()
+    assert len(read(sink.path, superseded=True)) == 2
+
+
+def test_a_pipe_is_no_file_to_look_into(tmp_path):
+    """Neither its end nor its header can be read; a reader of it gets every line."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    run(steps=2, log=pipe).detach()
+    assert os.read(reader, 1 << 16).count(b"\n") == 2
+    os.close(reader)
