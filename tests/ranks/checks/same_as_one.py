@@ -41,7 +41,7 @@ def compare(kind: str, optimizer: Any = momentum, *, steps: int = SHADOWED, **op
     for column in ("ratio", "scale", "status", "step_length", "effective_lrs", "target", "age"):
         alike(ours[column])
     assert ours["status"][:SHADOWED] == theirs["status"]
-    for column in ("ratio", "step_length", "radius"):
+    for column in ("ratio", "step_length"):
         assert apart(ours[column][:SHADOWED], theirs[column]) <= 1e-5, (kind, column)
     for a, b in zip(run.weights(), one.weights(), strict=True):
         assert torch.linalg.vector_norm(a - b) <= 1e-4 * torch.linalg.vector_norm(b)
@@ -51,7 +51,7 @@ def compare(kind: str, optimizer: Any = momentum, *, steps: int = SHADOWED, **op
 
 def check_capped_momentum() -> None:
     for kind in KINDS:
-        run = compare(kind, steps=STEPS)
+        run = compare(kind, steps=STEPS, policy=Cap(0.04))
         assert {"capped", "inside"} <= set(map(str, run.guard.history["status"])), kind
 
 
@@ -68,7 +68,7 @@ def check_capped_adam() -> None:
 
 def check_the_quadratic_model_is_of_the_mean_loss() -> None:
     for kind in KINDS:
-        run = compare(kind, adam, radius=CurvatureRadius(), policy=Cap(0.1))
+        run = compare(kind, adam, radius=CurvatureRadius(), policy=Cap(0.01))
         assert "capped" in set(map(str, run.guard.history["status"]))
 
 

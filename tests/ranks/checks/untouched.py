@@ -35,6 +35,8 @@ def equal(run: Run, plain: Run) -> None:
 def check_far_inside() -> None:
     for kind in KINDS:
         for name, optimizer in OPTIMIZERS.items():
+            if kind == "tensor parallel" and name in {"foreach", "fused"}:
+                continue  # torch takes no plain parameters beside DTensors there
             plain = Run(kind, optimizer, guarded=False).steps(3)
             for method, radius in RADII.items():
                 run = Run(kind, optimizer, radius=radius, policy=Cap(1e6))
