@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 
 from safestep.errors import MeasurementError, TapeError
 from safestep.forward import Forward, Seen
-from safestep.gathering import units_of
+from safestep.gathering import reshard, units_of
 from safestep.pieces import any_sharded, is_sharded, mapped, piece, whole
 from safestep.replay import Mode, run, without_autocast
 from safestep.step import Step
@@ -40,6 +40,7 @@ class Line:
     @classmethod
     def of(cls, step: Step, model: nn.Module, unit: float = 1.0) -> Line:
         """Return the line of a step, before it is rescaled; parameters outside the model are left out."""
+        reshard(bare(model))
         names: dict[Tensor, str] = {parameter: name for name, parameter in bare(model).named_parameters()}
         start = {names[q]: tensor for q, tensor in step.start.items() if q in names}
         return cls(start, {names[q]: q.detach() for q in step.start if q in names}, unit)

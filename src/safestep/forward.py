@@ -48,6 +48,7 @@ class Forward:
         version: the version counter of ``logits``.
         tape: the operations of the forward, where the radius wants them; else None.
         place: the sum of the version counters of the optimizers' parameters, which any write to one of them raises.
+        rounded: whether the model itself casts its parameters to a lower precision (``MixedPrecisionPolicy``).
     """
 
     args: tuple[Any, ...]
@@ -67,6 +68,12 @@ class Forward:
     version: int = 0
     tape: Tape | None = None
     place: int = 0
+    rounded: bool = False
+
+    @property
+    def reduced(self) -> bool:
+        """Whether it computed in a lower precision than its parameters have."""
+        return self.rounded or bool(self.autocast)
 
     def kept_logits(self) -> Tensor | None:
         """Return the logits of the training forward if they were kept and nothing has been written to them since."""

@@ -8,15 +8,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-
-from safestep.errors import MeasurementError
-from safestep.pieces import is_sharded
 
 _FSDP = "torch.distributed.fsdp"
 
-At = Callable[[str], Tensor | None]
-"""From the name of a parameter to its whole value for this run; None keeps the present one."""
+At = Callable[[str, Tensor], Tensor | None]
+"""From the name of a parameter, and what its unit has gathered, to its value for this run; None keeps that."""
 
 
 def units_of(model: nn.Module) -> list[nn.Module]:
@@ -25,10 +23,17 @@ def units_of(model: nn.Module) -> list[nn.Module]:
     return [] if module is None else [m for m in model.modules() if isinstance(m, module.FSDPModule)]
 
 
-def computes_in(model: nn.Module) -> set[Any]:
-    """Return the types that the units gather their parameters in, where it is not their own."""
-    policies = (getattr(unit._get_fsdp_state(), "_mp_policy", None) for unit in map(_any, units_of(model)))
-    return {policy.param_dtype for policy in policies if policy is not None and policy.param_dtype is not None}
+def names_in_units(model: nn.Module) -> set[str]:
+    """Return the names of the parameters that some unit gathers; the others stay as they are."""
+    inside = {id(parameter) for unit in units_of(model) for parameter in unit.parameters()}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in inside} if inside else set()
+
+
+def computes_lower(model: nn.Module) -> bool:
+    """Return whether a unit casts its parameters to a lower precision before it runs."""
+    states = (unit._get_fsdp_state() for unit in map(_any, units_of(model)))
+    types = (getattr(getattr(state, "_mp_policy", None), "param_dtype", None) for state in states)
+    return any(dtype not in {None, torch.float32, torch.float64} for dtype in types)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +60,7 @@ def gathered(model: nn.Module, at: At) -> Iterator[None]:
 
     Args:
         model: a model with units.
-        at: from names to whole values; it is called by every rank for the same names in the same order.
-
-    Raises:
-        MeasurementError: if a unit's parameters are still sharded when it runs (``fully_shard`` on top of tensor
-            parallelism).
+        at: says what to put in their place; it is called by every rank for the same names in the same order.
     """
     units = units_of(model)
     _reshard(units)
@@ -98,13 +99,8 @@ class _Exchange:
         known: dict[str, Tensor | None] = {}
         for place in self._places:
             present: Any = place.module._parameters[place.key]
-            if is_sharded(present):
-                raise MeasurementError(
-                    f"{place.name!r} is still sharded while its unit runs (fully_shard over tensor parallelism), so "
-                    "that it cannot be run at other parameters. Use one of the two, or policy=Watch()"
-                )
             if place.name not in known:
-                known[place.name] = self._at(place.name)
+                known[place.name] = self._at(place.name, present)
             value: Any = known[place.name]
             if value is not None:
                 self._taken.append((place, present))
@@ -122,6 +118,11 @@ class _GiveBack:
             held: Any = present
             place.module._parameters[place.key] = held
         self._taken.clear()
+
+
+def reshard(model: nn.Module) -> None:
+    """Let go of what units have gathered: after an evaluation the root holds on to it, and names are of the pieces."""
+    _reshard(units_of(model))
 
 
 def _reshard(units: list[nn.Module]) -> None:

@@ -57,6 +57,23 @@ def whole(tensor: Tensor) -> Tensor:
     return full
 
 
+def gathered_as(tensor: Tensor, model: Tensor) -> Tensor:
+    """Return a tensor as its FSDP2 unit has gathered it: whole, or over the ranks of tensor parallelism alone.
+
+    Args:
+        tensor: as it lies between steps.
+        model: what the unit has gathered of the same parameter.
+    """
+    if not is_sharded(model):
+        return whole(tensor)
+    sharded: Any = tensor
+    target: Any = model
+    kept = len(target.placements)
+    copies = [sys.modules[_DTENSOR].Replicate()] * (len(sharded.placements) - kept)
+    local = sharded.redistribute(placements=[*copies, *target.placements]).to_local()
+    return like(model, local)
+
+
 def laid_alike(one: Tensor, other: Tensor) -> bool:
     """Return whether two tensors are spread over the ranks in the same way, plain tensors included."""
     if not (is_sharded(one) and is_sharded(other)):

@@ -118,7 +118,7 @@ class Probe:
         return self.seen.peers.in_step.largest(self._own_aim(origins))
 
     def _own_aim(self, origins: list[Tensor]) -> float:
-        if any(forward.autocast for forward in self.forwards) or any(o.dtype not in _EXACT for o in origins):
+        if any(forward.reduced for forward in self.forwards) or any(o.dtype not in _EXACT for o in origins):
             return _ROUGH_AIM
         peaks = [f.peaks.abs().amax() for f in self.forwards if f.peaks.dtype == torch.float32 and f.peaks.numel()]
         size = max((peak.item() for peak in peaks), default=0.0)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from safestep.errors import AttachError
+from safestep.errors import AttachError, RanksError
 from safestep.peers import ALONE, Peers
 from safestep.pieces import any_sharded
 
@@ -59,6 +59,12 @@ class Ranks:
         distributed = torch.distributed
         if not (distributed.is_available() and distributed.is_initialized()):
             return ALONE
+        if isinstance(model, nn.parallel.DistributedDataParallel) and model._join_config.enable:
+            raise RanksError(
+                "model.join(): ranks that have run out of batches take no steps, and a guard needs the answer of all. "
+                "Give every rank as many batches (DistributedSampler(drop_last=True)), or attach(..., ranks=None, "
+                "policy=Watch())"
+            )
         wrapped = model.process_group if isinstance(model, nn.parallel.DistributedDataParallel) else None
         group = self.group or wrapped or distributed.group.WORLD
         if group is None or group.size() == 1:

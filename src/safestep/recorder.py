@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from safestep.errors import LogitsNotFoundError
 from safestep.forward import Forward, Seen
+from safestep.gathering import computes_lower
 from safestep.hooks import on_stack
 from safestep.logits import LogitsFinder, find_logits, tensors_in
 from safestep.pieces import any_sharded, whole
@@ -238,6 +239,7 @@ class ForwardRecorder:
             version=logits._version,
             tape=tape,
             place=entry.place,
+            rounded=computes_lower(model),
         )
 
     def _small(self, logits: Tensor) -> bool:

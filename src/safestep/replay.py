@@ -15,8 +15,8 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from safestep.forward import Forward, Seen
-from safestep.gathering import gathered, units_of
-from safestep.pieces import whole
+from safestep.gathering import gathered, names_in_units
+from safestep.pieces import gathered_as
 from safestep.rng import preserved_generators
 from safestep.wrappers import bare
 
@@ -59,24 +59,30 @@ def run(
     buffers = dict(model.named_buffers()) | (forward.buffers if mode == "train" else {})
     present = dict(model.named_parameters()) if dtype is not None else {}
 
-    def at(name: str) -> Tensor | None:
+    def at(name: str, unit: Tensor | None = None) -> Tensor | None:
         tensor = tensors.get(name, present.get(name))
         if tensor is None:
             return None
-        value = whole(_cast(tensor.detach(), dtype)) if units else _cast(tensor, dtype)
-        if directions is None or name not in directions:
-            return value
-        dual: Tensor = forward_ad.make_dual(value, whole(directions[name]) if units else directions[name])
-        return dual
+        value: Tensor
+        if unit is None:
+            value, direction = _cast(tensor, dtype), (directions or {}).get(name)
+        else:  # of this parameter the model's unit has gathered that
+            value = gathered_as(_cast(tensor.detach(), dtype), unit)
+            direction = None if directions is None else gathered_as(directions[name], unit)
+        if direction is not None:
+            value = forward_ad.make_dual(value, direction)
+        # a unit may compute in a lower precision than its parameters have
+        return value.to(unit.dtype) if unit is not None and dtype is None else value
 
-    units = bool(units_of(model))
+    gathers = names_in_units(model)
     state: dict[str, Tensor] = {name: _cast(b.clone(), dtype) for name, b in buffers.items()}
-    if not units:
-        state |= {name: value for name in {**present, **tensors} if (value := at(name)) is not None}
+    for name in {**present, **tensors}:
+        if name not in gathers and (value := at(name)) is not None:
+            state[name] = value
     # A forward that writes to its inputs was recorded with copies (and no versions); they must last for more replays.
     args, kwargs = _cast((forward.args, forward.kwargs), dtype, copy=not forward.versions)
     with contextlib.ExitStack() as stack:
-        if units:
+        if gathers:
             stack.enter_context(gathered(model, at))
         for kind in {"cpu", *forward.autocast}:
             wanted = forward.autocast.get(kind) if dtype is None else None

@@ -73,7 +73,7 @@ class Tangents:
         line = Line.of(self._step, self._seen.model, self.unit)
         for forward in self._seen.forwards:
             value, tangent, self.route = self.route.derivative(self._seen, forward, self._mode, line)
-            self.exact = self.exact and self.route.exact and not forward.autocast
+            self.exact = self.exact and self.route.exact and not forward.reduced
             yield forward, value, tangent
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import distributed
 
-OWN = ("`torch.jit.script", "FSDP2-wrapped module")
+OWN = ("`torch.jit.", "FSDP2-wrapped module")
 """Warnings that torch raises in its own code."""
 PATIENCE = timedelta(seconds=60)
 

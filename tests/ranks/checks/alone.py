@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
-from world import CLASSES, FEATURES, KINDS, PATIENT, Run, adam, alike, cross_entropy, mlp, said, warned
+from world import CLASSES, FEATURES, KINDS, PATIENT, Run, adam, alike, cross_entropy, mlp, raised, said, warned
 
 import safestep
-from safestep import Cap, CurvatureRadius, HessianRadius, Pin, Ranks, SafestepError, SoftmaxRadius, Tightest, Watch
+from safestep import Cap, CurvatureRadius, HessianRadius, Pin, Ranks, SoftmaxRadius, Tightest, Watch
 
 DATA = ("data parallel", "sharded")
 RADII = {
@@ -27,15 +27,6 @@ RADII = {
 def here() -> bool:
     """Whether this is the odd rank: the last."""
     return distributed.get_rank() == distributed.get_world_size() - 1
-
-
-def raised(act: Any) -> str:
-    """Return the text of safestep's error, and fail without one."""
-    try:
-        act()
-    except SafestepError as error:
-        return str(error)
-    raise AssertionError("no error")
 
 
 def same_weights(run: Run) -> None:

@@ -16,7 +16,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from torch.nn import functional as F
 
 import safestep
-from safestep import Cap, Guard, Ranks, SafestepWarning, SoftmaxRadius
+from safestep import Cap, Guard, Ranks, SafestepError, SafestepWarning, SoftmaxRadius
 
 FEATURES, CLASSES, ROWS = 8, 5, 16
 PATIENT = Ranks(timeout=30.0)
@@ -163,6 +163,15 @@ def everyone(value: Any) -> list[Any]:
     found: list[Any] = [None] * distributed.get_world_size()
     distributed.all_gather_object(found, value)
     return found
+
+
+def raised(act: Callable[[], Any]) -> str:
+    """Return the text of safestep's error, and fail without one."""
+    try:
+        act()
+    except SafestepError as error:
+        return str(error)
+    raise AssertionError("no error")
 
 
 def alike(value: Any) -> None:

@@ -1,0 +1,52 @@
+"""Several ranks: every check of checks/ with two and with four processes, in one world for each."""
+
+from __future__ import annotations
+
+import ast
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKS = Path(__file__).parent / "checks"
+WORLDS = (2, 4)
+NAMES = [
+    f"{file.stem}.{node.name.removeprefix('check_')}"
+    for file in sorted(CHECKS.glob("*.py"))
+    for node in ast.parse(file.read_text(encoding="utf-8")).body
+    if isinstance(node, ast.FunctionDef) and node.name.startswith("check_")
+]
+
+
+@pytest.fixture(scope="session")
+def outcomes(tmp_path_factory):
+    """Return a function from a number of ranks to what their checks found; each world runs once, whoever asks first."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    folder = tmp_path_factory.getbasetemp().parent if run else tmp_path_factory.mktemp("ranks")
+
+    def of(ranks):
+        out = folder / f"ranks-{ranks}-{run}.json"
+        with out.with_suffix(".lock").open("w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not out.exists():
+                done = subprocess.run(
+                    [sys.executable, str(CHECKS), str(out), str(ranks)], capture_output=True, text=True, check=False
+                )
+                assert out.exists(), done.stdout + done.stderr
+        return json.loads(out.read_text(encoding="utf-8"))
+
+    return of
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("ranks", WORLDS)
+@pytest.mark.parametrize("name", NAMES)
+def test_on_several_ranks(name, ranks, outcomes):
+    found = outcomes(ranks)
+    assert name in found, f"the world ended before {name}: {[text for text in found.values() if text]}"
+    assert found[name] == "", found[name]
