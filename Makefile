@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 WORKERS ?= 2
 
-.PHONY: demo test lint types layers pytest format notebooks constraints clean
+.PHONY: demo test lint types layers pytest ranks format notebooks constraints clean
 
 demo: $(VENV)/.demo
 	$(BIN)/safestep run digits-sgd --out runs/digits-sgd
@@ -25,6 +25,10 @@ layers: $(VENV)/.test
 
 pytest: $(VENV)/.test
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal --durations 10
+
+# The long form of the checks on several processes.
+ranks: $(VENV)/.test
+	SAFESTEP_RANKS=long $(BIN)/pytest tests/ranks
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .

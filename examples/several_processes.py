@@ -87,7 +87,10 @@ def train(options: argparse.Namespace, device: torch.device) -> None:
     with torch.no_grad():
         right = (model(x).argmax(-1) == y).float().mean().item()
     if first:
-        print(f"{options.parallel}, {dist.get_world_size()} processes: {right:.1%} of the training digits right", flush=True)
+        print(
+            f"{options.parallel}, {dist.get_world_size()} processes: {right:.1%} of the training digits right",
+            flush=True,
+        )
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from world import CLASSES, FEATURES, KINDS, PATIENT, Run, adam, alike, cross_entropy, mlp, raised, said, warned
 
 import safestep
-from safestep import Cap, CurvatureRadius, HessianRadius, Pin, Ranks, SoftmaxRadius, Tightest, Watch
+from safestep import Cap, CurvatureRadius, HessianRadius, Ranks, SoftmaxRadius, Tightest, Watch
 
 DATA = ("data parallel", "sharded")
 RADII = {
@@ -186,21 +186,21 @@ def check_a_guard_on_its_own() -> None:
 
 
 def check_a_rank_that_does_not_come_is_told_in_time() -> None:
-    for radius in RADII.values():
-        run = Run("data parallel", radius=radius, ranks=Ranks(timeout=1.0), policy=Pin(0.1)).steps(1)
+    for radius in (RADII["tiered"], RADII["curvature"]):
+        run = Run("data parallel", radius=radius, ranks=Ranks(timeout=3.0)).steps(1)
         cross_entropy(run.model, *run.rows()).backward()
         before = run.weights()
         distributed.barrier()
         if not here():
             began = time.monotonic()
             text = raised(run.optimizer.step)
-            assert time.monotonic() - began < 10.0
-            assert "could not agree with the others on step 1, after at most 1 s" in text
+            assert 2.9 < time.monotonic() - began < 30.0
+            assert "could not agree with the others on step 1, after at most 3 s" in text
             assert "another rank stopped, raised an error" in text
             assert all(torch.equal(a, b) for a, b in zip(run.weights(), before, strict=True))
             began = time.monotonic()  # who goes on even so does not wait again
             raised(run.optimizer.step)
-            assert time.monotonic() - began < 0.9
+            assert time.monotonic() - began < 2.0
         safestep.ranks._groups.clear()
         distributed.barrier()  # training's own group is none the worse
 

@@ -69,10 +69,10 @@ def check_sharded_steps_that_skip_have_one() -> None:
 
 def check_nothing_is_whole_beyond_a_unit() -> None:
     """What is gathered to measure with is gone before the next unit gathers."""
-    plain, alive, most = replay.whole, weakref.WeakSet(), [0]
+    plain, alive, most = replay.gathered_as, weakref.WeakSet(), [0]
 
-    def whole(tensor: Tensor) -> Tensor:
-        found = plain(tensor)
+    def whole(tensor: Tensor, unit: Tensor) -> Tensor:
+        found = plain(tensor, unit)
         if found is not tensor and found.ndim:
             alive.add(found)
             most[0] = max(most[0], sum(one.numel() for one in alive))
@@ -81,11 +81,11 @@ def check_nothing_is_whole_beyond_a_unit() -> None:
     run = Run("sharded")
     units = [module for module in run.model.modules() if hasattr(module, "reshard")]
     largest = max(sum(p.numel() for p in unit.parameters(recurse=unit is not run.model)) for unit in units)
-    replay.whole = whole
+    replay.gathered_as = whole
     try:
         run.steps(4)
     finally:
-        replay.whole = plain
+        replay.gathered_as = plain
     assert 0 < most[0] <= 2 * largest, (most[0], largest)  # values and directions
     total = sum(p.numel() for p in run.model.parameters())
     assert largest < total / 1.5

@@ -13,9 +13,9 @@ from world import KINDS, PATIENT, Run, Tied, adam, alike, momentum, own_part, sa
 import safestep
 from safestep import Cap, CurvatureRadius, Pin, SecantCurvature, SoftmaxRadius, Tightest
 
-STEPS = int(os.environ.get("SAFESTEP_RANKS_STEPS", "40"))
-"""The quick form; `make ranks` takes 200."""
-SHADOWED = 20
+LONG = os.environ.get("SAFESTEP_RANKS") == "long"
+"""`make ranks`; otherwise the quick form."""
+STEPS, SHADOWED = (200, 30) if LONG else (20, 8)
 
 
 def apart(ours: list[float], theirs: list[float]) -> float:
@@ -86,7 +86,7 @@ def check_probes_agree_up_to_their_rounding() -> None:
     """A probe reads a change of 0.013 nats in float32: about 1e-5 of it is rounding, which training magnifies."""
     for kind in KINDS:
         run, shadow = (Run(where, radius=SoftmaxRadius(method="probe")) for where in (kind, "one rank"))
-        for _ in range(20):
+        for _ in range(SHADOWED):
             shadow.take_over(run)
             run.step()
             shadow.step()

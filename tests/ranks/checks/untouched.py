@@ -39,6 +39,8 @@ def check_far_inside() -> None:
                 continue  # torch takes no plain parameters beside DTensors there
             plain = Run(kind, optimizer, guarded=False).steps(3)
             for method, radius in RADII.items():
+                if name not in {"momentum", "adam"} and method != "tiered":
+                    continue  # how an optimizer loops is nothing to how r is measured
                 run = Run(kind, optimizer, radius=radius, policy=Cap(1e6))
                 with said(kind if method in {"exact", "curvature"} else ""):
                     run.steps(3)

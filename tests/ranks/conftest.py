@@ -1,0 +1,3 @@
+"""What runs in a process of its own is not collected here: Keras knows one backend a process."""
+
+collect_ignore = ["checks"]
