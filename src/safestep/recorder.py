@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from safestep.errors import LogitsNotFoundError
 from safestep.forward import Forward, Seen
-from safestep.hooks import on_stack
+from safestep.frames import compiling, on_stack, past_compiler
 from safestep.logits import LogitsFinder, find_logits, tensors_in
 from safestep.rng import GeneratorStates
 from safestep.stored import Mark, Stored
@@ -81,6 +81,20 @@ def _frame_of_call() -> FrameType | None:
     while frame is not None and frame.f_code is not nn.Module._call_impl.__code__:
         frame = frame.f_back
     return frame
+
+
+def _compiled(module: nn.Module, hook: FrameType) -> bool:
+    """Return whether a forward is compiled, in part or as part of what its caller compiled.
+
+    To a tape a compiled region is one operation at best; at worst torch's compiler traces the tape.
+
+    Args:
+        module: the module that is called.
+        hook: the frame of its hook.
+    """
+    if any(m._compiled_call_impl is not None or hasattr(m, "_orig_mod") for m in module.modules()):
+        return True
+    return compiling(past_compiler(hook.f_back))  # the compiler's first frames keep the hook out of a graph
 
 
 class ForwardRecorder:
@@ -158,11 +172,10 @@ class ForwardRecorder:
         if listening:
             self._drop()
         call = _Call(_frame_of_call(), self._entry(bare(module), (args, kwargs)) if listening else None)
-        # A compiled forward is one operation to a tape.
-        compiled = hasattr(module, "_orig_mod") or module._compiled_call_impl is not None
-        alone = not (self._entries or self._several or self._seen.forwards or compiled)
+        alone = not (self._entries or self._several or self._seen.forwards)
         self._entries.append(call)
-        if self._moving is not None and listening and alone and torch._C._functorch.maybe_current_level() is None:
+        taped = listening and alone and not (self._moving is None or _compiled(module, sys._getframe(1)))
+        if taped and self._moving is not None and torch._C._functorch.maybe_current_level() is None:
             call.tape = Tape(self._moving(), (t for t in tensors_in((args, kwargs)) if t.requires_grad))
             call.tape.__enter__()  # type: ignore[no-untyped-call]  # last: this hook is not part of the forward
 
