@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import FrameType
+from typing import Any
+
+import torch
 
 _COMPILER = {"torch._compile", "torch._dynamo.eval_frame"}
 """Modules whose frames lie between a compiled function, or one kept out of a graph, and its caller."""
@@ -37,3 +40,15 @@ def nearest(wanted: Iterable[FrameType | None], frame: FrameType | None) -> Fram
 def on_stack(wanted: FrameType | None, frame: FrameType | None) -> bool:
     """Return whether a frame is among another one's callers, itself included."""
     return nearest([wanted], frame) is not None
+
+
+def eager(function: Callable[..., Any], reason: str) -> Callable[..., Any]:
+    """Return a function that torch's compiler leaves alone, and says why where a graph may not break.
+
+    Only for code that runs after an optimizer was made: torch imports its compiler for that, which takes seconds.
+    """
+    try:
+        alone: Callable[..., Any] = torch.compiler.disable(function, reason=reason)
+    except TypeError:  # an older torch gives no reasons
+        alone = torch.compiler.disable(function)
+    return alone

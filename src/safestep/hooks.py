@@ -12,7 +12,12 @@ import torch
 from torch.optim import Optimizer
 
 from safestep.errors import AttachError
-from safestep.frames import nearest, on_stack, past_compiler
+from safestep.frames import eager, nearest, on_stack, past_compiler
+
+_OUTSIDE = (
+    "safestep looks at the parameters before and after a step, which cannot be part of a graph: "
+    "compile the step without fullgraph=True"
+)
 
 
 class StepHooks:
@@ -45,8 +50,7 @@ class StepHooks:
         self._outer: tuple[FrameType | None, Optimizer] | None = None
         self._inner: list[Optimizer] = []
         self._nested: list[FrameType | None] = []
-        # A compiled step would trace the hooks. Torch has imported its compiler already, to make an optimizer.
-        pre, post = torch.compiler.disable(self._pre), torch.compiler.disable(self._post)
+        pre, post = eager(self._pre, _OUTSIDE), eager(self._post, _OUTSIDE)
         self._handles = [
             handle
             for optimizer in optimizers

@@ -264,6 +264,7 @@ class ForwardRecorder:
         for tensor in outputs:
             tensor.register_hook(partial(self._counts, forward))
 
+    @_disable_dynamo  # compiled autograd would trace it
     def _counts(self, forward: Forward, _: Tensor, held: Tensor | None = None) -> None:
         self._drop()
         seen = self._seen
@@ -288,6 +289,7 @@ class ForwardRecorder:
             forward.gradient = gradient if known is None else known + gradient
         forward.stored = forward.stored or stored
 
+    @_disable_dynamo
     @torch.no_grad()
     def _reached(self, forward: Forward, gradient: Tensor) -> None:
         self._counts(forward, gradient, gradient.detach() if self._hold else None)
