@@ -71,7 +71,7 @@ def staircase(call: Call) -> Tangents:
 @rule(
     "fake_quantize_per_tensor_affine_cachemask", "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams",
     "fake_quantize_per_channel_affine_cachemask", "_fused_moving_avg_obs_fq_helper",
-    keeps=only(), results=(1,),
+    keeps=only(), results=(1,), quantises=True,
 )  # fmt: skip
 def fake_quantize(call: Call) -> Tangents:
     """Return the tangent where the value was not clipped: straight through, as in backward."""
