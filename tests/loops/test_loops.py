@@ -7,7 +7,10 @@ import os
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 
+import safestep
 from loops import compiled
 from loops.observe import observe
 from loops.row import IMPLEMENTATIONS, METHODS, Loop, Row
@@ -140,3 +143,20 @@ def test_untouched_under_inductor_in_short():
     """Model and step compiled to C++: the bits of compiled code, not those of eager code."""
     row = next(row for row in compiled.rows("inductor") if row.name == "compiled model and compiled step")
     untouched(row, "AdamW foreach", "exact")
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_step_post_hook_sees_the_applied_step_if_registered_after(first):
+    """Torch runs post-hooks in the order of their registration: one before attach() sees the proposal."""
+    model, seen = nn.Linear(4, 3), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=100.0)
+    look = lambda *_: seen.append(model.weight.detach().clone())  # noqa: E731
+    if first:
+        optimizer.register_step_post_hook(look)
+    guard = safestep.attach(model, optimizer)
+    if not first:
+        optimizer.register_step_post_hook(look)
+    F.cross_entropy(model(torch.randn(5, 4)), torch.randint(3, (5,))).backward()
+    optimizer.step()
+    assert guard.last.status is Status.CAPPED
+    assert torch.equal(seen[0], model.weight) is not first
