@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 WORKERS ?= 2
 
-.PHONY: demo test lint types layers pytest ranks format notebooks constraints clean
+.PHONY: demo test lint types layers pytest ranks format notebooks tables constraints clean
 
 demo: $(VENV)/.demo
 	$(BIN)/safestep run digits-sgd --out runs/digits-sgd
@@ -36,6 +36,9 @@ format: $(VENV)/.test
 
 notebooks: $(VENV)/.test
 	$(BIN)/jupytext --to ipynb --update docs/tutorials/*.py
+
+tables: $(VENV)/.test
+	$(BIN)/python tests/loops
 
 constraints: $(VENV)/.test
 	(echo "# Exact versions that both commands install (make demo, make test); honest ranges are in pyproject.toml."; \

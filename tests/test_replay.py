@@ -7,7 +7,9 @@ import random
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional as F
 
+import safestep
 from safestep.replay import no_trace
 from safestep.rng import GeneratorStates, preserved_generators
 from safestep.wrappers import bare
@@ -77,3 +79,19 @@ def test_wrappers_are_taken_off():
     assert bare(torch.compile(model, backend="eager")) is model
     assert bare(nn.DataParallel(model)) is model
     assert bare(model) is model
+
+
+def test_a_module_under_several_names_keeps_its_parameters_and_buffers():
+    """functional_call swaps such a module twice, and leaves the first swap in the second's place."""
+    layer, norm = nn.Linear(4, 4), nn.BatchNorm1d(4)
+    model = nn.Sequential(layer, norm, nn.GELU(), layer, norm, nn.Linear(4, 3))
+    before = dict(model.named_parameters()), dict(model.named_buffers())
+    optimizer = torch.optim.SGD(model.parameters(), lr=100.0)
+    guard = safestep.attach(model, optimizer, radius=safestep.SoftmaxRadius(method="probe"))
+    F.cross_entropy(model(torch.randn(5, 4)), torch.randint(3, (5,))).backward()
+    optimizer.step()
+    assert guard.last.status is safestep.Status.CAPPED
+    after = dict(model.named_parameters()), dict(model.named_buffers())
+    for one, other in zip(before, after, strict=True):
+        assert one.keys() == other.keys()
+        assert all(other[name] is tensor for name, tensor in one.items())

@@ -35,6 +35,11 @@ def check_attachment(
     """Raise AttachError for what cannot be guarded; warn of what can only be guarded in part."""
     if not isinstance(model, nn.Module):
         raise AttachError(f"expected a torch.nn.Module as model, saw {type(model).__name__}")
+    if isinstance(bare(model), torch.jit.ScriptModule):
+        raise AttachError(
+            f"{type(model).__name__}: scripted and traced modules call no hooks, so a guard cannot see their forwards. "
+            "Attach to the module that was scripted and train that, or use torch.compile"
+        )
     if not optimizers:
         raise AttachError("expected at least one optimizer, saw an empty list")
     if len({id(optimizer) for optimizer in optimizers}) < len(optimizers):

@@ -12,6 +12,12 @@ import torch
 from torch.optim import Optimizer
 
 from safestep.errors import AttachError
+from safestep.frames import eager, nearest, on_stack, past_compiler
+
+_OUTSIDE = (
+    "safestep looks at the parameters before and after a step, which cannot be part of a graph: "
+    "compile the step without fullgraph=True"
+)
 
 
 class StepHooks:
@@ -19,7 +25,8 @@ class StepHooks:
 
     A round is one step of every optimizer. If one steps again before the others did, the round ends there. A
     ``step`` that calls ``super().step()`` counts once; one that raised is abandoned when the next begins. Of an
-    optimizer that steps another one inside its own step, both count.
+    optimizer that steps another one inside its own step, both count. In a compiled step the hooks stay out of the
+    graph, which breaks there.
 
     Args:
         optimizers: the optimizers of a round; held weakly.
@@ -40,14 +47,16 @@ class StepHooks:
         self._before, self._between, self._after, self._abandoned = before, between, after, abandoned
         self._optimizers = [weakref.ref(optimizer) for optimizer in optimizers]
         self._stepped: list[Optimizer] = []
-        self._outer: tuple[FrameType, Optimizer] | None = None
+        self._outer: tuple[FrameType | None, Optimizer] | None = None
         self._inner: list[Optimizer] = []
+        self._nested: list[FrameType | None] = []
+        pre, post = eager(self._pre, _OUTSIDE), eager(self._post, _OUTSIDE)
         self._handles = [
             handle
             for optimizer in optimizers
             for handle in (
-                optimizer.register_step_pre_hook(self._pre),
-                optimizer.register_step_post_hook(self._post),
+                optimizer.register_step_pre_hook(pre),
+                optimizer.register_step_post_hook(post),
             )
         ]
 
@@ -65,7 +74,7 @@ class StepHooks:
         """Abandon a step that raised and so never ended; return whether there was one."""
         if self._outer is None or self.running:
             return False
-        failed, self._outer, self._inner = [self._outer[1], *self._inner], None, []
+        failed, self._outer, self._inner, self._nested = [self._outer[1], *self._inner], None, [], []
         for one in failed:
             self._abandoned(one)
         return True
@@ -80,27 +89,28 @@ class StepHooks:
         """Remove the hooks."""
         for handle in self._handles:
             handle.remove()
-        self._outer, self._inner, self._stepped = None, [], []
+        self._outer, self._inner, self._nested, self._stepped = None, [], [], []
 
     def _pre(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # The caller of a step hook is torch's wrapper of this very `step`: its frame is the identity of the call.
-        frame = sys._getframe(1)
+        frame = past_compiler(sys._getframe(1))
         closure = args[1] if len(args) > 1 else kwargs.get("closure")  # args[0] is the optimizer
         self.recover()
         if self._outer is not None:
+            self._nested.append(frame)
             if not _among(optimizer, [self._outer[1], *self._inner]):  # else it is super().step()
                 self._inner.append(optimizer)
                 self._before(optimizer, closure)
             return
         if _among(optimizer, self._stepped):
             self.finish()
-        self._outer = (frame, optimizer)
+        self._outer, self._nested = (frame, optimizer), []
         self._before(optimizer, closure)
 
     def _post(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._outer is None or self._outer[0] is not sys._getframe(1):
+        if self._outer is None or nearest([self._outer[0], *self._nested], sys._getframe(1)) is not self._outer[0]:
             return
-        done, self._outer, self._inner = [optimizer, *self._inner], None, []
+        done, self._outer, self._inner, self._nested = [optimizer, *self._inner], None, [], []
         self._stepped += done
         for one in done:
             self._between(one)
@@ -110,15 +120,6 @@ class StepHooks:
 
 def _among(optimizer: Optimizer, others: list[Optimizer]) -> bool:
     return any(optimizer is other for other in others)
-
-
-def on_stack(wanted: FrameType | None, frame: FrameType | None) -> bool:
-    """Return whether a frame is among another one's callers, itself included."""
-    while frame is not None:
-        if frame is wanted:
-            return True
-        frame = frame.f_back
-    return False
 
 
 def loss_scale() -> float:

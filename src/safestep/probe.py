@@ -20,7 +20,12 @@ would destroy it) a probe of 0.03 reads r too small by up to a half; this one by
 _NOISE = 1.6e-5
 """The aim for each nat of the logits' size below which float32's rounding would be more than about 1 % of it."""
 _ROUGH_AIM = 0.25
-"""The same for logits of reduced precision, whose rounding is a thousand times larger."""
+"""The same where rounding is thousands of times larger than float32's: bfloat16, or what only looks like float32."""
+_HALF_AIM = 0.06
+"""The same for float16, which rounds an eighth as coarsely as bfloat16."""
+_PART, _SAME = 1 / 4, 0.1
+"""A look at this part of the way tells the same r up to this distance, relative to it, unless rounding (or a staircase
+of quantised values) makes up more than 3 % of what was seen: that weighs the more, the shorter the look."""
 _EXACT = (torch.float32, torch.float64)
 _SHORTEST, _LONGEST = 1 / 4, 2.0
 """Part of the aim from which, and up to which, an answer is believed."""
@@ -43,6 +48,7 @@ class Probe:
         line: from the start of the step to its proposal.
         head: how logits become probabilities.
         quantile: which sample counts; 1 is the largest.
+        rough: whether the logits are known to be rounder than their type says.
     """
 
     seen: Seen
@@ -51,6 +57,7 @@ class Probe:
     line: Line
     head: Head
     quantile: float = 1.0
+    rough: bool = False
 
     def origins(self, *, again: bool) -> list[Tensor]:
         """Return the logits ``z(theta_0)`` of each forward: those of training where they were kept.
@@ -69,12 +76,18 @@ class Probe:
     def spreads(self, part: float, origins: list[Tensor]) -> Spreads:
         """Return the spreads of ``(z(theta_0 + part p) - z(theta_0)) / part``, in nats.
 
-        At ``part = 1`` the parameters are already where they have to be, and nothing is copied.
+        In bfloat16 a central difference. At ``part = 1`` the parameters are already where they have to be, and nothing
+        is copied.
         """
         moved = {} if part == 1.0 else self.line.at(part)
         spreads = Spreads(self.head)
+        # So long a look bends: both ways along the step, what bends evenly cancels.
+        both = part != 1.0 and self._aim(origins) == _ROUGH_AIM
+        back = self.line.at(-part) if both else {}
         for forward, origin in zip(self.forwards, origins, strict=True):
-            spreads.add_difference(forward, origin, run(self.seen, forward, self.mode, moved, None), part)
+            there = run(self.seen, forward, self.mode, moved, None)
+            here = run(self.seen, forward, self.mode, back, None) if both else origin
+            spreads.add_difference(forward, here, there, 2 * part if both else part)
         return spreads
 
     def ratio(self, guess: float, origins: list[Tensor], careless: float) -> float | None:
@@ -114,12 +127,23 @@ class Probe:
             return spreads.largest(self.quantile) / math.pi
         return peers.largest(0.0 if spreads.empty else spreads.largest(self.quantile)) / math.pi
 
+    def steady(self, ratio: float, origins: list[Tensor]) -> bool:
+        """Return whether a shorter look than the one that told r tells the same: one forward more.
+
+        What looks like float32 may have been computed in less (a cast inside the model, quantised values).
+        """
+        part = min(1.0, self._aim(origins) / ratio) * _PART
+        return abs(self._ratio(part, origins) - ratio) <= _SAME * ratio
+
     def _aim(self, origins: list[Tensor]) -> float:
         return self.seen.peers.in_step.largest(self._own_aim(origins))
 
     def _own_aim(self, origins: list[Tensor]) -> float:
-        if any(forward.reduced for forward in self.forwards) or any(o.dtype not in _EXACT for o in origins):
-            return _ROUGH_AIM
+        types = {o.dtype for o in origins if o.dtype not in _EXACT}
+        types.update(dtype for forward in self.forwards for dtype in forward.autocast.values())
+        rough = self.rough or any(forward.rounded for forward in self.forwards)
+        if rough or types:
+            return _HALF_AIM if types == {torch.float16} and not rough else _ROUGH_AIM
         peaks = [f.peaks.abs().amax() for f in self.forwards if f.peaks.dtype == torch.float32 and f.peaks.numel()]
         size = max((peak.item() for peak in peaks), default=0.0)
         return min(max(_AIM, _NOISE * size), _ROUGH_AIM) if math.isfinite(size) else _ROUGH_AIM

@@ -17,8 +17,8 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from safestep.errors import LogitsNotFoundError
 from safestep.forward import Forward, Seen
+from safestep.frames import compiling, on_stack, past_compiler
 from safestep.gathering import computes_lower
-from safestep.hooks import on_stack
 from safestep.logits import LogitsFinder, find_logits, tensors_in
 from safestep.pieces import any_sharded, whole
 from safestep.rng import GeneratorStates
@@ -83,6 +83,20 @@ def _frame_of_call() -> FrameType | None:
     while frame is not None and frame.f_code is not nn.Module._call_impl.__code__:
         frame = frame.f_back
     return frame
+
+
+def _compiled(module: nn.Module, hook: FrameType) -> bool:
+    """Return whether a forward is compiled, in part or as part of what its caller compiled.
+
+    To a tape a compiled region is one operation at best; at worst torch's compiler traces the tape.
+
+    Args:
+        module: the module that is called.
+        hook: the frame of its hook.
+    """
+    if any(m._compiled_call_impl is not None or hasattr(m, "_orig_mod") for m in module.modules()):
+        return True
+    return compiling(past_compiler(hook.f_back))  # the compiler's first frames keep the hook out of a graph
 
 
 class ForwardRecorder:
@@ -160,11 +174,10 @@ class ForwardRecorder:
         if listening:
             self._drop()
         call = _Call(_frame_of_call(), self._entry(bare(module), (args, kwargs)) if listening else None)
-        # A compiled forward is one operation to a tape.
-        compiled = hasattr(module, "_orig_mod") or module._compiled_call_impl is not None
-        alone = not (self._entries or self._several or self._seen.forwards or compiled)
+        alone = not (self._entries or self._several or self._seen.forwards)
         self._entries.append(call)
-        if self._moving is None or not (listening and alone) or torch._C._functorch.maybe_current_level() is not None:
+        taped = listening and alone and not (self._moving is None or _compiled(module, sys._getframe(1)))
+        if not taped or self._moving is None or torch._C._functorch.maybe_current_level() is not None:
             return
         if not any_sharded(moving := list(self._moving())):
             call.tape = Tape(moving, (t for t in tensors_in((args, kwargs)) if t.requires_grad))
@@ -256,6 +269,7 @@ class ForwardRecorder:
         for tensor in outputs:
             tensor.register_hook(partial(self._counts, forward))
 
+    @_disable_dynamo  # compiled autograd would trace it
     def _counts(self, forward: Forward, _: Tensor, held: Tensor | None = None) -> None:
         self._drop()
         seen = self._seen
@@ -280,6 +294,7 @@ class ForwardRecorder:
             forward.gradient = gradient if known is None else known + gradient
         forward.stored = forward.stored or stored
 
+    @_disable_dynamo
     @torch.no_grad()
     def _reached(self, forward: Forward, gradient: Tensor) -> None:
         self._counts(forward, gradient, gradient.detach() if self._hold else None)

@@ -89,7 +89,25 @@ def run(
             if wanted is not None or torch.is_autocast_enabled(kind):
                 # The autocast cache would hold casts of dual tensors: off.
                 stack.enter_context(torch.autocast(kind, dtype=wanted, enabled=wanted is not None, cache_enabled=False))
-        return seen.logits(functional_call(model, state, args, kwargs))
+        return seen.logits(functional_call(model, _placed(model, state), args, kwargs, tie_weights=False))
+
+
+def _placed(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the state under one name for each place that holds a tensor.
+
+    Tied tensors have several places. A module registered under several names is one place all the same: told both
+    names, functional_call swaps its tensors twice and puts the first swap back in the second's stead.
+    """
+    names = {tensor: name for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+    return {
+        place: state[names[tensor]]
+        for prefix, module in model.named_modules(remove_duplicate=True)
+        for place, tensor in (
+            *module.named_parameters(prefix, recurse=False, remove_duplicate=False),
+            *module.named_buffers(prefix, recurse=False, remove_duplicate=False),
+        )
+        if names[tensor] in state
+    }
 
 
 @contextlib.contextmanager

@@ -108,6 +108,7 @@ class Track:
         samples: whether some rows of a batch can be run without the others; None where nobody has tried.
         repeats: whether a replay repeats the training forward; if not, r is measured by differentiation.
         alarmed: whether a step that nobody waited for turns out to have needed a measurement: the next one gets it.
+        rough: whether logits that look like float32 were computed in less; None where nobody has looked.
     """
 
     rates: tuple[float, ...] = ()
@@ -118,6 +119,7 @@ class Track:
     samples: bool | None = None
     repeats: bool = True
     alarmed: bool = False
+    rough: bool | None = None
 
     @property
     def enough(self) -> bool:

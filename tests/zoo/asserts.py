@@ -79,8 +79,9 @@ def _bits(tensor: Tensor) -> bytes:
     if tensor.is_sparse:
         tensor = tensor.coalesce()
         return _bits(tensor.indices()) + _bits(tensor.values())
-    return tensor.cpu().contiguous().numpy().tobytes()
+    return tensor.cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes()  # NumPy has no bfloat16
 
 
 def _difference(one: Tensor, other: Tensor) -> float:
-    return (one.to_dense().double() - other.to_dense().double()).abs().max().item()
+    wide = torch.complex128 if one.is_complex() else torch.float64
+    return (one.to_dense().to(wide) - other.to_dense().to(wide)).abs().max().item()

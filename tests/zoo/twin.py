@@ -59,9 +59,11 @@ def twin_ratio(
     return spreads.flatten()[_counted(scene.batch.labels)].max().item() / math.pi
 
 
-def twin_curvature(training: Training, scene: Scene, displacement: dict[str, Tensor]) -> float:
+def twin_curvature(
+    training: Training, scene: Scene, displacement: dict[str, Tensor], *, dtype: torch.dtype = torch.float64
+) -> float:
     """Return r = p.Gp / (-2 g.p) of the case's mean cross-entropy, by the definition, all classes written out."""
-    logits, tangent = _apply(training, scene, displacement, "train", torch.mul)
+    logits, tangent = _apply(training, scene, displacement, "train", torch.mul, dtype)
     a = tangent.nan_to_num(nan=0.0).flatten(0, -2)  # a class with a logit of -inf has no weight
     z, counted = logits.flatten(0, -2), _counted(scene.batch.labels)
     weights = torch.softmax(z, -1)

@@ -106,6 +106,7 @@ class CurvatureRadius:
     def measure(self, step: Step, seen: Seen, state: State) -> tuple[Reading, State]:
         """Return r of a step over the recorded forwards, and what was learned of the model. See `Radius.measure`."""
         route = Route() if state is None else from_state(state["route"])
+        unit = unit_of(step.length)  # a power of two, the same on all ranks, whatever each finds convenient
 
         def found() -> _Found:
             nonlocal route
@@ -114,10 +115,10 @@ class CurvatureRadius:
                 model = self._added_up(seen, tangents, check=state is None)
             finally:
                 route = tangents.route
-            return self._summed(model, seen, exact=tangents.exact)
+            return self._summed(model, seen, exact=tangents.exact).over(unit / tangents.unit)
 
         # On several ranks the loss is the mean of theirs, and so are both terms of its quadratic model.
-        model, unit = _Found(*mean(step, seen, found, len(_Found._fields))), unit_of(step.length)
+        model = _Found(*mean(step, seen, found, len(_Found._fields)))
         if state is None:
             say_doubts(self, step, seen, slope=model.slope * unit, effort=model.effort, likely=model.likely)
         ratio = curvature_ratio(model.bend, model.slope) * unit
@@ -160,6 +161,10 @@ class _Found(NamedTuple):
     effort: float
     likely: float
     rough: float
+
+    def over(self, factor: float) -> _Found:
+        """Return the same for a direction that is shorter by a factor."""
+        return self._replace(bend=self.bend / factor**2, slope=self.slope / factor)
 
 
 def _gradient(forward: Forward) -> Tensor:

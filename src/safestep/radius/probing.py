@@ -69,27 +69,41 @@ class Probing:
             if not track.repeats and not checked:
                 return None, "", track
             try:
-                ratio, repeats = self._probed(checked)
+                ratio, repeats, rough = self._probed(checked)
             except torch.OutOfMemoryError:
                 raise
             except Exception:  # a model that does not run again: differentiation names the layer, or finds a way
-                ratio, repeats = None, False
+                ratio, repeats, rough = None, False, track.rough
         if peers.some(ratio is None):
             ratio = None
-        return ratio, "probe", replace(track, repeats=repeats)
+        return ratio, "probe", replace(track, repeats=repeats, rough=rough)
 
-    def _probed(self, checked: bool) -> tuple[float | None, bool]:
-        """Return r from all rows, None if no probe tells it, and whether a replay repeats the training forward."""
-        probe, repeats = self._probe(self.seen.forwards), self.track.repeats
+    def _probed(self, checked: bool) -> tuple[float | None, bool, bool | None]:
+        """Return r from all rows, None if no probe tells it, and what was learned.
+
+        That is whether a replay repeats the training forward, and whether its logits are rounder than they look.
+        """
+        probe, repeats, rough = self._probe(self.seen.forwards), self.track.repeats, self.track.rough
         origins = probe.origins(again=checked)
         if checked and self.options.mode == "train":
             repeats = all(f.repeated_by(origin) for f, origin in zip(self.seen.forwards, origins, strict=True))
             repeats = self.seen.peers.in_step.every(repeats)
-        return (probe.ratio(self._guess(), origins, self._careless()) if repeats else None), repeats
+        if not repeats:
+            return None, repeats, rough
+        ratio = probe.ratio(self._guess(), origins, self._careless())
+        if ratio is not None and ratio > self._careless() and (checked or rough is None):
+            rough = rough or not probe.steady(ratio, origins)
+            if rough:
+                coarse = replace(probe, rough=True)
+                ratio = coarse.ratio(ratio, origins, self._careless())
+                if ratio is None or not coarse.steady(ratio, origins):
+                    return None, False, rough  # a staircase, even so
+        return ratio, repeats, rough
 
     def _probe(self, forwards: list[Forward]) -> Probe:
         line = Line.of(self.step, self.seen.model)
-        return Probe(self.seen, forwards, self.options.mode, line, self.options.head, self.options.quantile)
+        options, rough = self.options, bool(self.track.rough)
+        return Probe(self.seen, forwards, options.mode, line, options.head, options.quantile, rough)
 
     def _careless(self) -> float:
         return 0.0 if self.step.always else self.options.tiers.inside * self.target

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
 from safestep.derivative import Line
@@ -16,6 +17,8 @@ from safestep.step import Step
 
 _PLAIN_LENGTHS = (1e-12, 1e12)
 """Step lengths between which J p neither under- nor overflows in float32; others are measured rescaled."""
+
+_REDUCED = (torch.float16, torch.bfloat16)
 
 Tangent = tuple[Forward, Tensor, Tensor]
 """A forward, its logits ``z`` and ``J p / unit``, both of shape ``(*samples, classes)``."""
@@ -36,11 +39,14 @@ class Tangents:
         unit: a power of two that ``p`` is divided by, 1 for a step of ordinary length.
         route: what is known after the iteration.
         exact: whether every tangent is the derivative of its training forward up to float32 or float64 rounding, and
-            no forward of the step is missing.
+            no forward of the step is missing. A type of less precision is seen where autocast was on around the
+            forward, in the parameters that move, and on a tape.
     """
 
     def __init__(self, step: Step, seen: Seen, mode: Mode, route: Route) -> None:
-        self.unit = unit_of(step.length)
+        low, high = _PLAIN_LENGTHS
+        short = seen.peers.in_step.some(any(map(_narrow, seen.forwards)))
+        self.unit = 1.0 if low <= step.length <= high and not short else unit_of(step.length)
         self.route, self.exact = route, seen.dropped == 0
         self._step, self._seen, self._mode = step, seen, mode
 
@@ -71,16 +77,25 @@ class Tangents:
 
     def _measured(self) -> Iterator[Tangent]:
         line = Line.of(self._step, self._seen.model, self.unit)
+        self.exact = self.exact and all(tensor.dtype not in _REDUCED for tensor in line.start.values())
         for forward in self._seen.forwards:
             value, tangent, self.route = self.route.derivative(self._seen, forward, self._mode, line)
-            self.exact = self.exact and self.route.exact and not forward.reduced
+            reduced = forward.reduced or (forward.tape is not None and forward.tape.reduced)
+            self.exact = self.exact and self.route.exact and not reduced
             yield forward, value, tangent
 
 
 def unit_of(length: float) -> float:
     """Return what a step of this length is divided by: a power of two rounds nothing, and J p is linear in p."""
-    low, high = _PLAIN_LENGTHS
-    return 1.0 if low <= length <= high or not math.isfinite(length) else 2.0 ** math.floor(math.log2(length))
+    return 2.0 ** math.floor(math.log2(length)) if 0.0 < length < math.inf else 1.0
+
+
+def _narrow(forward: Forward) -> bool:
+    """Return whether values of a forward may have float16's range, in which the tangents of a short step underflow.
+
+    A forward that was not taped may cast inside; rescaling costs nothing beside running it again.
+    """
+    return forward.tape is None or bool(forward.tape.problem) or torch.float16 in forward.tape.reduced
 
 
 def check_together(seen: Seen) -> None:
@@ -105,7 +120,8 @@ def check_recorded(seen: Seen) -> None:
         raise NothingToMeasureError(
             "no forward to measure the step on: backward has not reached the logits of any forward of the guarded "
             "model since the last step. Call the model itself (model(x), not model.forward(x) or a submodule) under "
-            "grad mode, attach to the module that you call, and if its output holds several logits say which count: "
+            "grad mode, attach to the module that you call (before it first runs compiled, or call "
+            "torch.compiler.reset()), and if its output holds several logits say which count: "
             "attach(..., logits=function)"
         )
 

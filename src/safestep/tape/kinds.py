@@ -32,6 +32,7 @@ class Kind:
         reason: why it is impossible.
         writes: the arguments that it overwrites.
         out: whether the last of them is an ``out=`` argument, which it does not read.
+        returns_written: whether it returns what it overwrites.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Kind:
     reason: str = ""
     writes: tuple[Position, ...] = ()
     out: bool = False
+    returns_written: bool = False
 
 
 _KNOWN: dict[Any, Kind] = {}
@@ -83,6 +85,7 @@ def _classify(func: Any) -> Kind:
         reason="draws random numbers" if chance else "",
         writes=writes,
         out=any(argument.is_out for argument in arguments),
+        returns_written=any(r.alias_info is not None and r.alias_info.is_write for r in func._schema.returns),
     )
 
 

@@ -61,3 +61,18 @@ def dropout(call: Call) -> Tangents:
     if call["train"] is False:
         return call.dots[0]
     return aten.native_dropout_backward(call.dots[0], call.result(1), 1 / (1 - call["p"]) if call["p"] < 1 else 0.0)
+
+
+@rule("round", "floor", "ceil", "trunc", "sign", refuses=lambda get: "is a staircase, which backward may pass by")
+def staircase(call: Call) -> Tangents:
+    """Return nothing: it is refused. Its derivative is zero, but no training means that one."""
+
+
+@rule(
+    "fake_quantize_per_tensor_affine_cachemask", "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams",
+    "fake_quantize_per_channel_affine_cachemask", "_fused_moving_avg_obs_fq_helper",
+    keeps=only(), results=(1,), quantises=True,
+)  # fmt: skip
+def fake_quantize(call: Call) -> Tangents:
+    """Return the tangent where the value was not clipped: straight through, as in backward."""
+    return call.dots[0] * call.result(1)

@@ -110,6 +110,7 @@ class Rule:
         unread: arguments that the results do not depend on, such as running statistics in training.
         spoiled: arguments that the operation overwrites and the rule does not differentiate.
         refuses: why a call cannot be differentiated by this rule; an empty text if it can.
+        quantises: whether the formula goes straight through a staircase.
     """
 
     formula: Callable[[Call], Tangents]
@@ -119,6 +120,7 @@ class Rule:
     unread: Callable[[Get], tuple[int, ...]] | None = None
     spoiled: Callable[[Get], tuple[int, ...]] | None = None
     refuses: Callable[[Get], str] | None = None
+    quantises: bool = False
 
 
 RULES: dict[str, Rule] = {}

@@ -22,6 +22,8 @@ from safestep.tape.slots import Slot
 MAX_OPERATIONS = 100_000
 """Recorded operations after which the tape gives up: a mode that was never left."""
 
+_REDUCED = (torch.float16, torch.bfloat16)
+
 _CHECKPOINTED = (
     "the model recomputes activations in backward (checkpointing, or other saved-tensor hooks): a tape would hold them"
 )
@@ -60,6 +62,8 @@ class Tape(TorchDispatchMode):
 
     Attributes:
         problem: why this forward cannot be differentiated this way; an empty text if it can.
+        reduced: the types of less precision than float32 that values on the way had.
+        quantised: whether a rule goes straight through a staircase, as backward does.
 
     Example:
         >>> w = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
@@ -70,12 +74,13 @@ class Tape(TorchDispatchMode):
         tensor([1.2599, 0.0000])
 
     Note:
-        It is the derivative of the function that ran: ``.detach()`` hides nothing from it, nor does a straight-through
-        estimator. What requires a gradient and was made where the tape cannot see (compiled regions, kernels of one's
-        own, casts that autocast remembers from an earlier forward), checkpointed regions, and random draws whose
-        distribution depends on a parameter are problems. Values that leave torch without a gradient (``.item()``,
-        ``.numpy()``) count as constants. Values overwritten after the forward are found by torch's version counters,
-        which ``.data`` evades. In float16 the tangents of a tiny step underflow: give a rescaled ``direction``.
+        It is the derivative of the function that ran: ``.detach()`` hides nothing from it. Torch's fake quantisation is
+        passed straight through, as in backward; any other rounding is a problem, since backward may pass it by. So are
+        tensors that require a gradient and were made where the tape cannot see (compiled regions, kernels of one's own,
+        casts that autocast remembers from an earlier forward), checkpointed regions, and random draws whose
+        distribution depends on a parameter. Values that leave torch without a gradient (``.item()``, ``.numpy()``)
+        count as constants. Values overwritten after the forward are found by torch's version counters, which ``.data``
+        evades. In float16 the tangents of a tiny step underflow: give a rescaled ``direction``.
     """
 
     supports_higher_order_operators = True  # seen as operations of no known kind; otherwise torch would raise
@@ -83,6 +88,8 @@ class Tape(TorchDispatchMode):
     def __init__(self, parameters: Iterable[Tensor], constants: Iterable[Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.problem = ""
+        self.reduced: set[torch.dtype] = set()
+        self.quantised = False
         self._ops: list[Op] = []
         self._ledger: Ledger | None = Ledger(parameters, constants)
         self._known: Known = self._ledger.parameters
@@ -220,6 +227,7 @@ class Tape(TorchDispatchMode):
         kind, op, rule = note.kind, note.op, note.kind.rule
         outs = list(out) if isinstance(out, (tuple, list)) else [out]
         fresh = [t for t in outs if isinstance(t, Tensor) and (kind.writes or address_of(t) not in note.storages)]
+        self.reduced.update(t.dtype for t in fresh if t.dtype in _REDUCED)
         if op is None:
             for tensor in fresh:
                 ledger.settle(tensor)
@@ -234,9 +242,10 @@ class Tape(TorchDispatchMode):
         op.results = [ledger.result(tensor) for tensor in outs[:count]]
         if rule.results:
             with shared_versions():
-                op.kept = ledger.kept(outs, rule.results, written=bool(kind.writes))
+                op.kept = ledger.kept(outs, rule.results, written=kind.returns_written)
         if any(op.results):
             self._ops.append(op)
+        self.quantised = self.quantised or rule.quantises
         spoiled = rule.spoiled(partial(argument, func, args, kwargs)) if rule.spoiled is not None else ()
         others = [*outs[count:], *(args[position] for position in spoiled)]
         if any(map(differentiable, others)):
