@@ -18,6 +18,7 @@ ELSEWHERE = {"keras.md"}
 """Pages whose examples run in processes of their own: tests/integrations."""
 
 
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")  # so says torch of a checkpoint of one process
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name not in ELSEWHERE], ids=lambda page: page.name)
 def test_every_python_example_runs(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
