@@ -55,7 +55,7 @@ def test_version_and_help():
     assert safe("--version").output == f"safestep {safestep.__version__}\n"
     assert all(word in safe("--help").output for word in ("list", "run", "report"))
     options = safe("run", "--help").output
-    assert all(word in options for word in ("--seeds", "--jobs", "--out", "--set", "--quick", "NAME"))
+    assert all(word in options for word in ("--seeds", "--jobs", "--engine", "--out", "--set", "--quick", "NAME"))
 
 
 def test_list_tells_what_each_experiment_shows_and_its_settings():
@@ -122,6 +122,7 @@ def test_the_directory_is_named_after_the_experiment_and_quick_has_its_own(tmp_p
         (["run", "digits-sgd", "--seeds", "1,x"], "seeds=1,x: expected whole numbers"),
         (["run", "digits-sgd", "--seeds", "-1"], "seeds=-1: expected whole numbers"),
         (["run", "digits-sgd", "--seeds", "4294967296"], "from 0 to 4294967295"),
+        (["run", "digits-sgd", "--engine", "slurm://head"], "engine=slurm://head: expected local, dask://HOST:PORT"),
         (["report", "nowhere"], "no run in nowhere, which does not exist: expected results.json"),
         (["report", "."], "no run in .: expected results.json"),
         (["run", "digits-sgd", "--out", ""], "--out is the current directory: expected a directory of its own"),

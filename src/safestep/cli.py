@@ -15,6 +15,7 @@ from safestep.cli_errors import errors_told
 from safestep.cli_simulate import command as simulate
 from safestep.errors import RunDirectoryError, UnknownNameError
 from safestep.experiments import NAMES, find
+from safestep.experiments.elsewhere import Engine
 from safestep.experiments.engine import jobs_for
 from safestep.experiments.experiment import Experiment
 from safestep.experiments.interrupts import heeded
@@ -79,10 +80,18 @@ def run(
         typer.Option(
             callback=_jobs,
             help="Runs at a time, each in one thread; -1 for one per core. By default one, or one per core for long "
-            "experiments.",
+            "experiments. With --engine: at most so many are handed in at a time; by default, and with -1, all.",
             show_default=False,
         ),
     ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="WHERE",
+            help="Where the runs are carried out: local, or on a cluster that is there: dask://HOST:PORT or "
+            "dask:SCHEDULER_FILE (extra 'dask'), ray://HOST:PORT or ray:ADDRESS (extra 'ray').",
+        ),
+    ] = "local",
     out: Annotated[
         Path | None,
         typer.Option(help="Run directory. If it holds part of this run, what is missing is added.", show_default=False),
@@ -108,7 +117,7 @@ def run(
     screen = console()
     with errors_told():
         _check_extras()
-        experiment = find(name)
+        experiment, where = find(name), Engine.of(engine)
         settings = experiment.settings.parse([*(changes or []), *(more or [])], quick=quick)
         chosen = read_seeds(seeds)
         path = Path("runs") / (f"{name}-quick" if quick else name) if out is None else out
@@ -117,7 +126,7 @@ def run(
         with RunDirectory(path) as directory:
             session = Session(directory, experiment, settings, chosen)
             try:
-                _carry_out(screen, session, path, jobs)
+                _carry_out(screen, session, path, jobs, where)
                 page = _draw(path)
             except KeyboardInterrupt:
                 kept = f"{len(session.results['rows'])} finished runs are kept in {path}"
@@ -152,15 +161,19 @@ def report(
 app.command("simulate")(simulate)
 
 
-def _carry_out(screen: Console, session: Session, path: Path, jobs: int | None) -> None:
+def _carry_out(screen: Console, session: Session, path: Path, jobs: int | None, engine: Engine | None) -> None:
     if session.note:
         say(screen, session.note)
     if not session.missing:
         return
     experiment, settings, runs = session.experiment, session.settings, len(session.missing)
-    at_a_time = jobs_for(runs, experiment.seconds_per_run(settings), jobs)
-    say(screen, f"{experiment.name}: {runs} runs, {at_a_time} at a time, in {path}")
-    rows = session.run(at_a_time)
+    if engine is None:
+        most: int | None = jobs_for(runs, experiment.seconds_per_run(settings), jobs)
+    else:
+        most = None if jobs == -1 else jobs
+    told = f", {most} at a time" if most else ""
+    say(screen, f"{experiment.name}: {runs} runs{f' on {engine.name}' if engine else ''}{told}, in {path}")
+    rows = session.run(most, engine)
     with heeded() as check, progress(screen, experiment, runs, experiment.records_per_run(settings), path) as finished:
         for row in rows:
             finished(row)

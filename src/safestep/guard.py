@@ -13,6 +13,7 @@ from torch.optim import LBFGS, Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from safestep.audit import Audit
+from safestep.checkpoint import Saved
 from safestep.checks import is_scaler_step
 from safestep.deferred import Foresight, Later
 from safestep.errors import AttachError
@@ -142,38 +143,37 @@ class Guard:
         return f"<Guard {self.policy} of {self.radius}, {self._index} steps, {state}>"
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what must survive a restart: numbers, texts and tensors, for ``torch.load(weights_only=True)``.
+        """Return what must survive a restart: numbers and texts, under keys that are always the same.
 
-        The history is not part of it; the log is the complete record.
+        They go through ``torch.load(weights_only=True)`` and through ``torch.distributed.checkpoint``, see
+        ``docs/resume.md``. The history is not part of it; the log is the complete record.
+
+        Raises:
+            TypeError: if a radius or policy remembers what is not plain data.
         """
         self._settle()
-        return {
-            "version": 2,
-            "step": self._index,
-            "undone_in_a_row": self._standstill.undone,
-            "radius": {"name": type(self.radius).__name__, "state": self._judge.radius_state},
-            "policy": {"name": type(self.policy).__name__, "state": self._judge.policy_state},
-        }
+        saved = Saved(
+            step=self._index,
+            undone=self._standstill.undone,
+            held=self._standstill.held,
+            radius=self._judge.radius_state,
+            policy=self._judge.policy_state,
+            forwards=self._recorder.as_state(),
+        )
+        return saved.as_state(self.radius, self.policy)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict`; a run stopped and resumed equals one that was not.
 
         Raises:
-            ValueError: if the state is of another version, or of a guard with another radius or policy.
+            ValueError: if the state is of an unknown version, of a guard with another radius or policy, or damaged.
+                Nothing was changed then.
         """
-        mine, keys = self.state_dict(), ("version", "step", "undone_in_a_row", "radius", "policy")
-        if missing := [key for key in keys if key not in state]:
-            raise ValueError(f"not the state of a guard: {', '.join(missing)} missing from keys {sorted(state)}")
-        if state["version"] != mine["version"]:
-            raise ValueError(f"state of version {state['version']}: this safestep reads version {mine['version']}")
-        for part in ("radius", "policy"):
-            if state[part]["name"] != mine[part]["name"]:
-                raise ValueError(
-                    f"the state was saved with {part} {state[part]['name']}, this guard has {mine[part]['name']}: "
-                    "attach with the same one before loading"
-                )
-        self._index, self._standstill.undone = int(state["step"]), int(state["undone_in_a_row"])
-        self._judge.radius_state, self._judge.policy_state = state["radius"]["state"], state["policy"]["state"]
+        saved = Saved.of(state, self.radius, self.policy)
+        self._settle()
+        self._index, self._standstill.undone, self._standstill.held = saved.step, saved.undone, saved.held
+        self._judge.radius_state, self._judge.policy_state = saved.radius, saved.policy
+        self._recorder.load_state(saved.forwards)
         self._step = Step(self._index)
 
     def audit(self, fraction: float = 1.0) -> Audit:

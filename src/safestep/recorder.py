@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
@@ -163,6 +163,18 @@ class ForwardRecorder:
         self._new = self._new and not seen.forwards
         self._several = count > 1
         return seen
+
+    def as_state(self) -> dict[str, Any]:
+        """Return what earlier forwards taught, for a checkpoint."""
+        volatile = None if self._volatile is None else sorted(self._volatile)
+        return {"overwrites": self._overwrites, "volatile": volatile, "new": self._new, "several": self._several}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Forget what was seen and go on from `as_state`; from an empty one as if nothing had been learnt."""
+        self._seen, volatile = Seen(self.model, self.logits), state.get("volatile")
+        self._volatile = None if volatile is None else set(volatile)
+        self._overwrites, self._new = state.get("overwrites"), state.get("new", True)
+        self._several = state.get("several", False)
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._entries and not on_stack(self._entries[-1].frame, sys._getframe()):

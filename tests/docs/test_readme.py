@@ -15,9 +15,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-ELSEWHERE = {"keras.md"}
-"""Pages whose examples run in processes of their own: tests/integrations."""
-
+ELSEWHERE = {"keras.md", "several-processes.md"}
+"""Pages whose examples run in processes of their own: tests/integrations, tests/ranks."""
 
 OFFLINE = {"WANDB_MODE": "offline", "WANDB_CONSOLE": "off", "WANDB_SILENT": "true"} | {
     f"WANDB_{place}_DIR": "wandb-own" for place in ("CONFIG", "CACHE", "DATA")
@@ -25,6 +24,7 @@ OFFLINE = {"WANDB_MODE": "offline", "WANDB_CONSOLE": "off", "WANDB_SILENT": "tru
 """W&B as it is where there is no network, keeping to the directory of the test."""
 
 
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")  # so says torch of a checkpoint of one process
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name not in ELSEWHERE], ids=lambda page: page.name)
 def test_every_python_example_runs(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

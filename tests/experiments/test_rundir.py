@@ -14,7 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from safestep.errors import RunDirectoryError
-from safestep.experiments.rundir import RunDirectory, append_record, read_records, read_results, require_results
+from safestep.experiments.rundir import (
+    RunDirectory,
+    append_record,
+    append_records,
+    read_records,
+    read_results,
+    require_results,
+)
 
 RUN = {"label": "one", "seed": 7}
 RESULTS = {
@@ -109,6 +116,15 @@ def test_a_record_is_appended_whole_or_not_at_all(tmp_path):
     with files_end_at(len(before) + 10), pytest.raises(RunDirectoryError, match="No space left on device"):
         append_record(tmp_path, {"kind": "epoch", "r": 1.0})
     assert (tmp_path / "records.jsonl").read_bytes() == before == b'{"kind": "epoch", "r": "inf"}\n'
+
+
+def test_the_records_of_a_run_are_appended_together_or_not_at_all(tmp_path):
+    append_records(tmp_path, [{**RUN, "i": 0}, {**RUN, "i": 1}])
+    before = (tmp_path / "records.jsonl").read_bytes()
+    with files_end_at(len(before) * 2), pytest.raises(RunDirectoryError, match="No space left on device"):
+        append_records(tmp_path, [{**RUN, "i": i} for i in range(2, 9)])
+    assert (tmp_path / "records.jsonl").read_bytes() == before
+    assert [record["i"] for record in read_records(tmp_path)[0]] == [0, 1]
 
 
 def test_a_full_device_is_told(tmp_path):

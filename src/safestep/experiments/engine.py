@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from safestep.errors import SafestepError
+from safestep.experiments.elsewhere import Engine
+from safestep.experiments.errand import Errand
 from safestep.experiments.experiment import Experiment, Row, Run
-from safestep.experiments.rundir import append_record
+from safestep.experiments.rundir import append_record, append_records
 from safestep.experiments.settings import Settings
 from safestep.extras import need
 from safestep.lab.seeding import one_thread
@@ -21,7 +23,12 @@ _START_SECONDS = 4.0
 
 
 def execute(
-    experiment: Experiment[Any], settings: Settings, runs: Sequence[Run], path: Path, jobs: int
+    experiment: Experiment[Any],
+    settings: Settings,
+    runs: Sequence[Run],
+    path: Path,
+    jobs: int | None,
+    engine: Engine | None = None,
 ) -> Iterator[Row]:
     """Execute runs and yield their rows in the order in which they finish.
 
@@ -30,11 +37,19 @@ def execute(
         settings: of every run.
         runs: what to execute.
         path: the run directory whose records.jsonl takes the records.
-        jobs: how many at a time; one means in this process, more means as many processes of one thread each.
+        jobs: how many at a time; one means in this process, more means as many processes of one thread each. None
+            leaves it to an engine.
+        engine: carries them out on other machines. Then this process alone writes, the records of a run when it is
+            finished: there may be no file that the machines share.
 
     Raises:
-        SafestepError: if a process dies.
+        SafestepError: if a process dies, or the engine cannot carry them out.
     """
+    if engine is not None:
+        for outcome in engine.outcomes([Errand(experiment, settings, run) for run in runs], jobs):
+            append_records(path, outcome.records)
+            yield outcome.row
+        return
     joblib = need("joblib", "experiments")
     parallel = joblib.Parallel(n_jobs=jobs, backend="loky", batch_size=1, return_as="generator_unordered")
     there = path.absolute()  # the processes may have been started in another working directory

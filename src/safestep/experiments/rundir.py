@@ -87,17 +87,22 @@ class RunDirectory:
 
 
 def append_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Append one whole line to records.jsonl, or nothing; several processes may do so at once.
+    """Append one record, see `append_records`."""
+    append_records(path, [record])
+
+
+def append_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Append whole lines to records.jsonl, all of them or nothing; several processes may do so at once.
 
     Raises:
-        RunDirectoryError: if it cannot be written; the file is as it was.
+        RunDirectoryError: if they cannot be written; the file is as it was.
     """
-    line, fcntl = (json_line(record) + "\n").encode(), _fcntl()
+    lines, fcntl = "".join(json_line(record) + "\n" for record in records).encode(), _fcntl()
     with _explained(path, _KEPT), (path / RECORDS).open("ab", buffering=0) as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # so that a line cut short is taken back before another one follows it
         before = os.fstat(file.fileno()).st_size
         try:
-            if file.write(line) != len(line):
+            if file.write(lines) != len(lines):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except BaseException:
             with suppress(OSError):

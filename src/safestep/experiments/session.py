@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
-
 from safestep._version import __version__
 from safestep.errors import RunDirectoryError
+from safestep.experiments.elsewhere import Engine
 from safestep.experiments.engine import execute
+from safestep.experiments.environment import environment
 from safestep.experiments.experiment import Experiment, Row, Run, key_of
 from safestep.experiments.rundir import RunDirectory, read_records, read_results
 from safestep.experiments.settings import Settings, assignment
@@ -59,11 +57,12 @@ class Session:
         self.missing: list[Run] = [run for run in asked if run.key not in self._done]
         self.note = _ANEW if another else "" if found is None else self._found(len(asked))
 
-    def run(self, jobs: int) -> Iterator[Row]:
+    def run(self, jobs: int | None, engine: Engine | None = None) -> Iterator[Row]:
         """Drop the records of unfinished runs at once, then carry out the missing runs as the rows are asked for.
 
         Args:
-            jobs: runs at a time.
+            jobs: runs at a time; None leaves it to the engine.
+            engine: carries them out on other machines; None is this one.
 
         Returns:
             The new rows, each handed out once it is kept, in the order in which the runs finish.
@@ -78,10 +77,10 @@ class Session:
         self._keep_finished_records()
         self._sign()
         self._directory.save(self.results)
-        return self._carry_out(jobs)
+        return self._carry_out(jobs, engine)
 
-    def _carry_out(self, jobs: int) -> Iterator[Row]:
-        for row in execute(self.experiment, self.settings, self.missing, self._directory.path, jobs):
+    def _carry_out(self, jobs: int | None, engine: Engine | None) -> Iterator[Row]:
+        for row in execute(self.experiment, self.settings, self.missing, self._directory.path, jobs, engine):
             self._done.add(key_of(row))
             rows = sorted([*self.results["rows"], plain(row)], key=self._place)
             self.results |= {"rows": rows, "summary": self.experiment.summarise(rows)}
@@ -124,17 +123,6 @@ class Session:
         elif here != {key: self.results.get(key) for key in here}:
             self.results["continued"] = [*self.results.get("continued", []), {**here, "started": _now()}]
         self.results["finished"] = None
-
-
-def environment() -> dict[str, str]:
-    """Return what bears on the last digits of a number, and nothing that tells whose machine it is."""
-    return {
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "numpy": version("numpy"),
-        "scikit-learn": version("scikit-learn"),
-        "platform": f"{platform.system()} {platform.machine()}",
-    }
 
 
 def _nothing_yet(experiment: Experiment[Any], settings: Settings) -> dict[str, Any]:
