@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from safestep.entry import Entries, Entry
 from safestep.errors import LogitsNotFoundError
 from safestep.forward import Forward, Seen
 from safestep.hooks import on_stack
 from safestep.logits import LogitsFinder, find_logits, tensors_in
-from safestep.rng import GeneratorStates
 from safestep.stored import Mark, Stored
 from safestep.tape import Tape
 from safestep.unheard import hears
@@ -27,32 +27,6 @@ from safestep.wrappers import bare
 
 MAX_FORWARDS = 256
 """Forwards (micro-batches) kept for one step; of more, the latest are kept and the reading is not called exact."""
-
-
-_Arguments = tuple[tuple[Any, ...], dict[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """What a forward may change, as it was before it.
-
-    Attributes:
-        given: positional and keyword arguments; containers copied, tensors by reference.
-        spare: the same with the tensors copied too; None where forwards are known to leave their inputs alone.
-        inputs: the input tensors with their version counters.
-        generators: the random generators.
-        versions: identity and version counter of every buffer.
-        copies: the buffers that forwards are known to change.
-        place: see `Forward.place`.
-    """
-
-    given: _Arguments
-    spare: _Arguments | None
-    inputs: tuple[tuple[Tensor, int], ...]
-    generators: GeneratorStates
-    versions: dict[str, tuple[int, int]]
-    copies: dict[str, Tensor]
-    place: int
 
 
 @dataclass(slots=True)
@@ -66,7 +40,7 @@ class _Call:
     """
 
     frame: FrameType | None
-    entry: _Entry | None
+    entry: Entry | None
     tape: Tape | None = None
 
     def leave(self) -> Tape | None:
@@ -118,9 +92,8 @@ class ForwardRecorder:
         self.logits = logits or find_logits
         self._entering, self._stored, self._elsewhere = entering, Stored(gradients), elsewhere
         self._seen = Seen(model, self.logits)
-        self._entries: list[_Call] = []  # a model may call itself
-        self._overwrites: bool | None = None  # whether forwards write to their inputs; unknown before the first
-        self._volatile: set[str] | None = None  # buffers that forwards change; unknown before the first
+        self._running: list[_Call] = []  # a model may call itself
+        self._known = Entries()
         self._new = True  # no step has been taken yet
         self._several = False  # whether the latest step had several forwards
         self.handles = (
@@ -149,7 +122,7 @@ class ForwardRecorder:
         return seen
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._entries and not on_stack(self._entries[-1].frame, sys._getframe()):
+        if self._running and not on_stack(self._running[-1].frame, sys._getframe()):
             self._forget()  # an interrupt, which calls no hook, ended that forward
         self._entering()
         elsewhere = self._elsewhere()
@@ -157,11 +130,12 @@ class ForwardRecorder:
         listening = torch.is_grad_enabled() and not elsewhere
         if listening:
             self._drop()
-        call = _Call(_frame_of_call(), self._entry(bare(module), (args, kwargs)) if listening else None)
+        entry = self._known.before(bare(module), (args, kwargs), self._place()) if listening else None
+        call = _Call(_frame_of_call(), entry)
         # A compiled forward is one operation to a tape.
         compiled = hasattr(module, "_orig_mod") or module._compiled_call_impl is not None
-        alone = not (self._entries or self._several or self._seen.forwards or compiled)
-        self._entries.append(call)
+        alone = not (self._running or self._several or self._seen.forwards or compiled)
+        self._running.append(call)
         if self._moving is not None and listening and alone and torch._C._functorch.maybe_current_level() is None:
             call.tape = Tape(self._moving(), (t for t in tensors_in((args, kwargs)) if t.requires_grad))
             call.tape.__enter__()  # type: ignore[no-untyped-call]  # last: this hook is not part of the forward
@@ -176,28 +150,15 @@ class ForwardRecorder:
                     forward.stored, forward.active, forward.effort, forward.gradient = False, None, None, None
 
     def _forget(self) -> None:
-        for call in reversed(self._entries):
+        for call in reversed(self._running):
             call.leave()
-        self._entries = []
-
-    def _entry(self, model: nn.Module, given: _Arguments) -> _Entry:
-        buffers = dict(model.named_buffers())
-        kept = buffers.keys() if self._volatile is None else self._volatile & buffers.keys()
-        return _Entry(
-            _copied(given, tensors=False),
-            None if self._overwrites is False else _copied(given, tensors=True),
-            tuple((t, t._version) for t in tensors_in(given) if not t.is_inference()),
-            GeneratorStates.capture(),
-            _versions(buffers),
-            {name: buffers[name].detach().clone() for name in kept},
-            self._place(),
-        )
+        self._running = []
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        call = self._entries.pop() if self._entries else _Call(None, None)
+        call = self._running.pop() if self._running else _Call(None, None)
         tape, entry = call.leave(), call.entry
         # Of a model that calls itself, the outermost call gives the logits; a forward that raised gives none.
-        if entry is None or self._entries or output is None:
+        if entry is None or self._running or output is None:
             return
         if torch._C._functorch.maybe_current_level() is not None:
             self._seen.problem = "the forward ran inside a torch.func transform, where its logits cannot be hooked"
@@ -212,30 +173,9 @@ class ForwardRecorder:
             if logits.grad_fn is not None:
                 if tape is not None:
                     tape.close(logits)
-                self._listen(self._forward(bare(module), logits.detach(), entry, tape), logits, output)
-
-    def _forward(self, model: nn.Module, logits: Tensor, entry: _Entry, tape: Tape | None) -> Forward:
-        after = _versions(dict(model.named_buffers()))
-        changed = {name for name, version in after.items() if entry.versions.get(name) != version}
-        self._volatile = changed | (self._volatile or set())
-        overwritten = any(tensor._version != version for tensor, version in entry.inputs)
-        self._overwrites = overwritten or bool(self._overwrites)
-        spare = entry.spare if overwritten else None
-        args, kwargs = entry.given if spare is None else spare
-        return Forward(
-            args,
-            kwargs,
-            entry.inputs if spare is None else (),
-            tuple(m.training for m in model.modules()),
-            {name: copy for name, copy in entry.copies.items() if name in self._volatile},
-            entry.generators,
-            _autocast_in_force(logits.device.type),
-            logits.amax(-1),
-            logits=logits if tape is not None or self._small(logits) else None,
-            version=logits._version,
-            tape=tape,
-            place=entry.place,
-        )
+                keep = tape is not None or self._small(logits)
+                forward = self._known.after(bare(module), entry, logits.detach(), tape, keep=keep)
+                self._listen(forward, logits, output)
 
     def _small(self, logits: Tensor) -> bool:
         held = sum(f.logits.nbytes for f in self._seen.forwards if f.logits is not None)
@@ -301,20 +241,3 @@ class _Hook:
 
     def __reduce__(self) -> tuple[type[_Hook], tuple[()]]:
         return (_Hook, ())
-
-
-def _copied(value: Any, *, tensors: bool) -> Any:
-    """Copy plain containers, and on request the tensors in them: what becomes of them later is not on record."""
-    if isinstance(value, Tensor):
-        return value.detach().clone() if tensors else value
-    if type(value) in (tuple, list):
-        return type(value)(_copied(item, tensors=tensors) for item in value)
-    return {key: _copied(item, tensors=tensors) for key, item in value.items()} if type(value) is dict else value
-
-
-def _versions(buffers: dict[str, Tensor]) -> dict[str, tuple[int, int]]:
-    return {name: (id(buffer), buffer._version) for name, buffer in buffers.items() if not buffer.is_inference()}
-
-
-def _autocast_in_force(device_type: str) -> dict[str, torch.dtype]:
-    return {kind: torch.get_autocast_dtype(kind) for kind in {device_type, "cpu"} if torch.is_autocast_enabled(kind)}
