@@ -79,6 +79,15 @@ def check_functions(logits: object, probes: Sequence[object], log: object) -> No
         raise AttachError(f"log={log!r}: expected a path, or a function that takes each report")
 
 
+def check_most(max_forwards: object) -> None:
+    """Raise AttachError for a number of forwards that is none."""
+    if isinstance(max_forwards, bool) or not isinstance(max_forwards, int) or max_forwards < 1:
+        raise AttachError(
+            f"max_forwards={max_forwards!r}: expected how many micro-batches of a step may be kept, a whole number of "
+            "at least 1"
+        )
+
+
 def _parameter_doubts(model: nn.Module, optimizers: Sequence[Optimizer]) -> Iterator[str]:
     own = set(bare(model).parameters())
     stepped = [parameter for optimizer in optimizers for parameter in parameters_of(optimizer)]

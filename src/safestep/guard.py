@@ -56,6 +56,7 @@ class Guard:
         log: str | Path | Sink | None,
         history: int,
         skip_nonfinite: bool,
+        max_forwards: int = 256,
     ) -> None:
         self._say = Once()
         self._judge, self._standstill = Judge(radius, policy, self._say), Standstill(model, self._say)
@@ -81,6 +82,7 @@ class Guard:
             moving,
             self._version,
             self._wants.gradient,
+            max_forwards,
         )
         self._hooks = StepHooks(optimizers, self._before, self._between, self._after, self._abandoned)
         self._finalizer = weakref.finalize(self, _close, self._recorder.handles, self._sink)  # holds no guard

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from safestep.entry import Entries, Entry
 from safestep.errors import LogitsNotFoundError
+from safestep.evenly import rank
 from safestep.forward import Forward, Seen
 from safestep.hooks import on_stack
 from safestep.logits import LogitsFinder, find_logits, tensors_in
@@ -24,9 +25,6 @@ from safestep.stored import Mark, Stored
 from safestep.tape import Tape
 from safestep.unheard import hears
 from safestep.wrappers import bare
-
-MAX_FORWARDS = 256
-"""Forwards (micro-batches) kept for one step; of more, the latest are kept and the reading is not called exact."""
 
 
 @dataclass(slots=True)
@@ -74,6 +72,8 @@ class ForwardRecorder:
             several forwards is not taped: all their activations would have to be held.
         place: tells the sum of the version counters of the parameters, see `Forward.place`.
         hold: whether to hold dL/dz from backward to the step, by reference: a tensor of the logits' size.
+        most: how many forwards of one step are kept. Of more, `evenly.rank` tells which; one whose gradients were
+            handed to the caller goes before one that trained.
     """
 
     def __init__(
@@ -87,11 +87,12 @@ class ForwardRecorder:
         moving: Callable[[], Iterable[Tensor]] | None = None,
         place: Callable[[], int] = lambda: 0,
         hold: bool = False,
+        most: int = 256,
     ) -> None:
         self.model, self._keep, self._moving, self._place, self._hold = model, keep, moving, place, hold
         self.logits = logits or find_logits
         self._entering, self._stored, self._elsewhere = entering, Stored(gradients), elsewhere
-        self._seen = Seen(model, self.logits)
+        self._seen, self._most, self._round = Seen(model, self.logits), most, 0
         self._running: list[_Call] = []  # a model may call itself
         self._known = Entries()
         self._new = True  # no step has been taken yet
@@ -117,8 +118,8 @@ class ForwardRecorder:
         seen = self._seen
         self._seen = Seen(self.model, self.logits, seen.forwards[count:])
         seen.forwards = seen.forwards[:count]
-        self._new = self._new and not seen.forwards
-        self._several = count > 1
+        self._new, self._round = self._new and not seen.forwards, self._round + 1
+        self._several = seen.count > 1
         return seen
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -142,12 +143,13 @@ class ForwardRecorder:
 
     def _drop(self) -> None:
         """Drop the forwards whose gradients are gone."""
-        forwards = self._seen.forwards
-        if any(forward.stored for forward in forwards) and self._stored.gone():
-            self._seen.forwards = [forward for forward in forwards if not forward.stored]
-            for forward in forwards:  # one may be reached again
-                if forward.stored:
-                    forward.stored, forward.active, forward.effort, forward.gradient = False, None, None, None
+        seen = self._seen
+        if any(forward.stored for forward in seen.forwards) and self._stored.gone():
+            gone = [forward for forward in seen.forwards if forward.stored]
+            seen.forwards = [forward for forward in seen.forwards if not forward.stored]
+            seen.dropped, seen.dropped_stored, self._round = seen.dropped - seen.dropped_stored, 0, self._round + 1
+            for forward in gone:  # one may be reached again
+                forward.unlearn()
 
     def _forget(self) -> None:
         for call in reversed(self._running):
@@ -193,18 +195,29 @@ class ForwardRecorder:
 
     def _counts(self, forward: Forward, _: Tensor, held: Tensor | None = None) -> None:
         self._drop()
-        seen = self._seen
-        if not any(known is forward for known in reversed(seen.forwards)):
-            seen.forwards.append(forward)
-            if len(seen.forwards) > 1:
-                for one in seen.forwards:
-                    one.tape = None
-            if len(seen.forwards) > MAX_FORWARDS:
-                seen.forwards.pop(0)
-                seen.dropped += 1
+        if forward.left_out != self._round and not any(known is forward for known in reversed(self._seen.forwards)):
+            self._keep_evenly(forward)
         # Runs when this backward is over; torch's own data-parallel wrappers rely on it too.
         finished = partial(self._finished, forward, held, self._stored.mark())
         torch.autograd.Variable._execution_engine.queue_callback(finished)
+
+    def _keep_evenly(self, forward: Forward) -> None:
+        """Count a forward; of more than may be kept, leave one out."""
+        seen = self._seen
+        if forward.left_out >= 0:  # of an earlier step, and reached again
+            forward.unlearn()
+        forward.rank = rank(seen.count)
+        seen.forwards.append(forward)
+        if len(seen.forwards) > 1:
+            for one in seen.forwards:
+                one.tape = None
+        if len(seen.forwards) > self._most:
+            handed = [known for known in seen.forwards if known.stored is False]
+            last = max(handed or seen.forwards, key=lambda known: known.rank)
+            seen.forwards = [known for known in seen.forwards if known is not last]
+            last.left_out = self._round
+            seen.dropped += 1
+            seen.dropped_stored += bool(last.stored)
 
     def _finished(self, forward: Forward, gradient: Tensor | None, before: Mark) -> None:
         stored = self._stored.left(before)
@@ -213,7 +226,9 @@ class ForwardRecorder:
             # the tensor belongs to backward.
             known = forward.gradient if forward.stored == stored else None
             forward.gradient = gradient if known is None else known + gradient
-        forward.stored = forward.stored or stored
+        if forward.left_out == self._round and stored and not forward.stored:
+            self._seen.dropped_stored += 1
+        forward.stored = bool(forward.stored) or stored
 
     @torch.no_grad()
     def _reached(self, forward: Forward, gradient: Tensor) -> None:

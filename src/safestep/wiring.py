@@ -10,7 +10,7 @@ from typing import Literal
 from torch import nn
 from torch.optim import Optimizer
 
-from safestep.checks import check_attachment, check_functions
+from safestep.checks import check_attachment, check_functions, check_most
 from safestep.errors import AttachError
 from safestep.guard import Guard, Probe
 from safestep.hooks import innermost, layers
@@ -33,6 +33,7 @@ def attach(
     log: str | Path | Sink | None = None,
     history: int = 10_000,
     on_nonfinite: Literal["undo", "skip"] = "undo",
+    max_forwards: int = 256,
 ) -> Guard:
     r"""Guard the steps of an optimizer; the training loop stays as it is.
 
@@ -56,6 +57,10 @@ def attach(
         on_nonfinite: ``"undo"`` puts the parameters back after a step that is not finite; ``"skip"`` looks at the
             gradients before the step and, where they are bad, keeps the optimizer from stepping, state included (with
             a closure the gradients come too late for that: such steps are undone).
+        max_forwards: how many micro-batches of one step are kept until the step: their inputs by reference, some
+            kilobytes of generators each, and under `CurvatureRadius` the gradient at their logits. Of more, r is
+            measured on that many spread evenly over the step (the largest r may be on another), the record says so,
+            and no reading is called exact.
 
     Returns:
         The guard. It lives as long as the optimizer does and may be dropped.
@@ -88,8 +93,9 @@ def attach(
         radius = getattr(policy, "default_radius", None) or SoftmaxRadius()
     probes = tuple(probes)
     check_functions(logits, probes, log)
+    check_most(max_forwards)
     check_attachment(model, optimizers, radius, policy, on_nonfinite, [w for one in given for w in layers(one)[:-1]])
-    guard = Guard(model, optimizers, radius, policy, logits, probes, log, history, on_nonfinite == "skip")
+    guard = Guard(model, optimizers, radius, policy, logits, probes, log, history, on_nonfinite == "skip", max_forwards)
     for one in optimizers:
         _guarded[one] = weakref.ref(guard)
     return guard

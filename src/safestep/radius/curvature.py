@@ -104,7 +104,7 @@ class CurvatureRadius:
         check_recorded(seen)
         check_inputs(seen)
         # Beside forwards that trained, those whose gradients were handed to the caller are attacks or probes.
-        stored = any(forward.stored for forward in seen.forwards)
+        stored = seen.dropped_stored > 0 or any(forward.stored for forward in seen.forwards)
         counted = [forward for forward in seen.forwards if forward.stored or not stored]
         gradients, model = {id(forward): _gradient(forward) for forward in counted}, Quadratic(LOSSES[self.loss])
         tangents = Tangents(step, seen, "train", Route() if state is None else from_state(state["route"]))
@@ -112,14 +112,17 @@ class CurvatureRadius:
             if (gradient := gradients.get(id(forward))) is not None:
                 model.add(forward, value, tangent, gradient, check=state is None)
         whole = self.reduction == "sum"
-        bend, slope = self.scale * (model.bend if whole else model.mean), model.slope / seen.loss_scale
+        # dL/dz is of a part of the step's loss, and the forwards that were kept have their share of all parts.
+        missing = seen.dropped_stored if stored else seen.dropped
+        parts = 1.0 + missing / max(1, len(counted))
+        bend, slope = self.scale * (parts * model.bend if whole else model.mean), parts * model.slope / seen.loss_scale
         if state is None:
-            likely = self.scale * model.likely / (1 if whole else model.count)
-            effort = model.effort / seen.loss_scale
+            likely = self.scale * (parts * model.likely if whole else model.likely / model.count)
+            effort = parts * model.effort / seen.loss_scale
             say_doubts(self, step, seen, slope=slope * tangents.unit, effort=effort, likely=likely)
         ratio = curvature_ratio(bend, slope) * tangents.unit
         uphill = ratio == math.inf and math.isfinite(bend) and slope >= 0.0
-        message = "uphill on this batch: g.p >= 0" if uphill else ""
+        message = "uphill on this batch: g.p >= 0" if uphill else seen.parts
         exact = tangents.exact and (whole or model.even)
         reading = Reading(step.index, ratio, f"{tangents.way}/train", exact, message, uphill=uphill)
         return reading, {"route": as_state(tangents.route)}

@@ -75,7 +75,7 @@ class HessianRadius:
         """Return r of a step. See `Radius.measure`."""
         displacement = step.displacement  # before the parameters go back to where the step started
         with _put_back(step), untouched(seen.model, step.start), no_trace(seen.model), unheard(), torch.enable_grad():
-            if len(seen.forwards) == 1:
+            if seen.forwards and seen.count == 1:
                 seen.forwards[0].generators.restore()
             _put(step)
             slope, bend = self._derivatives(displacement)
@@ -84,7 +84,7 @@ class HessianRadius:
         message = "uphill on this batch: g.p >= 0" if uphill else "the loss does not bend upwards"
         message = message if uphill or bend <= 0.0 else ""
         # of several forwards, it is not known what the closure draws
-        return Reading(step.index, ratio, "hessian", len(seen.forwards) <= 1, message, uphill=uphill), state
+        return Reading(step.index, ratio, "hessian", seen.count <= 1, message, uphill=uphill), state
 
     def _derivatives(self, displacement: dict[Tensor, Tensor]) -> tuple[float, float]:
         moving = [parameter for parameter in displacement if parameter.requires_grad]

@@ -139,7 +139,7 @@ class SoftmaxRadius:
         if ratio is None:
             reading, known = self._differentiated(step, seen, known)
         else:
-            reading = self._reading(step, ratio, way)
+            reading = self._reading(step, ratio, way, message=seen.parts)
         if reading.finite:
             known = replace(known, track=known.track.measured(reading.ratio, step.vitals))
         return reading, known.as_state()
@@ -182,11 +182,15 @@ class SoftmaxRadius:
             spreads.add(forward, value, tangent)
         ratio = step_ratio(spreads.largest(self.quantile)) * tangents.unit
         exact = tangents.exact and self.quantile == 1.0
-        return self._reading(step, ratio, tangents.way, exact=exact), replace(known, route=tangents.route)
+        return self._reading(step, ratio, tangents.way, exact=exact, message=seen.parts), replace(
+            known, route=tangents.route
+        )
 
-    def _reading(self, step: Step, ratio: float, way: str, *, exact: bool = False, age: int = 0) -> Reading:
+    def _reading(
+        self, step: Step, ratio: float, way: str, *, exact: bool = False, age: int = 0, message: str = ""
+    ) -> Reading:
         quantile = "" if self.quantile == 1.0 else f"/quantile {self.quantile:g}"
-        return Reading(step.index, ratio, f"{way}/{self.mode}{quantile}", exact, age=age)
+        return Reading(step.index, ratio, f"{way}/{self.mode}{quantile}", exact, message, age)
 
     def _check_loss(self, seen: Seen) -> None:
         """Say once, at the first measured step, if the gradient at the logits is not that of a softmax loss."""
