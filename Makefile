@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 WORKERS ?= 2
 
-.PHONY: demo test lint types layers pytest format notebooks constraints clean
+.PHONY: demo test lint types layers pytest faults format notebooks constraints clean
 
 demo: $(VENV)/.demo
 	$(BIN)/safestep run digits-sgd --out runs/digits-sgd
@@ -25,6 +25,9 @@ layers: $(VENV)/.test
 
 pytest: $(VENV)/.test
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal --durations 10
+
+faults: $(VENV)/.test
+	PYTHONPATH=tests $(BIN)/python -m faults --schedules $(or $(SCHEDULES),500) --jobs $(WORKERS)
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .

@@ -44,16 +44,16 @@ class Entries:
     """Looks at the model before and after its forwards, and copies no more than they are known to change."""
 
     def __init__(self) -> None:
-        self._overwrites: bool | None = None  # whether forwards write to their inputs; unknown before the first
-        self._volatile: set[str] | None = None  # buffers that forwards change; unknown before the first
+        self.overwrites: bool | None = None  # whether forwards write to their inputs; unknown before the first
+        self.volatile: set[str] | None = None  # buffers that forwards change; unknown before the first
 
     def before(self, model: nn.Module, given: Arguments, place: int) -> Entry:
         """Return what a forward that begins may change."""
         buffers = dict(model.named_buffers())
-        kept = buffers.keys() if self._volatile is None else self._volatile & buffers.keys()
+        kept = buffers.keys() if self.volatile is None else self.volatile & buffers.keys()
         return Entry(
             _copied(given, tensors=False),
-            None if self._overwrites is False else _copied(given, tensors=True),
+            None if self.overwrites is False else _copied(given, tensors=True),
             tuple((t, t._version) for t in tensors_in(given) if not t.is_inference()),
             GeneratorStates.capture(),
             _versions(buffers),
@@ -65,9 +65,9 @@ class Entries:
         """Return the record of a forward that is over, with its logits if they are to be kept."""
         after = _versions(dict(model.named_buffers()))
         changed = {name for name, version in after.items() if entry.versions.get(name) != version}
-        self._volatile = changed | (self._volatile or set())
+        self.volatile = changed | (self.volatile or set())
         overwritten = any(tensor._version != version for tensor, version in entry.inputs)
-        self._overwrites = overwritten or bool(self._overwrites)
+        self.overwrites = overwritten or bool(self.overwrites)
         spare = entry.spare if overwritten else None
         args, kwargs = entry.given if spare is None else spare
         return Forward(
@@ -75,7 +75,7 @@ class Entries:
             kwargs,
             entry.inputs if spare is None else (),
             tuple(m.training for m in model.modules()),
-            {name: copy for name, copy in entry.copies.items() if name in self._volatile},
+            {name: copy for name, copy in entry.copies.items() if name in self.volatile},
             entry.generators,
             _autocast_in_force(logits.device.type),
             logits.amax(-1),

@@ -108,7 +108,7 @@ class Seen:
         logits: from the output of the model to its logits.
         forwards: the forwards, oldest first.
         dropped: how many other forwards count for the step, but were not kept.
-        dropped_stored: how many of them left gradients in ``.grad``, see `Forward.stored`.
+        handed: how many of them handed their gradients to the caller, see `Forward.stored`.
         problem: why a training forward was not recorded, or an empty text.
         place: the sum of version counters where the step began, see `Forward.place`; None where nobody looked.
         loss_scale: what a gradient scaler multiplied the loss by before backward. `Forward.gradient`, `Forward.effort`
@@ -122,7 +122,7 @@ class Seen:
     logits: LogitsFinder
     forwards: list[Forward] = field(default_factory=list)
     dropped: int = 0
-    dropped_stored: int = 0
+    handed: int = 0
     problem: str = ""
     place: int | None = None
     loss_scale: float = 1.0

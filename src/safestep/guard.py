@@ -41,6 +41,12 @@ _IN_BACKWARD = (
     "whole model to measure. Step after backward, or detach the guard"
 )
 
+_WRITTEN = (
+    "the parameters were written to after some of several optimizers had stepped and before the others did (a "
+    "checkpoint loaded, averaged weights swapped in?), so that step can no longer be measured: it is left as it is, "
+    "without a record"
+)
+
 
 class Guard:
     """Watches the steps of an optimizer and keeps them inside. Made by `safestep.attach`."""
@@ -66,8 +72,9 @@ class Guard:
         self._sink: Sink | None = JsonLines(log) if isinstance(log, (str, Path)) else log
         self._last: StepReport | None = None
         self._index, self._loss_scale = 0, 1.0
-        self._step, self._counted, self._began, self._place = Step(0), 0, 0, 0
+        self._step, self._counted, self._began, self._ended, self._place = Step(0), 0, 0, 0, 0
         self._withheld: dict[int, WithheldGradients] = {}
+        self._rates: tuple[float, ...] = ()  # of the running step: when it is judged a scheduler may have stepped
         self._pending: tuple[Step, Later, Foresight, list[Optimizer], tuple[float, ...]] | None = None
         self._wants = getattr(radius, "wants", Wants())
         keep = sum(parameter.nbytes for parameter in bare(model).parameters()) if self._wants.logits else 0
@@ -120,7 +127,7 @@ class Guard:
         If only some of several optimizers have stepped, their step is judged first.
         """
         try:
-            self._hooks.finish()
+            self._end_round()
             self._settle()
         finally:
             self._hooks.close()
@@ -141,8 +148,10 @@ class Guard:
     def state_dict(self) -> dict[str, Any]:
         """Return what must survive a restart: numbers, texts and tensors, for ``torch.load(weights_only=True)``.
 
-        The history is not part of it; the log is the complete record.
+        The history is not part of it; the log is the complete record. If only some of several optimizers have stepped,
+        their step is judged first: call it before the ``state_dict`` of the model.
         """
+        self._end_round()
         self._settle()
         return {
             "version": 2,
@@ -206,9 +215,25 @@ class Guard:
 
     def _entering(self) -> None:
         """Before the model is used where only some of the optimizers have stepped, act on what has moved."""
-        if self._hooks.recover():  # what was seen before a step that raised half way cannot be repeated after it
+        if not self._hooks.running:
+            self._end_round()
+
+    def _end_round(self) -> None:
+        """Judge the step of those optimizers that have stepped, where the others will not; drop one that raised."""
+        raised = self._hooks.recover()
+        if raised:  # what was seen before a step that raised half way cannot be repeated after it
             self._recorder.take(self._recorder.count)
-        if self._hooks.waiting and not self._hooks.running:
+        if not self._hooks.waiting:
+            return
+        written = self._version() != self._ended
+        if raised or written:
+            self._hooks.drop()
+            if written:
+                self._say("written", _WRITTEN)
+            elif self.policy.writes:
+                self._step.undo()  # never leave an unmeasured step in place
+            self._step = Step(self._index)
+        else:
             self._hooks.finish()
 
     def _gradients(self) -> list[Tensor]:
@@ -241,11 +266,18 @@ class Guard:
 
     def _between(self, optimizer: Optimizer) -> None:
         self._counted = self._recorder.count
+        self._ended = self._version() if len(self._optimizers) > 1 else 0
+        self._rates = tuple(number(g.get("lr")) for optimizer in self._alive() for g in optimizer.param_groups)
         if id(optimizer) in self._withheld:
             self._withheld[id(optimizer)].give_back()
 
     def _abandoned(self, optimizer: Optimizer) -> None:
-        self._step.forget(parameters_of(optimizer))
+        failed, parameters = Step(self._index), parameters_of(optimizer)
+        failed.start = {q: self._step.start[q] for q in parameters if q in self._step.start}
+        self._step.forget(parameters)
+        # What moved before the error stays, as without a guard; somebody may have written to it since.
+        if self.policy.writes and not all_finite(failed.start):
+            failed.undo()
         if (withheld := self._withheld.pop(id(optimizer), None)) is not None:
             withheld.give_back()
 
@@ -270,12 +302,12 @@ class Guard:
         if length == 0.0:  # nothing moved: not a step, unless it was kept from being one
             if skipped:
                 reading = nothing(step, "the gradients are not finite")
-                self._finish(report_of(step, reading, Status.SKIPPED, 0.0, self._lrs()))
+                self._finish(report_of(step, reading, Status.SKIPPED, 0.0, self._rates))
             self._step = Step(self._index, step)
             return
         try:
             scalable, keep = not _searches(stepped), any(not isinstance(probe, Audit) for probe in self._probes)
-            judged = self._judge.judge(step, seen, self._lrs(), scalable=scalable, keep=keep)
+            judged = self._judge.judge(step, seen, self._rates, scalable=scalable, keep=keep)
         except BaseException:
             if self.policy.writes:
                 step.undo()  # never leave an unmeasured step in place
@@ -291,7 +323,7 @@ class Guard:
             return False
         if self.policy.writes:
             step.rescale_unread(foresight.scale)
-        self._pending = step, Later(foresight.numbers), foresight, stepped, self._lrs()
+        self._pending = step, Later(foresight.numbers), foresight, stepped, self._rates
         self._step = Step(self._index, step)
         return True
 
@@ -307,9 +339,6 @@ class Guard:
         self._finish(settled)
         self._step, following.index = following, self._index
         self._standstill.count(settled.status, stepped)
-
-    def _lrs(self) -> tuple[float, ...]:
-        return tuple(number(g.get("lr")) for optimizer in self._alive() for g in optimizer.param_groups)
 
     def _probe(self, step: Step, seen: Seen, report: StepReport) -> StepReport:
         extras: dict[str, float] = {}

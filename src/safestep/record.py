@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -247,16 +248,29 @@ Sink = Callable[[StepReport], object]
 """Takes every report of a guard, in order."""
 
 
+def _torn(path: Path) -> bool:
+    """Return whether a file ends in the midst of a line."""
+    if not path.is_file() or not path.stat().st_size:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"
+
+
 class JsonLines:
     """A sink that appends each report to a file as one JSON line, complete up to the last whole line.
 
     Args:
-        path: the file; made if missing, appended to otherwise.
+        path: the file; made if missing, appended to otherwise. Where it ends in the midst of a line (the machine went
+            down), the next report begins a new one.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        torn = _torn(self.path)
         self._file = self.path.open("a", encoding="utf-8", buffering=1)
+        if torn:
+            self._file.write("\n")
 
     def __call__(self, report: StepReport) -> None:
         """Append a report."""

@@ -19,7 +19,7 @@ from safestep.entry import Entries, Entry
 from safestep.errors import LogitsNotFoundError
 from safestep.evenly import rank
 from safestep.forward import Forward, Seen
-from safestep.hooks import on_stack
+from safestep.hooks import in_backward, on_stack
 from safestep.logits import LogitsFinder, find_logits, tensors_in
 from safestep.stored import Mark, Stored
 from safestep.tape import Tape
@@ -130,7 +130,7 @@ class ForwardRecorder:
         self._seen.searched = self._seen.searched or elsewhere
         listening = torch.is_grad_enabled() and not elsewhere
         if listening:
-            self._drop()
+            self._drop(ended=not in_backward())
         entry = self._known.before(bare(module), (args, kwargs), self._place()) if listening else None
         call = _Call(_frame_of_call(), entry)
         # A compiled forward is one operation to a tape.
@@ -141,13 +141,21 @@ class ForwardRecorder:
             call.tape = Tape(self._moving(), (t for t in tensors_in((args, kwargs)) if t.requires_grad))
             call.tape.__enter__()  # type: ignore[no-untyped-call]  # last: this hook is not part of the forward
 
-    def _drop(self) -> None:
-        """Drop the forwards whose gradients are gone."""
+    def _drop(self, *, ended: bool = False) -> None:
+        """Drop the forwards whose gradients are gone.
+
+        Args:
+            ended: whether no backward is running: one that never came to its end has raised half way, and may have
+                stored some of its gradients.
+        """
         seen = self._seen
+        for forward in seen.forwards if ended else ():
+            if forward.stored is None:
+                forward.stored = True
         if any(forward.stored for forward in seen.forwards) and self._stored.gone():
             gone = [forward for forward in seen.forwards if forward.stored]
             seen.forwards = [forward for forward in seen.forwards if not forward.stored]
-            seen.dropped, seen.dropped_stored, self._round = seen.dropped - seen.dropped_stored, 0, self._round + 1
+            seen.dropped, self._round = seen.handed, self._round + 1
             for forward in gone:  # one may be reached again
                 forward.unlearn()
 
@@ -217,7 +225,7 @@ class ForwardRecorder:
             seen.forwards = [known for known in seen.forwards if known is not last]
             last.left_out = self._round
             seen.dropped += 1
-            seen.dropped_stored += bool(last.stored)
+            seen.handed += last.stored is False
 
     def _finished(self, forward: Forward, gradient: Tensor | None, before: Mark) -> None:
         stored = self._stored.left(before)
@@ -226,8 +234,8 @@ class ForwardRecorder:
             # the tensor belongs to backward.
             known = forward.gradient if forward.stored == stored else None
             forward.gradient = gradient if known is None else known + gradient
-        if forward.left_out == self._round and stored and not forward.stored:
-            self._seen.dropped_stored += 1
+        if forward.left_out == self._round and forward.stored is not True:
+            self._seen.handed += (forward.stored is None) - stored
         forward.stored = bool(forward.stored) or stored
 
     @torch.no_grad()

@@ -104,7 +104,8 @@ class CurvatureRadius:
         check_recorded(seen)
         check_inputs(seen)
         # Beside forwards that trained, those whose gradients were handed to the caller are attacks or probes.
-        stored = seen.dropped_stored > 0 or any(forward.stored for forward in seen.forwards)
+        trained = seen.dropped - seen.handed
+        stored = trained > 0 or any(forward.stored for forward in seen.forwards)
         counted = [forward for forward in seen.forwards if forward.stored or not stored]
         gradients, model = {id(forward): _gradient(forward) for forward in counted}, Quadratic(LOSSES[self.loss])
         tangents = Tangents(step, seen, "train", Route() if state is None else from_state(state["route"]))
@@ -113,7 +114,7 @@ class CurvatureRadius:
                 model.add(forward, value, tangent, gradient, check=state is None)
         whole = self.reduction == "sum"
         # dL/dz is of a part of the step's loss, and the forwards that were kept have their share of all parts.
-        missing = seen.dropped_stored if stored else seen.dropped
+        missing = trained if stored else seen.dropped
         parts = 1.0 + missing / max(1, len(counted))
         bend, slope = self.scale * (parts * model.bend if whole else model.mean), parts * model.slope / seen.loss_scale
         if state is None:

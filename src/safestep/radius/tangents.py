@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
 from safestep.derivative import Line
@@ -40,7 +41,8 @@ class Tangents:
     """
 
     def __init__(self, step: Step, seen: Seen, mode: Mode, route: Route) -> None:
-        low, high = _PLAIN_LENGTHS
+        half = any(torch.float16 in forward.autocast.values() for forward in seen.forwards)
+        low, high = (1.0, 1.0) if half else _PLAIN_LENGTHS  # float16 holds but 6e-5 to 65504
         # A power of two: dividing by it rounds nothing, and J p is linear in p.
         self.unit = 1.0 if low <= step.length <= high else 2.0 ** math.floor(math.log2(step.length))
         self.route, self.exact = route, seen.dropped == 0
