@@ -159,7 +159,7 @@ def test_a_forward_whose_backward_raised_is_no_part_of_the_next_step(most):
 @pytest.mark.parametrize("radius", [SoftmaxRadius(method="exact"), CurvatureRadius()], ids=str)
 @pytest.mark.parametrize("power", [-5, 0, 6])
 def test_under_float16_autocast_a_step_of_any_length_is_measured(radius, power):
-    """J p of a step of length 1e6 is no float16, and of one of length 1e-5 little is left; that of their direction is."""
+    """J p of a step of length 1e6 is no float16, and of one of 1e-5 little is left; that of their direction is."""
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=10.0**power)
     guard = attach(model, optimizer, radius=radius, policy=Watch())
