@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 WORKERS ?= 2
 
-.PHONY: demo test lint types layers pytest ranks format notebooks tables constraints clean
+.PHONY: demo test lint types layers pytest ranks faults format notebooks tables constraints clean
 
 demo: $(VENV)/.demo
 	$(BIN)/safestep run digits-sgd --out runs/digits-sgd
@@ -29,6 +29,10 @@ pytest: $(VENV)/.test
 # The long form of the checks on several processes.
 ranks: $(VENV)/.test
 	SAFESTEP_RANKS=long $(BIN)/pytest tests/ranks
+
+# The long form of the fault runs.
+faults: $(VENV)/.test
+	PYTHONPATH=tests $(BIN)/python -m faults --schedules $(or $(SCHEDULES),500) --jobs $(WORKERS)
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .

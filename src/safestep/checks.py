@@ -69,6 +69,15 @@ def check_functions(logits: object, probes: Sequence[object]) -> None:
         raise AttachError(f"probes: expected functions of (step, seen, report), saw {broken[0]!r}")
 
 
+def check_most(max_forwards: object) -> None:
+    """Raise AttachError for a number of forwards that is none."""
+    if isinstance(max_forwards, bool) or not isinstance(max_forwards, int) or max_forwards < 1:
+        raise AttachError(
+            f"max_forwards={max_forwards!r}: expected how many micro-batches of a step may be kept, a whole number of "
+            "at least 1"
+        )
+
+
 def _parameter_doubts(model: nn.Module, optimizers: Sequence[Optimizer]) -> Iterator[str]:
     own = set(bare(model).parameters())
     stepped = [parameter for optimizer in optimizers for parameter in parameters_of(optimizer)]

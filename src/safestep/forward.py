@@ -35,7 +35,8 @@ class Forward:
         generators: the random generators as they were before it, so that dropout draws the same masks.
         autocast: the autocast dtype for each device type that had autocast on.
         peaks: the largest logit of each sample, shape ``(*samples,)``, to tell whether a replay repeats the forward.
-        stored: whether its backward left gradients in ``.grad``, rather than handing them to the caller.
+        stored: whether its backward left gradients in ``.grad``, rather than handing them to the caller; None before
+            its backward is over.
         active: which samples have a gradient G = dL/dz, shape ``(*samples,)``; None where it could not be seen.
             Ignored labels and padding have rows of exact zeros.
         imbalance: ``sum_i |sum_k G_ik| / ||G||_1``, 0 for a softmax loss, a 0-d tensor; known in the first
@@ -49,6 +50,8 @@ class Forward:
         tape: the operations of the forward, where the radius wants them; else None.
         place: the sum of the version counters of the optimizers' parameters, which any write to one of them raises.
         rounded: whether the model itself casts its parameters to a lower precision (``MixedPrecisionPolicy``).
+        rank: of the forwards of a step, those with the lowest are kept, see `safestep.evenly.rank`.
+        left_out: the number of the round in which it was not kept; negative if it was.
     """
 
     args: tuple[Any, ...]
@@ -59,7 +62,7 @@ class Forward:
     generators: GeneratorStates
     autocast: dict[str, torch.dtype]
     peaks: Tensor
-    stored: bool = False
+    stored: bool | None = None
     active: Tensor | None = None
     imbalance: Tensor | None = None
     effort: Tensor | None = None
@@ -69,11 +72,18 @@ class Forward:
     tape: Tape | None = None
     place: int = 0
     rounded: bool = False
+    rank: int = 0
+    left_out: int = -1
 
     @property
     def reduced(self) -> bool:
         """Whether it computed in a lower precision than its parameters have."""
         return self.rounded or bool(self.autocast)
+
+    def unlearn(self) -> None:
+        """Forget what backward told, once the gradients that it left are gone."""
+        self.stored = self.active = self.effort = self.gradient = None
+        self.left_out = -1
 
     def kept_logits(self) -> Tensor | None:
         """Return the logits of the training forward if they were kept and nothing has been written to them since."""
@@ -106,7 +116,8 @@ class Seen:
         model: the module whose forward was recorded, wrappers included.
         logits: from the output of the model to its logits.
         forwards: the forwards, oldest first.
-        dropped: how many older forwards of the same step were not kept.
+        dropped: how many other forwards count for the step, but were not kept.
+        handed: how many of them handed their gradients to the caller, see `Forward.stored`.
         problem: why a training forward was not recorded, or an empty text.
         place: the sum of version counters where the step began, see `Forward.place`; None where nobody looked.
         loss_scale: what a gradient scaler multiplied the loss by before backward. `Forward.gradient`, `Forward.effort`
@@ -121,12 +132,23 @@ class Seen:
     logits: LogitsFinder
     forwards: list[Forward] = field(default_factory=list)
     dropped: int = 0
+    handed: int = 0
     problem: str = ""
     place: int | None = None
     loss_scale: float = 1.0
     searched: bool = False
     shared: dict[Any, Any] | None = None
     peers: Peers = ALONE
+
+    @property
+    def count(self) -> int:
+        """How many forwards count for the step, whether they were kept or not."""
+        return len(self.forwards) + self.dropped
+
+    @property
+    def parts(self) -> str:
+        """How many of the forwards were kept, for a record; an empty text if all."""
+        return f"r of {len(self.forwards)} of {self.count} micro-batches" if self.dropped else ""
 
     def left(self, forward: Forward) -> bool:
         """Return whether parameters were written to between a forward and the step, which may begin elsewhere then."""

@@ -44,6 +44,12 @@ _IN_BACKWARD = (
     "whole model to measure. Step after backward, or detach the guard"
 )
 
+_WRITTEN = (
+    "the parameters were written to after some of several optimizers had stepped and before the others did (a "
+    "checkpoint loaded, averaged weights swapped in?), so that step can no longer be measured: it is left as it is, "
+    "without a record"
+)
+
 
 class Guard:
     """Watches the steps of an optimizer and keeps them inside. Made by `safestep.attach`."""
@@ -60,6 +66,7 @@ class Guard:
         history: int,
         skip_nonfinite: bool,
         ranks: Ranks | None,
+        max_forwards: int,
     ) -> None:
         self._say = Once()
         self._judge, self._standstill = Judge(radius, policy, self._say), Standstill(model, self._say)
@@ -71,8 +78,9 @@ class Guard:
         self._last: StepReport | None = None
         self._ranks, self._known_peers = ranks, None if ranks else ALONE
         self._index, self._loss_scale = 0, 1.0
-        self._step, self._counted, self._began, self._place = Step(0), 0, 0, 0
+        self._step, self._counted, self._began, self._ended, self._place = Step(0), 0, 0, 0, 0
         self._withheld: dict[int, WithheldGradients] = {}
+        self._rates: tuple[float, ...] = ()  # of the running step: when it is judged a scheduler may have stepped
         self._pending: tuple[Step, Later, Foresight, list[Optimizer], tuple[float, ...]] | None = None
         self._wants = getattr(radius, "wants", Wants())
         keep = sum(parameter.nbytes for parameter in bare(model).parameters()) if self._wants.logits else 0
@@ -87,6 +95,7 @@ class Guard:
             moving,
             self._version,
             self._wants.gradient,
+            max_forwards,
         )
         self._hooks = StepHooks(optimizers, self._before, self._between, self._after, self._abandoned)
         self._finalizer = weakref.finalize(self, _close, self._recorder.handles, log)  # holds no guard
@@ -124,7 +133,7 @@ class Guard:
         If only some of several optimizers have stepped, their step is judged first.
         """
         try:
-            self._hooks.finish()
+            self._end_round()
             self._settle()
         finally:
             self._hooks.close()
@@ -146,11 +155,13 @@ class Guard:
         """Return what must survive a restart: numbers and texts, under keys that are always the same.
 
         They go through ``torch.load(weights_only=True)`` and through ``torch.distributed.checkpoint``, see
-        ``docs/resume.md``. The history is not part of it; the log is the complete record.
+        ``docs/resume.md``. The history is not part of it; the log is the complete record. If only some of several
+        optimizers have stepped, their step is judged first: call it before the ``state_dict`` of the model.
 
         Raises:
             TypeError: if a radius or policy remembers what is not plain data.
         """
+        self._end_round()
         self._settle()
         saved = Saved(
             step=self._index,
@@ -219,9 +230,25 @@ class Guard:
 
     def _entering(self) -> None:
         """Before the model is used where only some of the optimizers have stepped, act on what has moved."""
-        if self._hooks.recover():  # what was seen before a step that raised half way cannot be repeated after it
+        if not self._hooks.running:
+            self._end_round()
+
+    def _end_round(self) -> None:
+        """Judge the step of those optimizers that have stepped, where the others will not; drop one that raised."""
+        raised = self._hooks.recover()
+        if raised:  # what was seen before a step that raised half way cannot be repeated after it
             self._recorder.take(self._recorder.count)
-        if self._hooks.waiting and not self._hooks.running:
+        if not self._hooks.waiting:
+            return
+        written = self._version() != self._ended
+        if raised or written:
+            self._hooks.drop()
+            if written:
+                self._say("written", _WRITTEN)
+            elif self.policy.writes:
+                self._step.undo()  # never leave an unmeasured step in place
+            self._step = Step(self._index)
+        else:
             self._hooks.finish()
 
     def _gradients(self) -> list[Tensor]:
@@ -254,11 +281,18 @@ class Guard:
 
     def _between(self, optimizer: Optimizer) -> None:
         self._counted = self._recorder.count
+        self._ended = self._version() if len(self._optimizers) > 1 else 0
+        self._rates = tuple(number(g.get("lr")) for optimizer in self._alive() for g in optimizer.param_groups)
         if id(optimizer) in self._withheld:
             self._withheld[id(optimizer)].give_back()
 
     def _abandoned(self, optimizer: Optimizer) -> None:
-        self._step.forget(parameters_of(optimizer))
+        failed, parameters = Step(self._index), parameters_of(optimizer)
+        failed.start = {q: self._step.start[q] for q in parameters if q in self._step.start}
+        self._step.forget(parameters)
+        # What moved before the error stays, as without a guard; somebody may have written to it since.
+        if self.policy.writes and not all_finite(failed.start):
+            failed.undo()
         if (withheld := self._withheld.pop(id(optimizer), None)) is not None:
             withheld.give_back()
 
@@ -284,12 +318,12 @@ class Guard:
         if length == 0.0:  # nothing moved: not a step, unless it was kept from being one
             if skipped:
                 reading = nothing(step, "the gradients are not finite")
-                self._finish(report_of(step, reading, Status.SKIPPED, 0.0, self._lrs()))
+                self._finish(report_of(step, reading, Status.SKIPPED, 0.0, self._rates))
             self._step = Step(self._index, step)
             return
         try:
             scalable, keep = not _searches(stepped), any(not isinstance(probe, Audit) for probe in self._probes)
-            judged = self._judge.judge(step, seen, self._lrs(), scalable=scalable, keep=keep)
+            judged = self._judge.judge(step, seen, self._rates, scalable=scalable, keep=keep)
         except BaseException:
             if self.policy.writes:
                 step.undo()  # never leave an unmeasured step in place
@@ -305,7 +339,7 @@ class Guard:
             return False
         if self.policy.writes:
             step.rescale_unread(foresight.scale)
-        self._pending = step, Later(foresight.numbers), foresight, stepped, self._lrs()
+        self._pending = step, Later(foresight.numbers), foresight, stepped, self._rates
         self._step = Step(self._index, step)
         return True
 
@@ -321,9 +355,6 @@ class Guard:
         self._finish(settled)
         self._step, following.index = following, self._index
         self._standstill.count(settled.status, stepped)
-
-    def _lrs(self) -> tuple[float, ...]:
-        return tuple(number(g.get("lr")) for optimizer in self._alive() for g in optimizer.param_groups)
 
     def _probe(self, step: Step, seen: Seen, report: StepReport) -> StepReport:
         extras: dict[str, float] = {}

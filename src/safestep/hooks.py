@@ -85,6 +85,10 @@ class StepHooks:
             stepped, self._stepped = self._stepped, []
             self._after(stepped)
 
+    def drop(self) -> None:
+        """End the round without a word."""
+        self._stepped = []
+
     def close(self) -> None:
         """Remove the hooks."""
         for handle in self._handles:

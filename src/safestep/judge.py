@@ -20,6 +20,11 @@ from safestep.step import Step
 
 Rates = tuple[float, ...]
 
+_PARTS = (
+    "a step of {count} micro-batches: r is measured on {kept} of them, spread evenly over the step, and may be larger "
+    "on another. For all of them: attach(..., max_forwards={count}), which keeps their inputs until the step"
+)
+
 
 class Judge:
     """A radius and a policy, and what they remember from step to step.
@@ -74,6 +79,8 @@ class Judge:
                 what = "r" if math.isfinite(step.length) else "the step"
                 return self._refuse(step, replace(reading, message=f"{what} is not finite"), lrs, keep=keep)
             reading = replace(reading, length=step.length)
+            if seen.dropped and reading.message == seen.parts:
+                self._say("max_forwards", _PARTS.format(count=seen.count, kept=len(seen.forwards)))
             would = self.policy.would(reading, self.policy_state)
             scale, policy_state = self.policy.scale(reading, self.policy_state)
             reading = replace(reading, message=reading.message or self._says(reading))

@@ -15,46 +15,18 @@ from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from safestep.entry import Entries, Entry
 from safestep.errors import LogitsNotFoundError
+from safestep.evenly import rank
 from safestep.forward import Forward, Seen
 from safestep.frames import compiling, on_stack, past_compiler
-from safestep.gathering import computes_lower
+from safestep.hooks import in_backward
 from safestep.logits import LogitsFinder, find_logits, tensors_in
 from safestep.pieces import any_sharded, whole
-from safestep.rng import GeneratorStates
 from safestep.stored import Mark, Stored
 from safestep.tape import Tape
 from safestep.unheard import hears
 from safestep.wrappers import bare
-
-MAX_FORWARDS = 256
-"""Forwards (micro-batches) kept for one step; of more, the latest are kept and the reading is not called exact."""
-
-
-_Arguments = tuple[tuple[Any, ...], dict[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """What a forward may change, as it was before it.
-
-    Attributes:
-        given: positional and keyword arguments; containers copied, tensors by reference.
-        spare: the same with the tensors copied too; None where forwards are known to leave their inputs alone.
-        inputs: the input tensors with their version counters.
-        generators: the random generators.
-        versions: identity and version counter of every buffer.
-        copies: the buffers that forwards are known to change.
-        place: see `Forward.place`.
-    """
-
-    given: _Arguments
-    spare: _Arguments | None
-    inputs: tuple[tuple[Tensor, int], ...]
-    generators: GeneratorStates
-    versions: dict[str, tuple[int, int]]
-    copies: dict[str, Tensor]
-    place: int
 
 
 @dataclass(slots=True)
@@ -68,7 +40,7 @@ class _Call:
     """
 
     frame: FrameType | None
-    entry: _Entry | None
+    entry: Entry | None
     tape: Tape | None = None
 
     def leave(self) -> Tape | None:
@@ -116,6 +88,8 @@ class ForwardRecorder:
             several forwards is not taped: all their activations would have to be held.
         place: tells the sum of the version counters of the parameters, see `Forward.place`.
         hold: whether to hold dL/dz from backward to the step, by reference: a tensor of the logits' size.
+        most: how many forwards of one step are kept. Of more, `evenly.rank` tells which; one whose gradients were
+            handed to the caller goes before one that trained.
     """
 
     def __init__(
@@ -129,14 +103,14 @@ class ForwardRecorder:
         moving: Callable[[], Iterable[Tensor]] | None = None,
         place: Callable[[], int] = lambda: 0,
         hold: bool = False,
+        most: int = 256,
     ) -> None:
         self.model, self._keep, self._moving, self._place, self._hold = model, keep, moving, place, hold
         self.logits = logits or find_logits
         self._entering, self._stored, self._elsewhere = entering, Stored(gradients), elsewhere
-        self._seen = Seen(model, self.logits)
-        self._entries: list[_Call] = []  # a model may call itself
-        self._overwrites: bool | None = None  # whether forwards write to their inputs; unknown before the first
-        self._volatile: set[str] | None = None  # buffers that forwards change; unknown before the first
+        self._seen, self._most, self._round = Seen(model, self.logits), most, 0
+        self._running: list[_Call] = []  # a model may call itself
+        self._known = Entries()
         self._new = True  # no step has been taken yet
         self._several = False  # whether the latest step had several forwards
         self.handles = (
@@ -160,34 +134,36 @@ class ForwardRecorder:
         seen = self._seen
         self._seen = Seen(self.model, self.logits, seen.forwards[count:])
         seen.forwards = seen.forwards[:count]
-        self._new = self._new and not seen.forwards
-        self._several = count > 1
+        self._new, self._round = self._new and not seen.forwards, self._round + 1
+        self._several = seen.count > 1
         return seen
 
     def as_state(self) -> dict[str, Any]:
         """Return what earlier forwards taught, for a checkpoint."""
-        volatile = None if self._volatile is None else sorted(self._volatile)
-        return {"overwrites": self._overwrites, "volatile": volatile, "new": self._new, "several": self._several}
+        known, volatile = self._known, None if self._known.volatile is None else sorted(self._known.volatile)
+        return {"overwrites": known.overwrites, "volatile": volatile, "new": self._new, "several": self._several}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Forget what was seen and go on from `as_state`; from an empty one as if nothing had been learnt."""
         self._seen, volatile = Seen(self.model, self.logits), state.get("volatile")
-        self._volatile = None if volatile is None else set(volatile)
-        self._overwrites, self._new = state.get("overwrites"), state.get("new", True)
-        self._several = state.get("several", False)
+        self._known = Entries()
+        self._known.volatile = None if volatile is None else set(volatile)
+        self._known.overwrites, self._new = state.get("overwrites"), state.get("new", True)
+        self._several, self._round = state.get("several", False), self._round + 1
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._entries and not on_stack(self._entries[-1].frame, sys._getframe()):
+        if self._running and not on_stack(self._running[-1].frame, sys._getframe()):
             self._forget()  # an interrupt, which calls no hook, ended that forward
         self._entering()
         elsewhere = self._elsewhere()
         self._seen.searched = self._seen.searched or elsewhere
         listening = torch.is_grad_enabled() and not elsewhere
         if listening:
-            self._drop()
-        call = _Call(_frame_of_call(), self._entry(bare(module), (args, kwargs)) if listening else None)
-        alone = not (self._entries or self._several or self._seen.forwards)
-        self._entries.append(call)
+            self._drop(ended=not in_backward())
+        entry = self._known.before(bare(module), (args, kwargs), self._place()) if listening else None
+        call = _Call(_frame_of_call(), entry)
+        alone = not (self._running or self._several or self._seen.forwards)
+        self._running.append(call)
         taped = listening and alone and not (self._moving is None or _compiled(module, sys._getframe(1)))
         if not taped or self._moving is None or torch._C._functorch.maybe_current_level() is not None:
             return
@@ -195,38 +171,34 @@ class ForwardRecorder:
             call.tape = Tape(moving, (t for t in tensors_in((args, kwargs)) if t.requires_grad))
             call.tape.__enter__()  # type: ignore[no-untyped-call]  # last: this hook is not part of the forward
 
-    def _drop(self) -> None:
-        """Drop the forwards whose gradients are gone."""
-        forwards = self._seen.forwards
-        if any(forward.stored for forward in forwards) and self._stored.gone():
-            self._seen.forwards = [forward for forward in forwards if not forward.stored]
-            for forward in forwards:  # one may be reached again
-                if forward.stored:
-                    forward.stored, forward.active, forward.effort, forward.gradient = False, None, None, None
+    def _drop(self, *, ended: bool = False) -> None:
+        """Drop the forwards whose gradients are gone.
+
+        Args:
+            ended: whether no backward is running: one that never came to its end has raised half way, and may have
+                stored some of its gradients.
+        """
+        seen = self._seen
+        for forward in seen.forwards if ended else ():
+            if forward.stored is None:
+                forward.stored = True
+        if any(forward.stored for forward in seen.forwards) and self._stored.gone():
+            gone = [forward for forward in seen.forwards if forward.stored]
+            seen.forwards = [forward for forward in seen.forwards if not forward.stored]
+            seen.dropped, self._round = seen.handed, self._round + 1
+            for forward in gone:  # one may be reached again
+                forward.unlearn()
 
     def _forget(self) -> None:
-        for call in reversed(self._entries):
+        for call in reversed(self._running):
             call.leave()
-        self._entries = []
-
-    def _entry(self, model: nn.Module, given: _Arguments) -> _Entry:
-        buffers = dict(model.named_buffers())
-        kept = buffers.keys() if self._volatile is None else self._volatile & buffers.keys()
-        return _Entry(
-            _copied(given, tensors=False),
-            None if self._overwrites is False else _copied(given, tensors=True),
-            tuple((t, t._version) for t in tensors_in(given) if not t.is_inference()),
-            GeneratorStates.capture(),
-            _versions(buffers),
-            {name: buffers[name].detach().clone() for name in kept},
-            self._place(),
-        )
+        self._running = []
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        call = self._entries.pop() if self._entries else _Call(None, None)
+        call = self._running.pop() if self._running else _Call(None, None)
         tape, entry = call.leave(), call.entry
         # Of a model that calls itself, the outermost call gives the logits; a forward that raised gives none.
-        if entry is None or self._entries or output is None:
+        if entry is None or self._running or output is None:
             return
         if torch._C._functorch.maybe_current_level() is not None:
             self._seen.problem = "the forward ran inside a torch.func transform, where its logits cannot be hooked"
@@ -241,31 +213,9 @@ class ForwardRecorder:
             if logits.grad_fn is not None:
                 if tape is not None:
                     tape.close(logits)
-                self._listen(self._forward(bare(module), logits.detach(), entry, tape), logits, output)
-
-    def _forward(self, model: nn.Module, logits: Tensor, entry: _Entry, tape: Tape | None) -> Forward:
-        after = _versions(dict(model.named_buffers()))
-        changed = {name for name, version in after.items() if entry.versions.get(name) != version}
-        self._volatile = changed | (self._volatile or set())
-        overwritten = any(tensor._version != version for tensor, version in entry.inputs)
-        self._overwrites = overwritten or bool(self._overwrites)
-        spare = entry.spare if overwritten else None
-        args, kwargs = entry.given if spare is None else spare
-        return Forward(
-            args,
-            kwargs,
-            entry.inputs if spare is None else (),
-            tuple(m.training for m in model.modules()),
-            {name: copy for name, copy in entry.copies.items() if name in self._volatile},
-            entry.generators,
-            _autocast_in_force(logits.device.type),
-            whole(logits.amax(-1)),
-            logits=logits if tape is not None or self._small(logits) else None,
-            version=logits._version,
-            tape=tape,
-            place=entry.place,
-            rounded=computes_lower(model),
-        )
+                keep = tape is not None or self._small(logits)
+                forward = self._known.after(bare(module), entry, logits.detach(), tape, keep=keep)
+                self._listen(forward, logits, output)
 
     def _small(self, logits: Tensor) -> bool:
         held = sum(f.logits.nbytes for f in self._seen.forwards if f.logits is not None)
@@ -284,18 +234,29 @@ class ForwardRecorder:
     @_disable_dynamo  # compiled autograd would trace it
     def _counts(self, forward: Forward, _: Tensor, held: Tensor | None = None) -> None:
         self._drop()
-        seen = self._seen
-        if not any(known is forward for known in reversed(seen.forwards)):
-            seen.forwards.append(forward)
-            if len(seen.forwards) > 1:
-                for one in seen.forwards:
-                    one.tape = None
-            if len(seen.forwards) > MAX_FORWARDS:
-                seen.forwards.pop(0)
-                seen.dropped += 1
+        if forward.left_out != self._round and not any(known is forward for known in reversed(self._seen.forwards)):
+            self._keep_evenly(forward)
         # Runs when this backward is over; torch's own data-parallel wrappers rely on it too.
         finished = partial(self._finished, forward, held, self._stored.mark())
         torch.autograd.Variable._execution_engine.queue_callback(finished)
+
+    def _keep_evenly(self, forward: Forward) -> None:
+        """Count a forward; of more than may be kept, leave one out."""
+        seen = self._seen
+        if forward.left_out >= 0:  # of an earlier step, and reached again
+            forward.unlearn()
+        forward.rank = rank(seen.count)
+        seen.forwards.append(forward)
+        if len(seen.forwards) > 1:
+            for one in seen.forwards:
+                one.tape = None
+        if len(seen.forwards) > self._most:
+            handed = [known for known in seen.forwards if known.stored is False]
+            last = max(handed or seen.forwards, key=lambda known: known.rank)
+            seen.forwards = [known for known in seen.forwards if known is not last]
+            last.left_out = self._round
+            seen.dropped += 1
+            seen.handed += last.stored is False
 
     def _finished(self, forward: Forward, gradient: Tensor | None, before: Mark) -> None:
         stored = self._stored.left(before)
@@ -304,7 +265,9 @@ class ForwardRecorder:
             # the tensor belongs to backward.
             known = forward.gradient if forward.stored == stored else None
             forward.gradient = gradient if known is None else known + gradient
-        forward.stored = forward.stored or stored
+        if forward.left_out == self._round and forward.stored is not True:
+            self._seen.handed += (forward.stored is None) - stored
+        forward.stored = bool(forward.stored) or stored
 
     @_disable_dynamo
     @torch.no_grad()
@@ -333,20 +296,3 @@ class _Hook:
 
     def __reduce__(self) -> tuple[type[_Hook], tuple[()]]:
         return (_Hook, ())
-
-
-def _copied(value: Any, *, tensors: bool) -> Any:
-    """Copy plain containers, and on request the tensors in them: what becomes of them later is not on record."""
-    if isinstance(value, Tensor):
-        return value.detach().clone() if tensors else value
-    if type(value) in (tuple, list):
-        return type(value)(_copied(item, tensors=tensors) for item in value)
-    return {key: _copied(item, tensors=tensors) for key, item in value.items()} if type(value) is dict else value
-
-
-def _versions(buffers: dict[str, Tensor]) -> dict[str, tuple[int, int]]:
-    return {name: (id(buffer), buffer._version) for name, buffer in buffers.items() if not buffer.is_inference()}
-
-
-def _autocast_in_force(device_type: str) -> dict[str, torch.dtype]:
-    return {kind: torch.get_autocast_dtype(kind) for kind in {device_type, "cpu"} if torch.is_autocast_enabled(kind)}

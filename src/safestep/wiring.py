@@ -9,7 +9,7 @@ from typing import Literal
 from torch import nn
 from torch.optim import Optimizer
 
-from safestep.checks import check_attachment, check_functions
+from safestep.checks import check_attachment, check_functions, check_most
 from safestep.errors import AttachError
 from safestep.guard import Guard, Probe
 from safestep.hooks import innermost, layers
@@ -35,6 +35,7 @@ def attach(
     history: int = 10_000,
     on_nonfinite: Literal["undo", "skip"] = "undo",
     ranks: Ranks | None = EVERYONE,
+    max_forwards: int = 256,
 ) -> Guard:
     r"""Guard the steps of an optimizer; the training loop stays as it is.
 
@@ -64,6 +65,10 @@ def attach(
         ranks: on several processes, which of them take each step together, with one r and one scale, and how long they
             wait for each other; every one of them attaches. By default those of a DistributedDataParallel model, and
             otherwise all; None for a guard that asks no other rank.
+        max_forwards: how many micro-batches of one step are kept until the step: their inputs by reference, some
+            kilobytes of generators each, and under `CurvatureRadius` the gradient at their logits. Of more, r is
+            measured on that many spread evenly over the step (the largest r may be on another), the record says so,
+            and no reading is called exact.
 
     Returns:
         The guard. It lives as long as the optimizer does and may be dropped.
@@ -97,10 +102,12 @@ def attach(
         radius = getattr(policy, "default_radius", None) or SoftmaxRadius()
     probes = tuple(probes)
     check_functions(logits, probes)
+    check_most(max_forwards)
     check_ranks(model, ranks)
     sinks = Sinks(log, log_every)  # before anything is touched: it refuses what is no log
     check_attachment(model, optimizers, radius, policy, on_nonfinite, [w for one in given for w in layers(one)[:-1]])
-    guard = Guard(model, optimizers, radius, policy, logits, probes, sinks, history, on_nonfinite == "skip", ranks)
+    skips = on_nonfinite == "skip"
+    guard = Guard(model, optimizers, radius, policy, logits, probes, sinks, history, skips, ranks, max_forwards)
     for one in optimizers:
         _guarded[one] = weakref.ref(guard)
     return guard

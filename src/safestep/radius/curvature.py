@@ -112,10 +112,10 @@ class CurvatureRadius:
             nonlocal route
             tangents = Tangents(step, seen, "train", route)
             try:
-                model = self._added_up(seen, tangents, check=state is None)
+                model, parts = self._added_up(seen, tangents, check=state is None)
             finally:
                 route = tangents.route
-            return self._summed(model, seen, exact=tangents.exact).over(unit / tangents.unit)
+            return self._summed(model, parts, seen, exact=tangents.exact).over(unit / tangents.unit)
 
         # On several ranks the loss is the mean of theirs, and so are both terms of its quadratic model.
         model = _Found(*mean(step, seen, found, len(_Found._fields)))
@@ -123,32 +123,34 @@ class CurvatureRadius:
             say_doubts(self, step, seen, slope=model.slope * unit, effort=model.effort, likely=model.likely)
         ratio = curvature_ratio(model.bend, model.slope) * unit
         uphill = ratio == math.inf and math.isfinite(model.bend) and model.slope >= 0.0
-        message = "uphill on this batch: g.p >= 0" if uphill else ""
+        message = "uphill on this batch: g.p >= 0" if uphill else seen.parts
         reading = Reading(step.index, ratio, f"{route.way}/train", model.rough == 0.0, message, uphill=uphill)
         return reading, {"route": as_state(route)}
 
-    def _added_up(self, seen: Seen, tangents: Tangents, *, check: bool) -> Quadratic:
-        """Measure on this rank."""
+    def _added_up(self, seen: Seen, tangents: Tangents, *, check: bool) -> tuple[Quadratic, float]:
+        """Measure on this rank; return also over how many forwards the step went, for each that was kept."""
         check_together(seen)
         check_recorded(seen)
         check_inputs(seen)
         # Beside forwards that trained, those whose gradients were handed to the caller are attacks or probes.
-        stored = any(forward.stored for forward in seen.forwards)
+        trained = seen.dropped - seen.handed
+        stored = trained > 0 or any(forward.stored for forward in seen.forwards)
         counted = [forward for forward in seen.forwards if forward.stored or not stored]
         gradients, model = {id(forward): _gradient(forward) for forward in counted}, Quadratic(LOSSES[self.loss])
         for forward, value, tangent in tangents:
             if (gradient := gradients.get(id(forward))) is not None:
                 model.add(forward, value, tangent, gradient, check=check)
-        return model
+        # dL/dz is of a part of the step's loss, and the forwards that were kept have their share of all parts.
+        missing = trained if stored else seen.dropped
+        return model, 1.0 + missing / max(1, len(counted))
 
-    def _summed(self, model: Quadratic, seen: Seen, *, exact: bool) -> _Found:
+    def _summed(self, model: Quadratic, parts: float, seen: Seen, *, exact: bool) -> _Found:
         whole = self.reduction == "sum"
-        share = self.scale / (1 if whole else model.count)
         return _Found(
-            self.scale * (model.bend if whole else model.mean),
-            model.slope / seen.loss_scale,
-            model.effort / seen.loss_scale,
-            model.likely * share,
+            self.scale * (parts * model.bend if whole else model.mean),
+            parts * model.slope / seen.loss_scale,
+            parts * model.effort / seen.loss_scale,
+            self.scale * (parts * model.likely if whole else model.likely / model.count),
             float(not (exact and (whole or model.even))),
         )
 

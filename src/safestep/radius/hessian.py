@@ -86,7 +86,7 @@ class HessianRadius:
         message = "uphill on this batch: g.p >= 0" if uphill else "the loss does not bend upwards"
         message = message if uphill or bend <= 0.0 else ""
         # of several forwards, it is not known what the closure draws
-        return Reading(step.index, ratio, "hessian", len(seen.forwards) <= 1, message, uphill=uphill), state
+        return Reading(step.index, ratio, "hessian", seen.count <= 1, message, uphill=uphill), state
 
     def _measured(self, step: Step, seen: Seen) -> tuple[float, float]:
         if any_sharded(step.start):
@@ -99,7 +99,7 @@ class HessianRadius:
             for one in (_put_back(step), untouched(seen.model, step.start), no_trace(seen.model), unheard()):
                 stack.enter_context(one)
             stack.enter_context(torch.enable_grad())
-            if len(seen.forwards) == 1:
+            if seen.forwards and seen.count == 1:
                 seen.forwards[0].generators.restore()
             stack.enter_context(_unreduced(seen.model))
             _put(step)

@@ -157,7 +157,7 @@ class SoftmaxRadius:
         known = replace(known, track=track)
         if ratio is None:
             return self._differentiated(step, seen, known)
-        return self._reading(step, ratio, way), known
+        return self._reading(step, ratio, way, message=seen.parts), known
 
     def foresee(self, step: Step, seen: Seen, state: State) -> Foresight | None:
         r"""Return what to do about a step without reading the device; None if it has to be measured.
@@ -206,11 +206,15 @@ class SoftmaxRadius:
         idle = seen.peers.lockstep and spreads.empty
         ratio = -math.inf if idle else step_ratio(spreads.largest(self.quantile)) * tangents.unit
         exact = tangents.exact and self.quantile == 1.0
-        return self._reading(step, ratio, tangents.way, exact=exact), replace(known, route=tangents.route)
+        return self._reading(step, ratio, tangents.way, exact=exact, message=seen.parts), replace(
+            known, route=tangents.route
+        )
 
-    def _reading(self, step: Step, ratio: float, way: str, *, exact: bool = False, age: int = 0) -> Reading:
+    def _reading(
+        self, step: Step, ratio: float, way: str, *, exact: bool = False, age: int = 0, message: str = ""
+    ) -> Reading:
         quantile = "" if self.quantile == 1.0 else f"/quantile {self.quantile:g}"
-        return Reading(step.index, ratio, f"{way}/{self.mode}{quantile}", exact, age=age)
+        return Reading(step.index, ratio, f"{way}/{self.mode}{quantile}", exact, message, age)
 
     def _check_loss(self, seen: Seen) -> None:
         """Say once, at the first measured step, if the gradient at the logits is not that of a softmax loss."""
