@@ -66,7 +66,7 @@ def train(options: argparse.Namespace, device: torch.device) -> None:
     y = torch.tensor(digits.target, device=device)
     model = build(options.parallel, device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, foreach=False)
-    guard = safestep.attach(model, optimizer, log=options.log)  # the one line
+    guard = safestep.attach(model, optimizer, log=options.records)  # the one line
     first, begin = dist.get_rank() == 0, 0
     if options.checkpoint and options.checkpoint.exists():
         saved = state(model, optimizer, guard, 0)
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--batch", type=int, default=128, help="rows of a step over all processes")
     parser.add_argument("--lr", type=float, default=0.01)
-    parser.add_argument("--log", type=Path, help="a file for the steps, written by the first process")
+    parser.add_argument("--records", type=Path, help="a file for the steps, written by the first process")
     parser.add_argument("--checkpoint", type=Path, help="a directory to go on from, and to save to")
     options = parser.parse_args()
     dist.init_process_group("nccl" if KIND == "cuda" else "gloo")  # torchrun says who is who

@@ -1,0 +1,44 @@
+"""examples/several_processes.py under torchrun, as its first lines say."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from safestep.logs import read
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "several_processes.py"
+
+
+def torchrun(processes: int, *options: str) -> str:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    done = subprocess.run([*command, str(EXAMPLE), *options], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def share(out: str, parallel: str, processes: int) -> float:
+    found = re.search(rf"{parallel}, {processes} processes: ([\d.]+)% of the training digits right", out)
+    assert found, out
+    return float(found[1])
+
+
+@pytest.mark.slow
+def test_two_processes_stop_and_go_on(tmp_path):
+    """Twenty steps, and twenty more from the checkpoint, in one log."""
+    files = ["--records", str(tmp_path / "steps.jsonl"), "--checkpoint", str(tmp_path / "checkpoint")]
+    torchrun(2, "--parallel", "sharded", "--steps", "20", *files)
+    out = torchrun(2, "--parallel", "sharded", "--steps", "40", *files)
+    assert share(out, "sharded", 2) > 60  # a tenth by chance
+    history = read(tmp_path / "steps.jsonl")
+    assert history["step"] == list(range(40))
+    assert "capped" in set(map(str, history["status"]))
+
+
+@pytest.mark.slow
+def test_four_processes(tmp_path):
+    assert share(torchrun(4, "--steps", "20"), "data", 4) > 60
