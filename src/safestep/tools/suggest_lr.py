@@ -14,6 +14,7 @@ from safestep.hooks import innermost
 from safestep.logits import LogitsFinder
 from safestep.policy import Watch
 from safestep.radius import Radius, SoftmaxRadius
+from safestep.ranks import EVERYONE, Ranks, check_ranks
 from safestep.tools.learning_rate import LearningRate, Outcome
 from safestep.tools.rates import Rates
 from safestep.tools.trial import Trial, trial_steps
@@ -36,6 +37,7 @@ def suggest_lr(
     target: float = 1.0,
     radius: Radius | None = None,
     logits: LogitsFinder | None = None,
+    ranks: Ranks | None = EVERYONE,
 ) -> LearningRate:
     r"""Return the largest learning rate whose next step would have r = target, for this model, optimizer and batch.
 
@@ -61,6 +63,7 @@ def suggest_lr(
         target: the r to aim at, dimensionless, above 0; 1 is the boundary.
         radius: how far a step may go; ``SoftmaxRadius(method="exact")`` by default.
         logits: from the model's output to its logits, where they are neither the output itself nor its ``.logits``.
+        ranks: as for `safestep.attach`.
 
     Returns:
         The rates, r at the present ones, and how far to believe it. ``str()`` is one line, ``.plot()`` a picture.
@@ -88,7 +91,8 @@ def suggest_lr(
         spread of the logits change within a few steps; Adam's first step, with its empty moments, is not typical. Ask
         again during training, on several batches, and take the smallest; or let a guard keep every step inside. Below
         the boundary the local picture of the loss holds; that its rate trains best, nobody promises. On several ranks
-        each answers for its own part of the batch. Forward hooks and step hooks of your own run as in a step.
+        all ask together and get one answer, for the whole batch. Forward hooks and step hooks of your own run as in a
+        step.
     """
     if not callable(closure):
         raise TypeError(
@@ -100,6 +104,7 @@ def suggest_lr(
     radius = SoftmaxRadius(method="exact") if radius is None else radius
     optimizers = [innermost(one) for one in (optimizer if isinstance(optimizer, (list, tuple)) else [optimizer])]
     check_functions(logits, ())
+    check_ranks(model, ranks)
     check_attachment(model, optimizers, radius, Watch(), "undo")
     if any(isinstance(one, LBFGS) for one in optimizers):
         raise MeasurementError(
@@ -107,7 +112,7 @@ def suggest_lr(
             "attach(model, optimizer) watches the r of its steps"
         )
     rates = Rates.of(optimizers)
-    with trial_steps(model, optimizers, closure, radius, logits) as trial:
+    with trial_steps(model, optimizers, closure, radius, logits, ranks) as trial:
         status, lr, trials = _search(lambda lr: trial(rates.at(lr)), rates.lead, target)
     return _answer(status, lr, trials, rates, float(target))
 

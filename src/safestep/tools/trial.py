@@ -16,8 +16,11 @@ from safestep.errors import MeasurementError
 from safestep.forward import Seen
 from safestep.logits import LogitsFinder
 from safestep.nonfinite import parameters_of
+from safestep.peers import ALONE
 from safestep.radius import Radius
+from safestep.radius.agreement import measured
 from safestep.radius.base import Wants
+from safestep.ranks import Ranks
 from safestep.reading import Reading
 from safestep.recorder import ForwardRecorder
 from safestep.step import Parameters, Step
@@ -46,6 +49,7 @@ def trial_steps(
     closure: Callable[[], object],
     radius: Radius,
     logits: LogitsFinder | None,
+    ranks: Ranks | None,
 ) -> Iterator[Callable[[Sequence[float]], Trial]]:
     """Run the closure, once, and yield a function from the rates of all groups to the trial step there.
 
@@ -74,7 +78,9 @@ def trial_steps(
                         "the closure left no gradient on any parameter of the optimizer: it must run backward on the "
                         "batch, such as lambda: loss_fn(model(x), y).backward()"
                     )
-                yield _Bench(model, optimizers, start, found, recorder.take(recorder.count), radius).measure
+                seen = recorder.take(recorder.count)
+                seen.peers = ranks.peers(model, parameters) if ranks else ALONE
+                yield _Bench(model, optimizers, start, found, seen, radius).measure
         finally:
             recorder.close()
 
@@ -94,7 +100,7 @@ class _Bench:
         """Take a step at these rates, measure it, and undo it."""
         for parameter, gradient in self.gradients.items():
             parameter.grad = gradient.clone()  # an optimizer or a hook of it (a clipping) may write to it
-        step = Step(0)
+        step = Step(0, peers=self.seen.peers)
         step.start |= self.start
         try:
             remaining = iter(rates)
@@ -102,7 +108,7 @@ class _Bench:
                 twin_of(optimizer, self.model, [next(remaining) for _ in optimizer.param_groups]).step()
             if step.length == 0.0 or not math.isfinite(step.length):
                 return Trial(Reading(0, 0.0 * step.length, "", exact=False), moved=step.length != 0.0)
-            return Trial(self.radius.measure(step, self.seen, None)[0])  # None: each trial is a first measurement
+            return Trial(measured(self.radius, step, self.seen, None)[0])  # None: each trial is a first measurement
         finally:
             step.undo()
 

@@ -13,7 +13,21 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, loss_parallel, parallelize_module
 from torch.nn import functional as F
-from world import DIFFERENCES, PATIENT, Run, alike, batch, cross_entropy, mesh, mlp, momentum, raised, warned
+from world import (
+    DIFFERENCES,
+    KINDS,
+    PATIENT,
+    Run,
+    alike,
+    batch,
+    cross_entropy,
+    mesh,
+    mlp,
+    momentum,
+    own_part,
+    raised,
+    warned,
+)
 
 import safestep
 from safestep import Cap, CurvatureRadius, SoftmaxRadius
@@ -166,6 +180,26 @@ def check_an_evaluation_between_backward_and_step() -> None:
         if index == 0:  # what the root has gathered is of the old parameters from now on, with or without a guard
             assert run.guard.last.ratio == plain.guard.last.ratio > 0.0
     assert set(run.guard.history["method"]) == {"forward-mode/train"}
+
+
+def check_a_suggested_rate_is_one_for_all_ranks() -> None:
+    x, y = batch(0)
+    one = Run("one rank", guarded=False)
+    alone = safestep.suggest_lr(one.model, one.optimizer, lambda: cross_entropy(one.model, x, y).backward(), ranks=None)
+    for kind in KINDS:
+        run = Run(kind, guarded=False)
+        rows = own_part(x, kind), own_part(y, kind)
+        before = run.pieces()
+
+        def closure(run: Run = run, rows: tuple[Tensor, Tensor] = rows) -> None:
+            cross_entropy(run.model, *rows).backward()
+
+        with warned(DIFFERENCES) if kind == "tensor parallel" else contextlib.nullcontext():
+            found = safestep.suggest_lr(run.model, run.optimizer, closure)
+        alike(found.lr)
+        assert abs(found.lr - alone.lr) <= 1e-4 * alone.lr, (kind, found, alone)
+        after = run.pieces()
+        assert all(torch.equal(after[name], before[name]) for name in before)
 
 
 def check_joining_uneven_batches_is_refused() -> None:
