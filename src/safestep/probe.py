@@ -23,9 +23,10 @@ _ROUGH_AIM = 0.25
 """The same where rounding is thousands of times larger than float32's: bfloat16, or what only looks like float32."""
 _HALF_AIM = 0.06
 """The same for float16, which rounds an eighth as coarsely as bfloat16."""
-_PART, _SAME = 1 / 4, 0.1
+_PART, _ROUGH_PART, _SAME = 1 / 16, 1 / 4, 0.1
 """A look at this part of the way tells the same r up to this distance, relative to it, unless rounding (or a staircase
-of quantised values) makes up more than 3 % of what was seen: that weighs the more, the shorter the look."""
+of quantised values) makes up more than 1 % of what was seen: that weighs the more, the shorter the look. Where it is
+known to be rough, a quarter: rounding that makes up more there leaves r to differentiation."""
 _EXACT = (torch.float32, torch.float64)
 _SHORTEST, _LONGEST = 1 / 4, 2.0
 """Part of the aim from which, and up to which, an answer is believed."""
@@ -132,7 +133,7 @@ class Probe:
 
         What looks like float32 may have been computed in less (a cast inside the model, quantised values).
         """
-        part = min(1.0, self._aim(origins) / ratio) * _PART
+        part = min(1.0, self._aim(origins) / ratio) * (_ROUGH_PART if self.rough else _PART)
         return abs(self._ratio(part, origins) - ratio) <= _SAME * ratio
 
     def _aim(self, origins: list[Tensor]) -> float:

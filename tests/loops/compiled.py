@@ -168,7 +168,7 @@ def rows(backend: str) -> tuple[Row, ...]:
         Row("forward and loss compiled together", make(loss), step=with_loss, case=BLOCKS, note=BROKEN),
         Row("compiled model under autocast", make(both), step=stepped_in_autocast, case=BLOCKS, type=BF16),
         Row("compiled step", make(the_step), step=stepped, case=BLOCKS, note=BROKEN),
-        Row("compiled step, tensor `lr`", make(tensor_rate), step=stepped, case=BLOCKS),
+        Row("compiled step, tensor `lr`", make(tensor_rate), step=stepped, case=BLOCKS, fixed=True),
         Row("compiled model and compiled step", make(both), step=stepped, case=BLOCKS),
         Row("whole iteration compiled", make(iteration), step=iterated, case=BLOCKS, note=BROKEN),
         Row(

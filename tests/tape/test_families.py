@@ -88,6 +88,7 @@ POINTWISE = {
         "dropout": lambda x: F.dropout(x, 0.4), "alpha dropout": lambda x: F.alpha_dropout(x, 0.4),
         "dropout of channels": lambda x: F.dropout2d(x.view(1, 3, 2, 2), 0.4),
         "native dropout": lambda x: torch.native_dropout(x, 0.4, True)[0], "cumsum": lambda x: x.cumsum(1),
+        "fake quantisation": lambda x: torch.fake_quantize_per_tensor_affine(x, 0.1, 0, -8, 7),
         "normalize": F.normalize, "maximum": lambda x: torch.maximum(x, x.flip(1)),
     }.items()
 }  # fmt: skip

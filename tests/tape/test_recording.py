@@ -195,6 +195,7 @@ def test_what_only_leads_to_other_outputs_is_no_problem():
         (lambda w: [y := w * 1.0, torch._foreach_mul_([y], 2.0)][0], "_foreach_mul_"),
         (lambda w: checkpoint(torch.tanh, w, use_reentrant=False), "checkpointing"),
         (lambda w: checkpoint(torch.tanh, w, use_reentrant=True) * 2, "checkpointing"),
+        (lambda w: w + (torch.round(w) - w).detach(), "round.*staircase"),
         (lambda w: torch.ones(3), "do not follow from the parameters"),
     ],
 )  # fmt: skip
