@@ -10,8 +10,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from safestep import Cap, CurvatureRadius, SafestepWarning, SoftmaxRadius, Status, Watch, attach
-from safestep.record import JsonLines
+from safestep import Cap, CurvatureRadius, JsonLines, SafestepWarning, SoftmaxRadius, Status, Watch, attach
 from zoo import said
 from zoo.asserts import assert_identical
 from zoo.loop import Loop, network

@@ -9,6 +9,7 @@ from torch.autograd import forward_ad
 from torch.nn.functional import cross_entropy
 
 from safestep import MeasurementError, SafestepWarning, SoftmaxRadius, Watch, attach
+from safestep.checkpoint import Saved
 from safestep.route import Route, as_state, from_state
 
 EXACT = SoftmaxRadius(method="exact")
@@ -253,6 +254,7 @@ def test_lbfgs_is_measured_where_its_step_started():
 def test_a_confirmed_route_is_remembered_in_the_state():
     _, optimizer, guard, _, _ = one_step(nn.Identity(), policy=Watch(), parts=1)
     optimizer.step()
-    assert guard.state_dict()["radius"]["state"]["route"] == {"way": "tangents", "faithful": True, "uses": 1}
+    saved = Saved.of(guard.state_dict(), guard.radius, guard.policy)
+    assert saved.radius["route"] == {"way": "tangents", "faithful": True, "uses": 1}
     assert from_state(as_state(Route("difference", False, 5))) == Route("difference", False, 5)
     assert from_state(None) == Route()

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safestep import Cap, CurvatureRadius, Reading, SoftmaxRadius, Status, Throttle, Watch
+from safestep.checkpoint import Saved
 from safestep.formulas.throttle import order_2
 from zoo import ALL, ZOO, Training
 from zoo.asserts import assert_untouched
@@ -134,4 +135,4 @@ def test_alpha_goes_into_the_state(order):
     training = Training(ZOO["mlp"], ALL["SGD"], big=True)
     guard = training.attach(policy=Throttle(order=order))
     training.steps(2)
-    assert guard.state_dict()["policy"]["state"]["alpha"] == guard.last.scale
+    assert Saved.of(guard.state_dict(), guard.radius, guard.policy).policy["alpha"] == guard.last.scale

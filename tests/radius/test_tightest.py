@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safestep import Cap, CurvatureRadius, SoftmaxRadius, Status, Tightest, Watch
+from safestep.checkpoint import Saved
 from safestep.route import Route
 from safestep.tiers import Tiers
 from zoo import ALL, ZOO, Training
@@ -70,7 +71,9 @@ def test_the_tiered_method_still_leaves_out_what_it_may():
     training = Training(ZOO["mlp"], ALL["SGD"])
     guard = training.attach(radius=Tightest({SoftmaxRadius(): 1e3, CurvatureRadius(): 1e-9}), policy=Watch())
     training.steps(8)
-    ages = [part["track"]["age"] for part in [guard.state_dict()["radius"]["state"]["parts"][0]]]
+    ages = [
+        part["track"]["age"] for part in [Saved.of(guard.state_dict(), guard.radius, guard.policy).radius["parts"][0]]
+    ]
     assert ages[0] > 0
 
 
@@ -101,7 +104,7 @@ def test_the_order_of_the_radii_is_part_of_the_state_and_survives_a_checkpoint()
     training = Training(ZOO["mlp"], ALL["SGD"])
     guard = training.attach(radius=Tightest({EXACT: 1.0, CurvatureRadius(): 0.75}))
     training.steps(2)
-    assert len(guard.state_dict()["radius"]["state"]["parts"]) == 2
+    assert len(Saved.of(guard.state_dict(), guard.radius, guard.policy).radius["parts"]) == 2
 
 
 @pytest.mark.parametrize("target", [0.0, -1.0, math.inf, math.nan])

@@ -7,8 +7,9 @@ hooks of an attached guard and count as a step for a learning rate scheduler; a 
 from __future__ import annotations
 
 import copy
+import inspect
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -64,5 +65,5 @@ def _copied(value: Any, memo: dict[int, Any], name: str) -> Any:
         ) from error
 
 
-def _of_a_guard(hook: object) -> bool:
-    return isinstance(getattr(hook, "__self__", None), StepHooks)
+def _of_a_guard(hook: Callable[..., Any]) -> bool:
+    return isinstance(getattr(inspect.unwrap(hook), "__self__", None), StepHooks)
