@@ -16,7 +16,7 @@ from safestep.audit import Audit
 from safestep.checkpoint import Saved
 from safestep.checks import is_scaler_step
 from safestep.deferred import Foresight, Later
-from safestep.errors import AttachError
+from safestep.errors import AttachError, RanksError
 from safestep.forward import Seen
 from safestep.hooks import StepHooks, in_backward, loss_scale
 from safestep.judge import Judge, nothing, report_of
@@ -77,6 +77,7 @@ class Guard:
         log.open()
         self._last: StepReport | None = None
         self._ranks, self._known_peers = ranks, None if ranks else ALONE
+        self._lost = False  # a guard that only watches has lost the other ranks
         self._index, self._loss_scale = 0, 1.0
         self._step, self._counted, self._began, self._ended, self._place = Step(0), 0, 0, 0, 0
         self._withheld: dict[int, WithheldGradients] = {}
@@ -301,19 +302,25 @@ class Guard:
     def _after(self, stepped: list[Optimizer]) -> None:
         step, seen = self._step, self._recorder.take(self._counted)
         seen.place, seen.loss_scale = self._place, self._loss_scale
-        step.peers = seen.peers = self._peers
         skipped, self._withheld = bool(self._withheld), {}
-        self._step = Step(self._index)
+        self._step = Step(self._index, step if self._lost else None)
+        if self._lost:
+            return
         try:
+            step.peers = seen.peers = self._peers
             self._settle()
             step.index = self._index
             if not skipped and self._foreseen(step, seen, stepped):
                 return
             self._judge.look(step, seen)
             length = step.length
-        except BaseException:  # such as a step before this one that has poisoned the optimizer
+        except BaseException as error:  # such as a step before this one that has poisoned the optimizer
             if self.policy.writes:
                 step.undo()
+            elif isinstance(error, RanksError):
+                self._lost = True
+                self._say("lost", f"{error}. This guard no longer watches")
+                return
             raise
         if length == 0.0:  # nothing moved: not a step, unless it was kept from being one
             if skipped:

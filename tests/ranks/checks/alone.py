@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -203,6 +204,24 @@ def check_a_rank_that_does_not_come_is_told_in_time() -> None:
             assert time.monotonic() - began < 2.0
         safestep.ranks._groups.clear()
         distributed.barrier()  # training's own group is none the worse
+
+
+def check_who_only_watches_goes_on_without_the_others() -> None:
+    """Data parallel, each step is unmeasured; sharded, nothing can be measured any more. Training goes on."""
+    for kind in DATA:
+        run = Run(kind, ranks=Ranks(timeout=3.0), policy=Watch()).steps(1)
+        for _ in range(2):
+            run.optimizer.zero_grad()
+            cross_entropy(run.model, *run.rows()).backward()
+            distributed.barrier()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", safestep.SafestepWarning)
+                if not here():
+                    run.optimizer.step()  # the others' first wait is the last
+        went_on = [] if here() else {"data parallel": ["unmeasured"] * 2, "sharded": []}[kind]
+        assert list(map(str, run.guard.history["status"])) == ["watched", *went_on]
+        safestep.ranks._groups.clear()
+        distributed.barrier()
 
 
 def check_ranks_at_different_steps_are_told() -> None:
