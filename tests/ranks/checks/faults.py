@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import random
 import warnings
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
-from world import Run, adam, alike, batch, cross_entropy, momentum
+from world import LONG, Run, adam, alike, batch, cross_entropy, momentum
 
 from safestep import Cap, CurvatureRadius, Pin, PoisonedOptimizerError, SafestepWarning, SoftmaxRadius
 
-SCHEDULES = 100 if os.environ.get("SAFESTEP_RANKS") == "long" else 6
+SCHEDULES = 100 if LONG else 4
 STEPS, CLEAN, LAST = 12, 20, 10_000
 BAD = ("nan in the input", "overflow of the loss")
 FAULTS = (*BAD, "no rows", "few rows", "spike", "ignored labels", "state reloaded")

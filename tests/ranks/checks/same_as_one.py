@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from world import KINDS, PATIENT, Run, Tied, adam, alike, momentum, own_part, said, sharded, whole
+from world import KINDS, LONG, PATIENT, Run, Tied, adam, alike, momentum, own_part, said, sharded, whole
 
 import safestep
 from safestep import Cap, CurvatureRadius, Pin, SecantCurvature, SoftmaxRadius, Tightest
 
-LONG = os.environ.get("SAFESTEP_RANKS") == "long"
-"""`make ranks`; otherwise the quick form."""
 STEPS, SHADOWED = (200, 30) if LONG else (20, 8)
 
 

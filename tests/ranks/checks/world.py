@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,6 +21,8 @@ from safestep import Cap, Guard, Ranks, SafestepError, SafestepWarning, SoftmaxR
 
 FEATURES, CLASSES, ROWS = 8, 5, 16
 PATIENT = Ranks(timeout=30.0)
+LONG = os.environ.get("SAFESTEP_RANKS") == "long"
+"""`make ranks`; otherwise the quick form."""
 EXACT = SoftmaxRadius(method="exact")
 
 
