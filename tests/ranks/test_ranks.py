@@ -18,6 +18,8 @@ FEW = (
     "alone.a_nan_on_one_rank_undoes",
     "alone.an_empty",
     "same_as_one.capped_momentum",
+    "units.a_rank_that_holds_nothing",
+    "units.groups_of_shards",
     "wrapped.copies_of_shards",
     "wrapped.shards_of",
 )
