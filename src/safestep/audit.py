@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from safestep.errors import MeasurementError
 from safestep.forward import Seen
 from safestep.radius import Radius
+from safestep.radius.agreement import measured
 from safestep.radius.base import State
 from safestep.record import StepReport
 from safestep.step import Step
@@ -60,7 +61,7 @@ class Audit:
         if not (report.step + 1) * _GOLDEN % 1.0 < self.fraction or report.scale == 0.0:
             return {}
         try:
-            reading, self._state = self._radius.measure(step.applied(), seen, self._state)
+            reading, self._state = measured(self._radius, step.applied(), seen, self._state)
         except MeasurementError:
             self.unmeasured += 1
             return {COLUMN: math.nan}

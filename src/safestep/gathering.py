@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import MethodType
 from typing import Any
 
 import torch
@@ -34,6 +35,22 @@ def computes_lower(model: nn.Module) -> bool:
     states = (unit._get_fsdp_state() for unit in map(_any, units_of(model)))
     types = (getattr(getattr(state, "_mp_policy", None), "param_dtype", None) for state in states)
     return any(dtype not in {None, torch.float32, torch.float64} for dtype in types)
+
+
+def held_back(model: nn.Module) -> list[Tensor]:
+    """Return the gradients that units keep to themselves until they synchronise (``set_requires_gradient_sync``)."""
+    states = (unit._get_fsdp_state() for unit in map(_any, units_of(model)))
+    groups = (group for state in states for group in _groups(state))
+    parameters = (parameter for group in groups for parameter in group.fsdp_params)
+    pairs = ((p.unsharded_accumulated_grad, getattr(p, "_unsharded_param", None)) for p in parameters)
+    gradients = (added if added is not None or whole is None else whole.grad for added, whole in pairs)
+    return [gradient for gradient in gradients if gradient is not None]
+
+
+def _groups(state: Any) -> list[Any]:
+    if hasattr(state, "_fsdp_param_groups"):
+        return list(state._fsdp_param_groups)
+    return [] if state._fsdp_param_group is None else [state._fsdp_param_group]  # of an older release of torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +83,7 @@ def gathered(model: nn.Module, at: At) -> Iterator[None]:
     _reshard(units)
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     with contextlib.ExitStack() as stack:
-        stack.callback(_reshard, units)
+        stack.push(_Ending(units))
         for unit in units:
             taken: list[tuple[_Place, Tensor]] = []
             before, after = _Exchange(_places(unit, units, names), at, taken), _GiveBack(taken)
@@ -74,7 +91,57 @@ def gathered(model: nn.Module, at: At) -> Iterator[None]:
             stack.callback(unit.register_forward_pre_hook(before).remove)
             stack.callback(unit.register_forward_hook(after, prepend=True, always_call=True).remove)
             stack.callback(after)
+            for name, method in _registered(unit):
+                stack.callback(setattr, unit, name, method)
+                setattr(unit, name, _Call(unit, method.__wrapped__))
         yield
+
+
+def _registered(unit: nn.Module) -> list[tuple[str, Any]]:
+    """Return the methods that ``register_fsdp_forward_method`` lets gather: no hook of a module runs in them."""
+    made = ((name, value) for name, value in vars(unit).items() if isinstance(value, MethodType))
+    return [(n, m) for n, m in made if m.__func__.__globals__.get("__name__", "").startswith(_FSDP)]
+
+
+class _Call:
+    """Runs such a method as the unit's forward for once, and with it the hooks."""
+
+    def __init__(self, unit: nn.Module, method: Callable[..., Any]) -> None:
+        self._unit, self._method = unit, method
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        attributes = vars(self._unit)
+        own = {"forward": attributes["forward"]} if "forward" in attributes else {}
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            give_back()  # the method may call the unit's own forward
+            return self._method(*args, **kwargs)
+
+        def give_back() -> None:
+            if attributes.get("forward") is forward:
+                del attributes["forward"]
+                attributes.update(own)
+
+        attributes["forward"] = forward
+        try:
+            return self._unit(*args, **kwargs)
+        finally:
+            give_back()
+
+
+class _Ending:
+    """Shards a model again, though a forward may have raised half way."""
+
+    def __init__(self, units: list[nn.Module]) -> None:
+        self._units = units
+
+    def __call__(self, _: object, error: BaseException | None, __: object) -> None:
+        for unit in map(_any, self._units if error is not None else ()):
+            # else its units take that forward to be still running, and what they have gathered for up to date
+            # of units only the outermost resets, itself and the others; older releases of torch have no such method
+            with contextlib.suppress(RuntimeError, AttributeError):
+                unit.reset_iter_state()
+        _reshard(self._units)
 
 
 def _places(unit: nn.Module, units: list[nn.Module], names: dict[Tensor, str]) -> list[_Place]:
@@ -114,7 +181,7 @@ class _GiveBack:
         self._taken = taken
 
     def __call__(self, *_: Any) -> None:
-        for place, present in self._taken:
+        for place, present in reversed(self._taken):
             held: Any = present
             place.module._parameters[place.key] = held
         self._taken.clear()

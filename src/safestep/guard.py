@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from safestep.checks import is_scaler_step
 from safestep.deferred import Foresight, Later
 from safestep.errors import AttachError, RanksError
 from safestep.forward import Seen
+from safestep.gathering import held_back
 from safestep.hooks import StepHooks, in_backward, loss_scale
 from safestep.judge import Judge, nothing, report_of
 from safestep.logits import LogitsFinder
@@ -77,7 +79,6 @@ class Guard:
         log.open()
         self._last: StepReport | None = None
         self._ranks, self._known_peers = ranks, None if ranks else ALONE
-        self._lost = False  # a guard that only watches has lost the other ranks
         self._index, self._loss_scale = 0, 1.0
         self._step, self._counted, self._began, self._ended, self._place = Step(0), 0, 0, 0, 0
         self._withheld: dict[int, WithheldGradients] = {}
@@ -90,7 +91,7 @@ class Guard:
             model,
             logits,
             self._entering,
-            self._gradients,
+            self._stored,
             self._elsewhere,
             keep,
             moving,
@@ -256,6 +257,10 @@ class Guard:
         parameters = (p for optimizer in self._alive() for p in parameters_of(optimizer))
         return [gradient for parameter in parameters if (gradient := parameter.grad) is not None]
 
+    def _stored(self) -> list[Tensor]:
+        """Return what backward leaves behind, in the parameters or in units that have not synchronised yet."""
+        return self._gradients() + held_back(bare(self._model))
+
     def _moving(self) -> list[Tensor]:
         return [p for optimizer in self._alive() for p in parameters_of(optimizer) if p.requires_grad]
 
@@ -303,13 +308,11 @@ class Guard:
         step, seen = self._step, self._recorder.take(self._counted)
         seen.place, seen.loss_scale = self._place, self._loss_scale
         skipped, self._withheld = bool(self._withheld), {}
-        self._step = Step(self._index, step if self._lost else None)
-        if self._lost:
-            return
+        self._step = Step(self._index)
         try:
-            step.peers = seen.peers = self._peers
             self._settle()
             step.index = self._index
+            step.peers = seen.peers = self._peers
             if not skipped and self._foreseen(step, seen, stepped):
                 return
             self._judge.look(step, seen)
@@ -317,9 +320,8 @@ class Guard:
         except BaseException as error:  # such as a step before this one that has poisoned the optimizer
             if self.policy.writes:
                 step.undo()
-            elif isinstance(error, RanksError):
-                self._lost = True
-                self._say("lost", f"{error}. This guard no longer watches")
+            elif isinstance(error, RanksError):  # who only watches goes on, though nobody knows how long the step is
+                self._finish(self._judge.unmeasured(step, error, self._rates, math.nan))
                 return
             raise
         if length == 0.0:  # nothing moved: not a step, unless it was kept from being one

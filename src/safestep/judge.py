@@ -87,14 +87,18 @@ class Judge:
         except Exception as error:
             if self.policy.writes:
                 raise
-            self._say("unmeasured", f"step {step.index} could not be measured: {error}")
-            return report_of(step, nothing(step, str(error)), Status.UNMEASURED, 1.0, lrs)
+            return self.unmeasured(step, error, lrs, step.length)
         self.radius_state, self.policy_state = radius_state, policy_state
         if not scalable:
             reading = replace(reading, message=reading.message or "LBFGS searches its own step: watched, not scaled")
             return report_of(step, reading, Status.WATCHED, 1.0, lrs, would, step.target)
         _rescale(step, scale, keep=keep)
         return report_of(step, reading, self._status(reading, scale), scale, lrs, would, step.target)
+
+    def unmeasured(self, step: Step, error: Exception, lrs: Rates, length: float) -> StepReport:
+        """Report a step that could not be measured and is left alone, and say so once."""
+        self._say("unmeasured", f"step {step.index} could not be measured: {error}")
+        return StepReport.of(nothing(step, str(error)), Status.UNMEASURED, length, 1.0, 1.0, math.nan, lrs)
 
     def foresee(self, step: Step, seen: Seen) -> Foresight | None:
         """Return what to do about a step without reading the device, if the radius can tell."""

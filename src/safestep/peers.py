@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 from zlib import crc32
 
 import torch
@@ -37,10 +37,12 @@ class Peers:
         timeout: seconds that a rank waits for the others.
         lockstep: whether running the model needs all ranks (sharded parameters, synchronised BatchNorm), so that
             everything that leads to a forward has to be agreed on.
+        missing: why they did not come together in the first place.
 
     Attributes:
         count: how many there are.
         index: which one this is, from 0.
+        root: the number of the first among all processes.
         step: the number of the step they are at; the guard keeps it.
 
     Example:
@@ -55,12 +57,14 @@ class Peers:
         timeout: float = math.inf,
         *,
         lockstep: bool = False,
+        missing: RuntimeError | None = None,
     ) -> None:
-        self.count, self.index, self.step = 1, 0, 0
+        self.count, self.index, self.root, self.step = 1, 0, 0, 0
         if group is not None:
             self.count, self.index = group.size(), group.rank()
+            self.root = torch.distributed.get_process_group_ranks(group)[0]
         self.timeout, self.lockstep = timeout, lockstep and self.count > 1
-        self._group, self._device, self._broken = group, device, ""
+        self._group, self._device, self._missing, self._broken = group, device, missing, ""
 
     @property
     def alone(self) -> bool:
@@ -130,6 +134,8 @@ class Peers:
         return self.step * _TAGS + (crc32(frame.f_code.co_qualname.encode()) % _TAGS if frame is not None else 0)
 
     def _reduce(self, values: Sequence[float] | Tensor, tag: tuple[float, float], operation: str) -> list[float]:
+        if self._missing is not None:
+            self._lose(self._missing)
         if self._broken:  # whoever goes on does not wait again
             raise RanksError(self._broken)
         distributed = torch.distributed
@@ -142,14 +148,18 @@ class Peers:
             work.wait(timedelta(seconds=self.timeout))
             found: list[float] = packed.tolist()
         except RuntimeError as error:
-            self._broken = (
-                f"rank {self.index} of {self.count} could not agree with the others on step {self.step}, after "
-                f"at most {self.timeout:g} s ({str(error).splitlines()[0]}): another rank stopped, raised an error, "
-                "or takes other steps. See the output of the other ranks. All ranks attach a guard and take every step "
-                "together; for slow ranks attach(..., ranks=Ranks(timeout=seconds))"
-            )
-            raise RanksError(self._broken) from error
+            self._lose(error)
         return found
+
+    def _lose(self, error: RuntimeError) -> NoReturn:
+        self._missing = None
+        self._broken = (
+            f"rank {self.index} of {self.count} could not agree with the others on step {self.step}, after "
+            f"at most {self.timeout:g} s ({str(error).splitlines()[0]}): another rank stopped, raised an error, "
+            "or takes other steps. See the output of the other ranks. All ranks attach a guard and take every step "
+            "together; for slow ranks attach(..., ranks=Ranks(timeout=seconds))"
+        )
+        raise RanksError(self._broken) from error
 
     def _check(self, together: bool) -> None:
         if not together:

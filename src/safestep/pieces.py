@@ -84,17 +84,19 @@ def laid_alike(one: Tensor, other: Tensor) -> bool:
     return same
 
 
-def counts_here(tensor: Tensor, first: bool) -> bool:
+def counts_here(tensor: Tensor, first: bool, root: int) -> bool:
     """Return whether this rank adds its piece of a tensor to a sum over all ranks, so that nothing is added twice.
 
     Args:
-        tensor: a DTensor counts once along every mesh dimension that holds copies of it, any other tensor on one rank.
+        tensor: a DTensor counts once along every mesh dimension that holds copies of it, and on one mesh if several
+            hold a copy each; any other tensor on one rank.
         first: whether this is the rank that counts what all ranks hold.
+        root: the first of the ranks by its number among all processes.
     """
     if not is_sharded(tensor):
         return first
     sharded: Any = tensor
     place = sharded.device_mesh.get_coordinate()
-    if place is None:
+    if place is None or not bool((sharded.device_mesh.mesh == root).any()):
         return False
     return all(p.is_shard() or at == 0 for p, at in zip(sharded.placements, place, strict=True))

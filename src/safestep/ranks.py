@@ -75,7 +75,11 @@ class Ranks:
         device = next(iter(sorted(devices & known, reverse=True)), None) or next(iter(sorted(known)))  # cuda before cpu
         together = any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
         lockstep = self.lockstep or together or any_sharded([*parameters, *model.parameters()])
-        return Peers(self._own(group), device, self.timeout, lockstep=lockstep)
+        try:
+            own, missing = self._own(group), None
+        except RuntimeError as error:  # told at the first reduction, where it is known what becomes of the step
+            own, missing = group, error
+        return Peers(own, device, self.timeout, lockstep=lockstep, missing=missing)
 
     def _own(self, group: ProcessGroup) -> ProcessGroup:
         """Return a group of the same ranks for the guards alone: a rank that is missing must not upset training's."""

@@ -110,8 +110,8 @@ class Step:
 
     def _agreed(self, *, slope: bool, effort: Tensor | None) -> Vitals:
         """Add up over the ranks what each holds, everything once, in one reduction and one read-back."""
-        known, first = self._vitals or Vitals(math.nan), self.peers.first
-        here = {q: start for q, start in self.start.items() if counts_here(q, first)}
+        known = self._vitals or Vitals(math.nan)
+        here = {q: start for q, start in self.start.items() if self._counts(q)}
         square, product = self._sums(here, slope=slope)
         copies, _ = self._sums({q: start for q, start in self.start.items() if q not in here}, slope=False)
         nothing = torch.zeros_like(square)
@@ -136,12 +136,15 @@ class Step:
             known.effort if found[5] == self.peers.count else found[4] / self.peers.count,
         )
 
+    def _counts(self, parameter: Tensor) -> bool:
+        return counts_here(parameter, self.peers.first, self.peers.root)
+
     def sums(self, *, slope: bool) -> tuple[Tensor, Tensor | None]:
         """Return ``||p||^2`` and ``g.p`` of what this rank holds, see `safestep.magnitude.magnitude`."""
         return self._sums(self.start, slope=slope)
 
     def _sums(self, start: Parameters, *, slope: bool) -> tuple[Tensor, Tensor | None]:
-        if not any(parameter.numel() for parameter in start):
+        if not any(piece(parameter).numel() for parameter in start):  # all pieces here may be empty
             return torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64) if slope else None
         if not any_sharded(start):
             return magnitude(start, self._scratch, slope=slope)
@@ -167,8 +170,7 @@ class Step:
         if 0.0 < length < math.inf:
             return length
         # A float32 sum of squares overflows above 1e19 and underflows below 1e-23: look again in float64.
-        first = self.peers.first or not agree
-        lengths = [(_length(q, start), not agree or counts_here(q, first)) for q, start in self.start.items()]
+        lengths = [(_length(q, start), not agree or self._counts(q)) for q, start in self.start.items()]
         if not agree:
             return math.hypot(*(length for length, _ in lengths))
         largest = self.peers.largest(math.hypot(*(length for length, _ in lengths)))

@@ -14,9 +14,9 @@ from safestep.forward import Forward, Seen
 from safestep.radius.agreement import mean
 from safestep.radius.base import State, Wants
 from safestep.radius.doubts import say_doubts
-from safestep.radius.losses import LOSSES, LossName, Reduction
+from safestep.radius.losses import LOSSES, LossName, Reduction, unbalanced
 from safestep.radius.quadratic import Quadratic
-from safestep.radius.tangents import Tangents, check_inputs, check_recorded, check_together, unit_of
+from safestep.radius.tangents import Tangents, check_seen, unit_of
 from safestep.reading import Reading
 from safestep.route import Route, as_state, from_state
 from safestep.step import Step
@@ -115,12 +115,14 @@ class CurvatureRadius:
                 model, parts = self._added_up(seen, tangents, check=state is None)
             finally:
                 route = tangents.route
-            return self._summed(model, parts, seen, exact=tangents.exact).over(unit / tangents.unit)
+            off = unbalanced(seen) if state is None and LOSSES[self.loss].ignores else 0.0
+            return self._summed(model, parts, seen, off, exact=tangents.exact).over(unit / tangents.unit)
 
         # On several ranks the loss is the mean of theirs, and so are both terms of its quadratic model.
         model = _Found(*mean(step, seen, found, len(_Found._fields)))
         if state is None:
-            say_doubts(self, step, seen, slope=model.slope * unit, effort=model.effort, likely=model.likely)
+            slope, off = model.slope * unit, model.off
+            say_doubts(self, step, seen, slope=slope, effort=model.effort, likely=model.likely, off=off)
         ratio = curvature_ratio(model.bend, model.slope) * unit
         uphill = ratio == math.inf and math.isfinite(model.bend) and model.slope >= 0.0
         message = "uphill on this batch: g.p >= 0" if uphill else seen.parts
@@ -129,22 +131,17 @@ class CurvatureRadius:
 
     def _added_up(self, seen: Seen, tangents: Tangents, *, check: bool) -> tuple[Quadratic, float]:
         """Measure on this rank; return also over how many forwards the step went, for each that was kept."""
-        check_together(seen)
-        check_recorded(seen)
-        check_inputs(seen)
-        # Beside forwards that trained, those whose gradients were handed to the caller are attacks or probes.
-        trained = seen.dropped - seen.handed
-        stored = trained > 0 or any(forward.stored for forward in seen.forwards)
-        counted = [forward for forward in seen.forwards if forward.stored or not stored]
+        check_seen(seen, _check_gradients)
+        counted, stored = _counted(seen)
         gradients, model = {id(forward): _gradient(forward) for forward in counted}, Quadratic(LOSSES[self.loss])
         for forward, value, tangent in tangents:
             if (gradient := gradients.get(id(forward))) is not None:
                 model.add(forward, value, tangent, gradient, check=check)
         # dL/dz is of a part of the step's loss, and the forwards that were kept have their share of all parts.
-        missing = trained if stored else seen.dropped
+        missing = seen.dropped - seen.handed if stored else seen.dropped
         return model, 1.0 + missing / max(1, len(counted))
 
-    def _summed(self, model: Quadratic, parts: float, seen: Seen, *, exact: bool) -> _Found:
+    def _summed(self, model: Quadratic, parts: float, seen: Seen, off: float, *, exact: bool) -> _Found:
         whole = self.reduction == "sum"
         return _Found(
             self.scale * (parts * model.bend if whole else model.mean),
@@ -152,21 +149,37 @@ class CurvatureRadius:
             parts * model.effort / seen.loss_scale,
             self.scale * (parts * model.likely if whole else model.likely / model.count),
             float(not (exact and (whole or model.even))),
+            off,
         )
 
 
 class _Found(NamedTuple):
-    """What one rank found, for a direction ``p / unit``: see `safestep.radius.quadratic.Quadratic`."""
+    """What one rank found, for a direction ``p / unit``: see `Quadratic` and `unbalanced`."""
 
     bend: float
     slope: float
     effort: float
     likely: float
     rough: float
+    off: float
 
     def over(self, factor: float) -> _Found:
         """Return the same for a direction that is shorter by a factor."""
         return self._replace(bend=self.bend / factor**2, slope=self.slope / factor)
+
+
+def _counted(seen: Seen) -> tuple[list[Forward], bool]:
+    """Return the forwards that the loss is made of, and whether some trained.
+
+    Beside forwards that trained, those whose gradients were handed to the caller are attacks or probes.
+    """
+    stored = seen.dropped > seen.handed or any(forward.stored for forward in seen.forwards)
+    return [forward for forward in seen.forwards if forward.stored or not stored], stored
+
+
+def _check_gradients(seen: Seen) -> None:
+    for forward in _counted(seen)[0]:
+        _gradient(forward)
 
 
 def _gradient(forward: Forward) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from safestep.errors import SafestepWarning
 from safestep.forward import Seen
-from safestep.radius.losses import LOSSES, LossName, Reduction, unbalanced
+from safestep.radius.losses import LossName, Reduction
 from safestep.step import Step
 
 _TOO_MUCH = 1.5
@@ -28,8 +28,8 @@ class Told(Protocol):
     def scale(self) -> float: ...  # noqa: D102
 
 
-def say_doubts(told: Told, step: Step, seen: Seen, *, slope: float, effort: float, likely: float) -> None:
-    """Warn of what does not fit.
+def say_doubts(told: Told, step: Step, seen: Seen, *, slope: float, effort: float, likely: float, off: float) -> None:
+    """Warn of what does not fit; on several ranks all say the same, as a warning may be made an error.
 
     Args:
         told: what the radius is told.
@@ -38,13 +38,16 @@ def say_doubts(told: Told, step: Step, seen: Seen, *, slope: float, effort: floa
         slope: ``g.p`` by the gradient at the logits.
         effort: ``||dL/dz||_1 / 2``.
         likely: the same for hard labels of the loss as told; 0 where the gradient does not tell the labels.
+        off: see `safestep.radius.losses.unbalanced`.
     """
-    for doubt in _doubts(told, step, seen, slope, effort, likely):
+    for doubt in _doubts(told, step, seen, slope, effort, likely, off):
         warnings.warn(doubt, SafestepWarning, stacklevel=4)
 
 
-def _doubts(told: Told, step: Step, seen: Seen, slope: float, effort: float, likely: float) -> Iterator[str]:
-    if LOSSES[told.loss].ignores and (off := unbalanced(seen)):
+def _doubts(
+    told: Told, step: Step, seen: Seen, slope: float, effort: float, likely: float, off: float
+) -> Iterator[str]:
+    if off:
         yield (
             f"the gradient at the logits does not sum to zero over the last dimension (off by {off:.0%} of its size), "
             "so the loss is not a softmax cross-entropy over it, and r is not that of the loss. Squared errors: "
@@ -60,8 +63,9 @@ def _doubts(told: Told, step: Step, seen: Seen, slope: float, effort: float, lik
             f"{told.scale * factor:.3g}. If it multiplies the logits (a temperature): let the model do that. "
             "For another loss: HessianRadius(closure)"
         )
-    _, product = step.sums(slope=not seen.searched)
-    whole = 0.0 if product is None else float(product)
+    # a rank may hold a piece of the gradients, which tells nothing by itself
+    product = None if seen.searched else step.look(slope=True).slope
+    whole = product or 0.0
     if slope < 0.0 and seen.dropped == 0 and (whole > 0.0 or whole < _MORE * slope):
         yield (
             f"along the step the gradients of the parameters make {whole:.3g} of the loss, the gradient at the logits "

@@ -18,7 +18,7 @@ from safestep.radius.agreement import largest
 from safestep.radius.base import State, Wants
 from safestep.radius.losses import unbalanced
 from safestep.radius.probing import Probing
-from safestep.radius.tangents import Tangents, check_inputs, check_recorded, check_together
+from safestep.radius.tangents import Tangents, check_recorded, check_seen
 from safestep.reading import Reading
 from safestep.replay import Mode
 from safestep.route import Route, as_state, from_state
@@ -145,13 +145,9 @@ class SoftmaxRadius:
 
     def _measured(self, step: Step, seen: Seen, known: _Known, tier: Tier, *, first: bool) -> tuple[Reading, _Known]:
         """Measure on this rank."""
-        check_together(seen)
-        check_recorded(seen)
-        if first:
-            self._check_loss(seen)
+        check_seen(seen, *([self._check_loss] if first else []))
         if self.method == "exact":
             return self._differentiated(step, seen, known)
-        check_inputs(seen)
         target = _target(step)
         ratio, way, track = Probing(self, step, seen, known.track, target).measure(sample=tier == "sample")
         known = replace(known, track=track)
@@ -198,7 +194,6 @@ class SoftmaxRadius:
         return Foresight(scale, torch.stack(numbers), settle)
 
     def _differentiated(self, step: Step, seen: Seen, known: _Known) -> tuple[Reading, _Known]:
-        check_inputs(seen)
         tangents, spreads = Tangents(step, seen, self.mode, known.route), Spreads(self.head)
         for forward, value, tangent in tangents:
             spreads.add(forward, value, tangent)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -98,18 +98,35 @@ def _narrow(forward: Forward) -> bool:
     return forward.tape is None or bool(forward.tape.problem) or torch.float16 in forward.tape.reduced
 
 
-def check_together(seen: Seen) -> None:
-    """Raise MeasurementError on all ranks if a forward needs all of them and they have different numbers of forwards.
+def check_seen(seen: Seen, *more: Callable[[Seen], None]) -> None:
+    """Raise if there is no forward to measure on, or one cannot be repeated: on all ranks, if a forward needs all.
 
-    An empty batch is one; a rank that did not call the model at all is not.
+    An empty batch is a forward; a rank that did not call the model at all has none.
+
+    Args:
+        seen: what this rank saw.
+        more: further checks, of what this rank saw.
+
+    Raises:
+        MeasurementError: for what is wrong here, or elsewhere.
     """
+    error: Exception | None = None
+    try:
+        for check in (check_recorded, _check_inputs, *more):
+            check(seen)
+    except Exception as failed:
+        error = failed
     peers, count = seen.peers.in_step, float(len(seen.forwards))
-    most, least = peers.maxima([count, -count])
+    most, least, failures = peers.maxima([count, -count, float(error is not None)])
     if most != -least:
         raise MeasurementError(
             f"the ranks ran the model {-least:g} to {most:g} times in this step, {count:g} times here: it can only be "
             "run by all of them together, so that the step cannot be measured. Let each rank take as many micro-batches"
         )
+    if error is not None:
+        raise error
+    if failures:
+        raise MeasurementError("what another rank saw of this step cannot be measured, see its output")
 
 
 def check_recorded(seen: Seen) -> None:
@@ -126,7 +143,7 @@ def check_recorded(seen: Seen) -> None:
         )
 
 
-def check_inputs(seen: Seen) -> None:
+def _check_inputs(seen: Seen) -> None:
     """Raise MeasurementError if a forward cannot be repeated."""
     if any(forward.changed_inputs() for forward in seen.forwards):
         raise MeasurementError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +23,7 @@ RADII = {
     "both": Tightest({SoftmaxRadius(method="exact"): 1.0, CurvatureRadius(): 0.75}),
 }
 
-if not LONG:
-    RADII = {name: RADII[name] for name in ("tiered", "both")}
+SOME = RADII if LONG else {name: RADII[name] for name in ("tiered", "both")}
 
 
 def here() -> bool:
@@ -53,7 +51,7 @@ def empty(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 def check_a_nan_on_one_rank_undoes_the_step_on_all() -> None:
     for kind in DATA:
-        for name, radius in RADII.items():
+        for name, radius in SOME.items():
             run = Run(kind, radius=radius).steps(2)
             before = run.weights()
             with warned("the optimizer's state is not finite"):
@@ -104,7 +102,7 @@ def check_a_poisoned_piece_is_an_error_on_all() -> None:
 
 def check_an_empty_batch_on_one_rank() -> None:
     for kind in DATA:
-        for name, radius in RADII.items():
+        for name, radius in SOME.items():
             run = Run(kind, radius=radius, policy=Cap(0.01)).steps(1)
             run.step(empty)
             assert run.guard.last.status in {"capped", "throttled"}, (kind, name, run.guard.last)
@@ -210,22 +208,89 @@ def check_a_rank_that_does_not_come_is_told_in_time() -> None:
         distributed.barrier()  # training's own group is none the worse
 
 
-def check_who_only_watches_goes_on_without_the_others() -> None:
-    """Data parallel, each step is unmeasured; sharded, nothing can be measured any more. Training goes on."""
-    for kind in DATA:
-        run = Run(kind, ranks=Ranks(timeout=3.0), policy=Watch()).steps(1)
-        for _ in range(2):
-            run.optimizer.zero_grad()
-            cross_entropy(run.model, *run.rows()).backward()
-            distributed.barrier()
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", safestep.SafestepWarning)
-                if not here():
-                    run.optimizer.step()  # the others' first wait is the last
-        went_on = [] if here() else {"data parallel": ["unmeasured"] * 2, "sharded": []}[kind]
-        assert list(map(str, run.guard.history["status"])) == ["watched", *went_on]
+def check_a_rank_that_never_came_is_told_in_time() -> None:
+    """As when only rank 0 attaches: at the first step the guards do not even come together."""
+    for policy in (Cap(0.1), Watch(Cap(0.1))):
         safestep.ranks._groups.clear()
+        run = Run("data parallel", policy=policy, ranks=Ranks(timeout=2.0))
+        cross_entropy(run.model, *run.rows()).backward()
+        before = run.weights()
         distributed.barrier()
+        if not here() and policy.writes:
+            assert "could not agree with the others on step 0, after at most 2 s" in raised(run.optimizer.step)
+            assert all(torch.equal(a, b) for a, b in zip(run.weights(), before, strict=True))
+            began = time.monotonic()
+            assert "on step 0" in raised(run.optimizer.step)
+            assert time.monotonic() - began < 1.0
+        elif not here():
+            with warned("could not agree with the others on step 0"):
+                run.optimizer.step()
+            assert run.guard.last.status == "unmeasured"
+        distributed.barrier()
+    safestep.ranks._groups.clear()
+
+
+def check_watching_goes_on_without_a_rank() -> None:
+    run = Run("sharded", policy=Watch(Cap(0.1)), ranks=Ranks(timeout=2.0)).steps(1)
+    cross_entropy(run.model, *run.rows()).backward()
+    distributed.barrier()
+    if not here():
+        with warned("could not agree with the others on step 1"):
+            run.optimizer.step()
+        assert run.guard.last.status == "unmeasured"
+        assert run.guard.last.scale == 1.0
+    safestep.ranks._groups.clear()
+    distributed.barrier()
+
+
+def check_a_warning_that_is_an_error_on_one_rank() -> None:
+    """Whoever makes errors of warnings: no rank takes a step that another one takes back, and the next one works."""
+
+    def squared(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        return F.mse_loss(model(x), torch.zeros(len(x), CLASSES)) if here() else cross_entropy(model, x, y)
+
+    for kind in DATA:
+        for radius in (SoftmaxRadius(method="exact"), CurvatureRadius()):
+            run = Run(kind, radius=radius)
+            before, failed = run.weights(), False
+            try:
+                run.step(squared)
+            except (safestep.SafestepError, safestep.SafestepWarning):
+                failed = True
+            assert failed
+            assert all(torch.equal(a, b) for a, b in zip(run.weights(), before, strict=True))
+            run.step()
+            assert run.guard.last.status in {"inside", "capped"}
+
+
+def check_an_input_that_was_overwritten_on_one_rank() -> None:
+    for kind in DATA:
+        for radius in (RADII["exact"], RADII["probe"], RADII["curvature"]):
+            run = Run(kind, radius=radius).steps(1)
+            x, y = run.rows()
+            run.optimizer.zero_grad()
+            cross_entropy(run.model, x, y).backward()
+            if here():
+                x.add_(1)
+            assert ("was overwritten in place" if here() else "another rank") in raised(run.optimizer.step)
+            run.steps(1)
+            assert run.guard.last.status in {"inside", "capped"}
+
+
+@dataclass(frozen=True)
+class Differs:
+    """A radius that reads something else on each rank, and knows nothing of the others."""
+
+    def measure(self, step: Any, seen: Any, state: Any) -> Any:
+        return safestep.Reading(step.index, 1.0 + distributed.get_rank(), "differs"), state
+
+
+def check_an_audit_of_a_radius_that_knows_nothing_of_ranks() -> None:
+    run = Run("data parallel", radius=Differs(), policy=Watch(Cap(1.0)))
+    audit = run.guard.audit()
+    run.steps(2)
+    assert run.guard.history["ratio"] == [float(distributed.get_world_size())] * 2
+    assert audit.worst == distributed.get_world_size()
 
 
 def check_ranks_at_different_steps_are_told() -> None:
