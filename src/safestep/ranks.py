@@ -30,7 +30,7 @@ class Ranks:
     scale and one decision, over a process group of their own, so that nothing of theirs gets in the way of training.
 
     Attributes:
-        group: the ranks; None for those of a DistributedDataParallel model, and otherwise all.
+        group: the ranks; None for those of a DistributedDataParallel model of plain parameters, and otherwise all.
         timeout: seconds that a rank waits for the others before it raises a RanksError. With NCCL it is the time-out of
             the guards' group, which torch's own watchdog enforces.
         lockstep: that a forward of the model needs all ranks, so that all have to measure at the same time, micro-batch
@@ -59,22 +59,24 @@ class Ranks:
         distributed = torch.distributed
         if not (distributed.is_available() and distributed.is_initialized()):
             return ALONE
-        if isinstance(model, nn.parallel.DistributedDataParallel) and model._join_config.enable:
+        parallel = _data_parallel(model)
+        if parallel is not None and parallel._join_config.enable:
             raise RanksError(
                 "model.join(): ranks that have run out of batches take no steps, and a guard needs the answer of all. "
                 "Give every rank as many batches (DistributedSampler(drop_last=True)), or attach(..., ranks=None, "
                 "policy=Watch())"
             )
-        wrapped = model.process_group if isinstance(model, nn.parallel.DistributedDataParallel) else None
-        group = self.group or wrapped or distributed.group.WORLD
+        parameters = list(parameters)
+        pieces = any_sharded([*parameters, *model.parameters()])  # whose ranks data-parallel training knows nothing of
+        own = parallel.process_group if parallel is not None and not pieces else None
+        group = self.group or own or distributed.group.WORLD
         if group is None or group.size() == 1:
             return ALONE
-        parameters = list(parameters)
         devices = {parameter.device.type for parameter in parameters}
         known = {part.split(":")[0] for part in str(distributed.get_backend_config(group)).split(",")}
         device = next(iter(sorted(devices & known, reverse=True)), None) or next(iter(sorted(known)))  # cuda before cpu
         together = any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
-        lockstep = self.lockstep or together or any_sharded([*parameters, *model.parameters()])
+        lockstep = self.lockstep or together or pieces
         try:
             own, missing = self._own(group), None
         except RuntimeError as error:  # told at the first reduction, where it is known what becomes of the step
@@ -91,6 +93,13 @@ class Ranks:
             )
         own: ProcessGroup = made[self.timeout]
         return own
+
+
+def _data_parallel(model: nn.Module) -> nn.parallel.DistributedDataParallel | None:
+    """Return the data-parallel wrapper around a model, compiled or not."""
+    while isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+        model = inner
+    return model if isinstance(model, nn.parallel.DistributedDataParallel) else None
 
 
 EVERYONE = Ranks()
