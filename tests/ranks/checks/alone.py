@@ -190,20 +190,20 @@ def check_a_guard_on_its_own() -> None:
 
 def check_a_rank_that_does_not_come_is_told_in_time() -> None:
     for radius in (SoftmaxRadius(), CurvatureRadius()):
-        run = Run("data parallel", radius=radius, ranks=Ranks(timeout=3.0)).steps(1)
+        run = Run("data parallel", radius=radius, ranks=Ranks(timeout=5.0)).steps(1)
         cross_entropy(run.model, *run.rows()).backward()
         before = run.weights()
         distributed.barrier()
         if not here():
             began = time.monotonic()
             text = raised(run.optimizer.step)
-            assert 2.9 < time.monotonic() - began < 30.0
-            assert "could not agree with the others on step 1, after at most 3 s" in text
+            assert 4.9 < time.monotonic() - began < 30.0
+            assert "could not agree with the others on step 1, after at most 5 s" in text
             assert "another rank stopped, raised an error" in text
             assert all(torch.equal(a, b) for a, b in zip(run.weights(), before, strict=True))
             began = time.monotonic()  # who goes on even so does not wait again
             raised(run.optimizer.step)
-            assert time.monotonic() - began < 2.0
+            assert time.monotonic() - began < 3.0
         safestep.ranks._groups.clear()
         distributed.barrier()  # training's own group is none the worse
 
@@ -221,7 +221,7 @@ def check_a_rank_that_never_came_is_told_in_time() -> None:
             assert all(torch.equal(a, b) for a, b in zip(run.weights(), before, strict=True))
             began = time.monotonic()
             assert "on step 0" in raised(run.optimizer.step)
-            assert time.monotonic() - began < 1.0
+            assert time.monotonic() - began < 1.5
         elif not here():
             with warned("could not agree with the others on step 0"):
                 run.optimizer.step()
@@ -231,7 +231,7 @@ def check_a_rank_that_never_came_is_told_in_time() -> None:
 
 
 def check_watching_goes_on_without_a_rank() -> None:
-    run = Run("sharded", policy=Watch(Cap(0.1)), ranks=Ranks(timeout=2.0)).steps(1)
+    run = Run("sharded", policy=Watch(Cap(0.1)), ranks=Ranks(timeout=5.0)).steps(1)
     cross_entropy(run.model, *run.rows()).backward()
     distributed.barrier()
     if not here():
