@@ -143,6 +143,7 @@ def test_what_a_probe_returns_is_a_number_in_every_log(tmp_path):
     watched.detach()
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 and later, of processes with threads
 def test_a_process_that_was_forked_off_closes_no_log():
     """TensorBoard's closing would wait for ever there, for a thread that was not forked with it."""
     sink = Recorder()
