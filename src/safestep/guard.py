@@ -369,7 +369,9 @@ class Guard:
         extras: dict[str, float] = {}
         for probe in self._probes:
             try:
-                extras.update(probe(step, seen, report))
+                columns = probe(step, seen, report).items()
+                # A tensor or an array's number is no cell of a log, and would be held by the history.
+                extras |= {name: value if isinstance(value, (bool, int)) else float(value) for name, value in columns}
             except Exception as error:
                 self._say(f"probe {probe}", f"probe {probe!r} failed and is left out: {error!r}")
         return replace(report, extras=extras) if extras else report

@@ -241,7 +241,9 @@ def json_line(row: Mapping[str, Any]) -> str:
 
 
 def cell(value: Any) -> Any:
-    """Return a value as a cell of a CSV file: lists are joined by spaces."""
+    """Return a value as a cell of a CSV file: lists are joined by spaces, and so are the lines of a text."""
+    if isinstance(value, str):
+        return " ".join(value.splitlines())
     return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
 
 

@@ -141,6 +141,21 @@ def test_no_scheduler_is_told(monkeypatch):
         list(on_dask.outcomes("no/such/file.json", [], None))
 
 
+@pytest.mark.parametrize(
+    "address", ["tcp://127.0.0.1", "tcp://127.0.0.1:port", "tcp://127.0.0.1:99999", "tcp://:8786", "slurm://host:8786"]
+)
+def test_what_is_no_address_is_told_at_once(address):
+    with pytest.raises(SafestepError, match=rf"no Dask scheduler answers at {address} \("):
+        list(on_dask.outcomes(address, [], None))
+
+
+@pytest.mark.parametrize("held", [b"", b"\xff", b"[]", b'{"id": 1}', b'{"address": "here"}'])
+def test_a_damaged_scheduler_file_is_told_at_once(held, tmp_path):
+    (tmp_path / "scheduler.json").write_bytes(held)
+    with pytest.raises(SafestepError, match=r"no Dask scheduler answers at .*scheduler.json \("):
+        list(on_dask.outcomes(str(tmp_path / "scheduler.json"), [], None))
+
+
 def test_a_cluster_without_workers_and_a_lost_one_are_told(tmp_path, monkeypatch):
     monkeypatch.setattr(on_dask, "_WORKER_SECONDS", 0.2)
     with distributed.LocalCluster(n_workers=0, processes=True, dashboard_address=":0", silence_logs=50) as empty:

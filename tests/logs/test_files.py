@@ -248,3 +248,66 @@ def test_a_file_without_any_record_is_no_log(tmp_path):
 
 def test_the_public_name_stayed():
     assert safestep.JsonLines is JsonLines
+
+
+# -- what a user does to a file meanwhile -----------------------------------------------------------------------------
+
+
+def test_a_column_that_comes_after_a_change_of_directory_goes_to_the_same_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    sink = Csv("steps.csv")
+    sink(report(0))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    sink(report(1, extras={"late": 1.0}))
+    sink.close()
+    assert read(tmp_path / "steps.csv")["late"][1] == 1.0
+
+
+@SINKS
+@pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_bytes(b""), lambda path: path.rename("moved")])
+def test_a_file_that_was_taken_away_or_emptied_is_begun_again(make, path, change, monkeypatch):
+    monkeypatch.chdir(path.parent)
+    sink = make(path)
+    sink(report(0))
+    change(path)
+    sink(report(1))
+    sink(report(2))
+    sink.close()
+    assert read(path)["step"] == [1, 2]
+
+
+@SINKS
+def test_two_that_write_to_one_file_are_told_and_every_line_is_whole(make, path):
+    one, two = make(path), make(path)
+    one.open()
+    two.open()
+    told = "written to by somebody else.*a file of its own"
+    one(report(0))
+    with pytest.warns(SafestepWarning, match=told):
+        two(report(0))
+    with pytest.warns(SafestepWarning, match=told):
+        one(report(1))
+    two(report(1, extras={"late": 1.0}))  # each is told once
+    one(report(2))
+    two(report(2, extras={"late": 1.0}))
+    one.close()
+    two.close()
+    assert sorted(read(path, superseded=True)["step"]) == [0, 0, 1, 1, 2, 2]
+
+
+def test_a_row_with_an_open_quote_spoils_no_other(tmp_path):
+    path = tmp_path / "steps.csv"
+    write(Csv, path, report(0))
+    with path.open("a") as file:
+        file.write('1,"cap\n' + "\0" * 200_000 + "\n")
+    write(Csv, path, report(1), report(2))
+    with pytest.warns(SafestepWarning, match=r"2 of its lines.*\(line 3, 4\)"):
+        assert read(path)["step"] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["steps.csv.gz", "steps.jsonl.ZIP"])
+def test_a_log_is_not_packed(name, tmp_path):
+    with pytest.raises(AttachError, match=r"plain text; leave off \.(gz|ZIP)"):
+        run(log=tmp_path / name)
+    assert not list(tmp_path.iterdir())

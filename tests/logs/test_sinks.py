@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 import safestep
 from logs.reports import run
 from safestep.errors import AttachError, SafestepWarning
 from safestep.logs import Csv, Every, JsonLines, read
+from zoo.cases import ZOO
+from zoo.optimizers import ALL
+from zoo.training import Training
 
 
 class Recorder:
@@ -125,3 +130,28 @@ def test_a_pipe_is_no_file_to_look_into(tmp_path):
     run(steps=2, log=pipe).detach()
     assert os.read(reader, 1 << 16).count(b"\n") == 2
     os.close(reader)
+
+
+def test_what_a_probe_returns_is_a_number_in_every_log(tmp_path):
+    paths = [tmp_path / "steps.jsonl", tmp_path / "steps.csv"]
+    probe = lambda step, seen, report: {"t": torch.tensor(0.5), "n": np.float32(0.25), "flag": True}  # noqa: E731
+    training = Training(ZOO["mlp"], ALL["SGD"])
+    watched = training.attach(probes=[probe], log=paths)
+    training.step()
+    for history in (watched.history, *map(read, paths)):
+        assert history[-1].extras == {"t": 0.5, "n": 0.25, "flag": True}
+    watched.detach()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 and later, of processes with threads
+def test_a_process_that_was_forked_off_closes_no_log():
+    """TensorBoard's closing would wait for ever there, for a thread that was not forked with it."""
+    sink = Recorder()
+    guard = run(steps=1, log=sink)
+    child = os.fork()
+    if child == 0:
+        guard.detach()
+        os._exit("close" in sink.calls)
+    assert os.waitpid(child, 0)[1] == 0
+    guard.detach()
+    assert sink.calls[-1] == "close"

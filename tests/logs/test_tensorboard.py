@@ -85,6 +85,17 @@ def test_what_others_wrote_to_the_directory_is_never_hidden(tmp_path, step):
     assert [at for at, _ in scalars["safestep/ratio"]] == [step]
 
 
+def test_two_guards_share_a_directory_and_hide_nothing_of_each_other(tmp_path):
+    sinks = [TensorBoard(tmp_path, prefix=prefix) for prefix in ("teacher", "a/b")]
+    for step in range(3):
+        for sink in sinks:
+            sink(inside(step))
+    for sink in sinks:
+        sink.close()
+    scalars, _ = read(tmp_path)
+    assert [[at for at, _ in scalars[f"{prefix}/ratio"]] for prefix in ("teacher", "a/b")] == [[0, 1, 2]] * 2
+
+
 def test_a_writer_of_the_loop_is_shared_and_stays_open(tmp_path):
     from torch.utils.tensorboard import SummaryWriter
 

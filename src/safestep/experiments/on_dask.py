@@ -6,11 +6,13 @@ the runs that wait, and those under way end at their next record.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from safestep._version import __version__
@@ -56,16 +58,30 @@ def outcomes(address: str, errands: Sequence[Errand], jobs: int | None) -> Itera
 
 
 def _connect(distributed: Any, address: str) -> Any:
-    where = {"address": address} if "://" in address else {"scheduler_file": address}
     try:
-        if "scheduler_file" in where and not Path(address).is_file():  # for which Dask would wait
-            raise FileNotFoundError("there is no such file")
-        return distributed.Client(**where, timeout=_CONNECT_SECONDS, name="safestep", set_as_default=False)
+        there = _checked(address if "://" in address else _in_file(Path(address)))
+        return distributed.Client(there, timeout=_CONNECT_SECONDS, name="safestep", set_as_default=False)
     except (OSError, ValueError) as error:
         raise SafestepError(
             f"no Dask scheduler answers at {address} ({error}): `dask scheduler` starts one, `dask worker` its "
             "workers; without --engine the runs are carried out here"
         ) from None
+
+
+def _in_file(path: Path) -> str:
+    """Return the address in a scheduler file: if it is missing Dask would wait, and hang if it is damaged."""
+    if not path.is_file():
+        raise FileNotFoundError("there is no such file")
+    held = json.loads(path.read_text(encoding="utf-8"))
+    return str(held.get("address") if isinstance(held, dict) else None)
+
+
+def _checked(address: str) -> str:
+    """Return an address that Dask's client can take; from another one it would hang."""
+    parts = urlsplit(address)
+    if parts.scheme not in {"tcp", "tls", "ucx", "ws", "wss"} or not parts.hostname or not parts.port:
+        raise ValueError(f"{address} is no address: expected tcp://HOST:PORT, or with tls, ucx, ws or wss")
+    return address
 
 
 def _submit(client: Any, errand: Errand) -> Any:

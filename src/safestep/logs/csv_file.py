@@ -21,7 +21,9 @@ class Csv(LineFile):
 
     The header is written once. Lists are joined by spaces, line breaks in texts become spaces, and a cell is empty
     where a probe was silent. The first time a probe brings a new column, the file is written anew with that column at
-    the right; until the new file is whole the old one stays as it was. `safestep.logs.read` reads the file.
+    the right; until the new file is whole the old one stays as it was. `safestep.logs.read` reads the file. Half a row
+    that a kill left at the end is cut off when the file is opened; a file that is no such log is an `AttachError` then,
+    and stays as it is.
 
     Args:
         path: the file; made if missing, else appended to under the header it has.
@@ -35,26 +37,19 @@ class Csv(LineFile):
         super().__init__(path)
         self._columns: list[str] = []
 
-    def open(self) -> None:
-        """Open the file, if it is not open; half a row that a kill left at its end is cut off.
-
-        Raises:
-            AttachError: if there is a file whose first line is not the header of such a log. It stays as it is.
-            OSError: if the file cannot be written.
-        """
-        if self._file is None:
-            self._columns = _header(self.path)
-            super().open()
-
     def __call__(self, report: StepReport) -> None:
         """Append a report."""
-        self.open()
-        row = {_line(name): value for name, value in report.row().items()}
+        self.open()  # first: the columns are those of the file as it is now
+        row = {cell(name): value for name, value in report.row().items()}
         known = set(self._columns)
         new = [name for name in (*COLUMNS, *row) if name not in known]
         if new:
             self._widen(list(dict.fromkeys(new)))
-        self._append(_text(_line(cell(row.get(name, ""))) for name in self._columns))
+        self._append(_text(cell(row.get(name, "")) for name in self._columns))
+
+    def _opened(self) -> None:
+        self._columns = _header(self._there)
+        super()._opened()
 
     def _end(self, file: FileIO, whole: int) -> None:
         file.truncate(whole)  # a row that breaks off looks like a row to whoever reads CSV
@@ -65,7 +60,7 @@ class Csv(LineFile):
         if not self._columns:
             self._append(_text(columns))
         else:
-            path = self.path.resolve()
+            path = self._there.resolve()
             wider = path.with_name(f".{path.name}.new")
             try:
                 with path.open("rb") as before, wider.open("wb") as after:
@@ -100,10 +95,6 @@ def _header(path: Path) -> list[str]:
             "choose another file, or move that one away"
         )
     return columns
-
-
-def _line(value: Any) -> Any:
-    return " ".join(value.splitlines()) if isinstance(value, str) else value
 
 
 def _text(cells: Iterable[Any]) -> str:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
+import warnings
 from io import FileIO
 from pathlib import Path
+
+from safestep.errors import SafestepWarning
 
 _BLOCK = 1 << 16
 
@@ -14,24 +18,28 @@ class LineFile:
     """A file that is opened when the first line is due, and again after it was closed.
 
     Args:
-        path: the file; made if missing, appended to otherwise.
+        path: the file; made if missing, appended to otherwise. It is the same file wherever the program goes later.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._there = self.path.absolute()
         self._file: FileIO | None = None
+        self._size = 0  # in bytes, if nobody else writes to the file
+        self._alone = True
 
     def open(self) -> None:
         """Open the file, if it is not open; a line that was cut short in an earlier life is ended.
 
+        A file that was moved away, replaced, emptied or written to by others since is opened anew.
+
         Raises:
             OSError: if the file cannot be written.
         """
+        if self._changed():
+            self.close()
         if self._file is None:
-            size, whole = ends(self.path)
-            self._file = self.path.open("ab", buffering=0)
-            if whole < size:
-                self._end(self._file, whole)
+            self._opened()
 
     def close(self) -> None:
         """Close the file."""
@@ -42,8 +50,32 @@ class LineFile:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r})"
 
+    def _opened(self) -> None:
+        size, whole = ends(self._there)
+        self._file = self._there.open("ab", buffering=0)
+        if whole < size:
+            self._end(self._file, whole)
+        self._size = os.fstat(self._file.fileno()).st_size
+
     def _end(self, file: FileIO, whole: int) -> None:
         file.write(b"\n")
+
+    def _changed(self) -> bool:
+        """Return whether the file is not as this sink left it; say once if somebody else writes to it."""
+        if self._file is None or not stat.S_ISREG((mine := os.fstat(self._file.fileno())).st_mode):
+            return False
+        if mine.st_size > self._size and self._alone:
+            self._alone = False
+            warnings.warn(
+                f"{self.path} is written to by somebody else too, such as another guard or run: safestep.logs.read "
+                "takes their steps for those of one run and drops what seems repeated. Give each a file of its own",
+                SafestepWarning,
+                stacklevel=2,
+            )
+        try:
+            return mine.st_size != self._size or not os.path.samestat(mine, self._there.stat())
+        except FileNotFoundError:
+            return True
 
     def _append(self, line: str) -> None:
         """Write a line in one piece, so that whatever happens between two lines finds whole ones."""
@@ -51,6 +83,7 @@ class LineFile:
         data = line.encode() + b"\n"
         if self._file is not None and self._file.write(data) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+        self._size += len(data)
 
 
 def ends(path: Path) -> tuple[int, int]:

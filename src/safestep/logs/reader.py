@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from safestep.errors import SafestepWarning
-from safestep.logs.line_file import ends
 from safestep.logs.row import report_of
 from safestep.record import History, StepReport
 
@@ -83,10 +82,15 @@ def _json_rows(path: Path) -> Iterator[tuple[int, Any]]:
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, Any]]:
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        reader = csv.reader(line for line in file if line.endswith(("\n", "\r")))
-        columns = next(reader, [])
-        for cells in reader:
-            yield reader.line_num, dict(zip(columns, cells, strict=True)) if len(cells) == len(columns) else None
-        size, whole = ends(path)
-        if whole < size:
-            yield reader.line_num + 1, None
+        columns = _cells(file.readline())
+        for number, line in enumerate(file, start=2):
+            cells = _cells(line)
+            yield number, dict(zip(columns, cells, strict=True)) if len(cells) == len(columns) else None
+
+
+def _cells(line: str) -> list[str]:
+    """Return the cells of one line; none of one that is not whole. A quote left open spoils no line after it."""
+    try:
+        return next(csv.reader([line]), []) if line.endswith(("\n", "\r")) else []
+    except csv.Error:  # no text of a step is as long as that
+        return []

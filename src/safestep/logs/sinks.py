@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -13,6 +14,8 @@ from safestep.logs.json_lines import JsonLines
 from safestep.logs.ranks import leads, on_each_rank
 from safestep.once import Once
 from safestep.record import Sink, StepReport
+
+_PACKED = frozenset({".gz", ".bz2", ".xz", ".zst", ".zip"})
 
 Log: TypeAlias = str | Path | Sink
 """A path, by its suffix a CSV file or one of JSON lines, or a sink."""
@@ -34,7 +37,7 @@ class Sinks:
         given = [] if log is None else list(log) if isinstance(log, (list, tuple)) else [log]
         sinks = [_sink(one) for one in given]
         self._sinks = sinks if every == 1 else [Every(every, sink) for sink in sinks]
-        self._say = Once()
+        self._say, self._process = Once(), os.getpid()
 
     def open(self) -> None:
         """Open what this rank writes to, so that a file that cannot be written is told before training.
@@ -62,7 +65,9 @@ class Sinks:
                 _close(sink)
 
     def close(self) -> None:
-        """Close every sink that can be closed; what fails then is said."""
+        """Close every sink that can be closed; what fails then is said. A process that was forked off closes none."""
+        if os.getpid() != self._process:
+            return  # TensorBoard would wait for a thread that is not there, and `Every` write a record twice
         for sink in self._sinks:
             if (error := _close(sink)) is not None:
                 self._say(f"{id(sink)}", f"the log {sink!r} failed when it was closed: {error!r}")
@@ -73,6 +78,8 @@ class Sinks:
 
 
 def _sink(log: object) -> Sink:
+    if isinstance(log, (str, Path)) and Path(log).suffix.lower() in _PACKED:
+        raise AttachError(f"log={str(log)!r}: logs are written as plain text; leave off {Path(log).suffix}")
     if isinstance(log, (str, Path)):
         return Csv(log) if Path(log).suffix.lower() == ".csv" else JsonLines(log)
     if callable(log) and not isinstance(log, type):

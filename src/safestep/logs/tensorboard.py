@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from safestep.extras import need
 from safestep.logs.columns import numbers
 from safestep.logs.every import is_lost
 from safestep.record import StepReport
-
-_OURS = ".safestep"
 
 
 class TensorBoard:
@@ -20,9 +19,9 @@ class TensorBoard:
     are written as they are; TensorBoard marks them by triangles. ``safestep/lost`` holds, as a text, each step that was
     undone, skipped, held, not finite or not measured.
 
-    In a directory that holds event files of this sink alone, a run that goes on from an older checkpoint hides what was
-    written there from that step on, as TensorBoard's own restarts do. Beside files of others it hides nothing, since
-    they count in steps of their own.
+    In a directory that holds event files of this prefix alone, a run that goes on from an older checkpoint hides what
+    was written there from that step on, as TensorBoard's own restarts do. Beside files of others, another guard's too,
+    it hides nothing: TensorBoard would hide theirs with it.
 
     Args:
         to: the directory of the run, made if missing; or a ``SummaryWriter`` of yours, which is flushed but never
@@ -70,6 +69,7 @@ class TensorBoard:
 
     def _start(self, step: int) -> Any:
         before = list(Path(self._to).glob("*tfevents*"))
-        purge = step if before and all(file.name.endswith(_OURS) for file in before) else None
+        ours = f".{quote(self.prefix, safe='')}.safestep"
+        purge = step if before and all(file.name.endswith(ours) for file in before) else None
         writers = need("torch.utils.tensorboard", "tensorboard")
-        return writers.SummaryWriter(str(self._to), purge_step=purge, filename_suffix=_OURS)
+        return writers.SummaryWriter(str(self._to), purge_step=purge, filename_suffix=ours)
