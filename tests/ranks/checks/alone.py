@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
-from world import CLASSES, FEATURES, KINDS, LONG, PATIENT, Run, adam, alike, cross_entropy, mlp, raised, said, warned
+from world import (
+    CLASSES,
+    FEATURES,
+    KINDS,
+    LONG,
+    PATIENT,
+    Run,
+    adam,
+    alike,
+    cross_entropy,
+    here,
+    mlp,
+    raised,
+    said,
+    warned,
+)
 
 import safestep
-from safestep import Cap, CurvatureRadius, HessianRadius, Ranks, SoftmaxRadius, Tightest, Watch
+from safestep import Cap, CurvatureRadius, HessianRadius, SoftmaxRadius, Tightest, Watch
 
 DATA = ("data parallel", "sharded")
 RADII = {
@@ -24,11 +38,6 @@ RADII = {
 }
 
 SOME = RADII if LONG else {name: RADII[name] for name in ("tiered", "both")}
-
-
-def here() -> bool:
-    """Whether this is the odd rank: the last."""
-    return distributed.get_rank() == distributed.get_world_size() - 1
 
 
 def same_weights(run: Run) -> None:
@@ -186,61 +195,6 @@ def check_a_guard_on_its_own() -> None:
         F.cross_entropy(model(torch.randn(4, FEATURES)), torch.zeros(4, dtype=torch.long)).backward()
         optimizer.step()
     assert len(guard.history) == 1 + distributed.get_rank()
-
-
-def check_a_rank_that_does_not_come_is_told_in_time() -> None:
-    for radius in (SoftmaxRadius(), CurvatureRadius()):
-        run = Run("data parallel", radius=radius, ranks=Ranks(timeout=5.0)).steps(1)
-        cross_entropy(run.model, *run.rows()).backward()
-        before = run.weights()
-        distributed.barrier()
-        if not here():
-            began = time.monotonic()
-            text = raised(run.optimizer.step)
-            assert 4.9 < time.monotonic() - began < 30.0
-            assert "could not agree with the others on step 1, after at most 5 s" in text
-            assert "another rank stopped, raised an error" in text
-            assert all(torch.equal(a, b) for a, b in zip(run.weights(), before, strict=True))
-            began = time.monotonic()  # who goes on even so does not wait again
-            raised(run.optimizer.step)
-            assert time.monotonic() - began < 3.0
-        safestep.ranks._groups.clear()
-        distributed.barrier()  # training's own group is none the worse
-
-
-def check_a_rank_that_never_came_is_told_in_time() -> None:
-    """As when only rank 0 attaches: at the first step the guards do not even come together."""
-    for policy in (Cap(0.1), Watch(Cap(0.1))):
-        safestep.ranks._groups.clear()
-        run = Run("data parallel", policy=policy, ranks=Ranks(timeout=2.0))
-        cross_entropy(run.model, *run.rows()).backward()
-        before = run.weights()
-        distributed.barrier()
-        if not here() and policy.writes:
-            assert "could not agree with the others on step 0, after at most 2 s" in raised(run.optimizer.step)
-            assert all(torch.equal(a, b) for a, b in zip(run.weights(), before, strict=True))
-            began = time.monotonic()
-            assert "on step 0" in raised(run.optimizer.step)
-            assert time.monotonic() - began < 1.5
-        elif not here():
-            with warned("could not agree with the others on step 0"):
-                run.optimizer.step()
-            assert run.guard.last.status == "unmeasured"
-        distributed.barrier()
-    safestep.ranks._groups.clear()
-
-
-def check_watching_goes_on_without_a_rank() -> None:
-    run = Run("sharded", policy=Watch(Cap(0.1)), ranks=Ranks(timeout=5.0)).steps(1)
-    cross_entropy(run.model, *run.rows()).backward()
-    distributed.barrier()
-    if not here():
-        with warned("could not agree with the others on step 1"):
-            run.optimizer.step()
-        assert run.guard.last.status == "unmeasured"
-        assert run.guard.last.scale == 1.0
-    safestep.ranks._groups.clear()
-    distributed.barrier()
 
 
 def check_a_warning_that_is_an_error_on_one_rank() -> None:

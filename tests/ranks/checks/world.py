@@ -168,6 +168,11 @@ def everyone(value: Any) -> list[Any]:
     return found
 
 
+def here() -> bool:
+    """Whether this is the odd rank: the last."""
+    return distributed.get_rank() == distributed.get_world_size() - 1
+
+
 def raised(act: Callable[[], Any]) -> str:
     """Return the text of safestep's error, and fail without one."""
     try:
