@@ -45,7 +45,7 @@ def check_distributed_checkpoints() -> None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch's own, of its own storage
                 dcp.save(parts(whole), checkpoint_id=folder)
-                resumed = Run(kind, adam, **options)
+                resumed = Run(kind, adam, warmed=True, **options)
                 saved = parts(resumed)
                 dcp.load(saved, checkpoint_id=folder)
             set_state_dict(
@@ -75,7 +75,7 @@ def check_a_state_that_rank_0_saved() -> None:
             torch.save(state, path)
         distributed.barrier()
         saved = torch.load(path, weights_only=True)
-        resumed = Run("data parallel", adam, **options)
+        resumed = Run("data parallel", adam, warmed=True, **options)
         resumed.model.load_state_dict(saved["model"])
         resumed.optimizer.load_state_dict(saved["optimizer"])
         resumed.guard.load_state_dict(saved["guard"])

@@ -102,14 +102,21 @@ class Run:
         kind: a key of `KINDS`; "one rank" sees every batch whole.
         optimizer: from parameters to an optimizer.
         guarded: whether to attach a guard.
+        warmed: whether to run backward before: DistributedDataParallel puts its gradients in another order after the
+            first one, and on more than two ranks another order of sums is another last bit, guarded or not.
         options: of attach().
     """
 
-    def __init__(self, kind: str, optimizer: Any = momentum, *, guarded: bool = True, **options: Any) -> None:
+    def __init__(
+        self, kind: str, optimizer: Any = momentum, *, guarded: bool = True, warmed: bool = False, **options: Any
+    ) -> None:
         self.kind = kind
         self.model = mlp() if kind == "one rank" else KINDS[kind](mlp())
         self.optimizer = optimizer(self.model.parameters())
         settings = {"radius": EXACT, "policy": Cap(0.1), "ranks": None if kind == "one rank" else PATIENT} | options
+        for _ in range(2 if warmed else 0):
+            cross_entropy(self.model, *(part[:4] for part in batch(0))).backward()
+            self.optimizer.zero_grad()
         self.guard: Guard | None = safestep.attach(self.model, self.optimizer, **settings) if guarded else None
         self.index = 0
 
