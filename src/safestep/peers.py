@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import weakref
 from collections.abc import Sequence
 from datetime import timedelta
 from types import FrameType
@@ -64,7 +65,9 @@ class Peers:
             self.count, self.index = group.size(), group.rank()
             self.root = torch.distributed.get_process_group_ranks(group)[0]
         self.timeout, self.lockstep = timeout, lockstep and self.count > 1
-        self._group, self._device, self._missing, self._broken = group, device, missing, ""
+        # Weakly: torch keeps a group until it is told to destroy it, and one that outlives that may abort at the exit.
+        self._group = weakref.ref(group) if group is not None else None
+        self._device, self._missing, self._broken = device, missing, ""
 
     @property
     def alone(self) -> bool:
@@ -144,7 +147,9 @@ class Peers:
         packed[2 : 2 + len(values)] = values.detach() if isinstance(values, Tensor) else torch.tensor(values).double()
         operator = getattr(distributed.ReduceOp, operation)
         try:
-            work = distributed.all_reduce(packed, op=operator, group=self._group, async_op=True)
+            if self._group is None or (group := self._group()) is None:
+                raise RuntimeError("the process group was destroyed")
+            work = distributed.all_reduce(packed, op=operator, group=group, async_op=True)
             work.wait(timedelta(seconds=self.timeout))
             found: list[float] = packed.tolist()
         except RuntimeError as error:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 _groups: weakref.WeakKeyDictionary[Any, dict[float, Any]] = weakref.WeakKeyDictionary()
-"""The guards' own groups, by the group they were made for and their time-out."""
+"""The guards' own groups, by the group they were made for and their time-out; torch keeps them alive."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,12 +86,13 @@ class Ranks:
     def _own(self, group: ProcessGroup) -> ProcessGroup:
         """Return a group of the same ranks for the guards alone: a rank that is missing must not upset training's."""
         made = _groups.setdefault(group, {})
-        if self.timeout not in made:
+        own: ProcessGroup | None = made[self.timeout]() if self.timeout in made else None
+        if own is None:
             members = torch.distributed.get_process_group_ranks(group)
-            made[self.timeout] = torch.distributed.new_group(
+            own = torch.distributed.new_group(
                 members, timeout=timedelta(seconds=self.timeout), use_local_synchronization=True
             )
-        own: ProcessGroup = made[self.timeout]
+            made[self.timeout] = weakref.ref(own)
         return own
 
 

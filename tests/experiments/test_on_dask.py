@@ -28,10 +28,13 @@ NAME, CHANGES, SEEDS = "drift-throttle", ["runs=warmup,B", "warmup_steps=8", "dr
 
 @pytest.fixture(scope="module")
 def cluster():
-    with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0", memory_limit=0, silence_logs=50
-    ) as cluster:
-        yield cluster
+    with pytest.MonkeyPatch.context() as patch:
+        # workers find the runs of this file by its name, whichever way pytest was started
+        patch.syspath_prepend(Path(__file__).parents[2])
+        with distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0", memory_limit=0, silence_logs=50
+        ) as cluster:
+            yield cluster
 
 
 @pytest.fixture

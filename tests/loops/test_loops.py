@@ -144,6 +144,7 @@ def test_untouched_under_inductor(row, method):
         untouched(row, "AdamW foreach", method)
 
 
+@only_long
 def test_untouched_under_inductor_in_short():
     """Model and step compiled to C++: the bits of compiled code, not those of eager code."""
     row = next(row for row in compiled.rows("inductor") if row.name == "compiled model and compiled step")

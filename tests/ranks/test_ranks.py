@@ -29,7 +29,16 @@ FEW = (
     "wrapped.shards_of",
 )
 """What four processes check in the quick form; `make ranks` has them check everything."""
-LATER = ("units.every_kind_of_unit",)
+LATER = {
+    "cost.an_audit_on_several_ranks",
+    "resume.a_state_that_rank_0_saved",
+    "same_as_one.capped_adam",
+    "same_as_one.pinned_adam",
+    "same_as_one.the_tightest_of_two",
+    "units.every_kind_of_unit",
+    "untouched.watching",
+    "wrapped.a_data_parallel_model_that_looks_for_unused_parameters",
+}
 """What only `make ranks` checks."""
 MOST = tuple(name for name in NAMES if name not in LATER)
 WORLDS: dict[int, tuple[str, ...]] = {2: () if LONG else MOST, 4: () if LONG else FEW}
