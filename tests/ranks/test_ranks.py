@@ -21,10 +21,8 @@ NAMES = [
 ]
 LONG = os.environ.get("SAFESTEP_RANKS") == "long"
 FEW = (
-    "alone.a_nan_on_one_rank_undoes",
     "same_as_one.capped_momentum",
     "units.a_rank_that_holds_nothing",
-    "units.groups_of_shards",
     "wrapped.copies_of_shards",
     "wrapped.shards_of",
 )
