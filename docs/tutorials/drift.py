@@ -533,27 +533,36 @@ assert all(later < earlier for earlier, later in itertools.pairwise(saved[20:]))
 #
 # Now a network: handwritten digits of 8 × 8 pixels, two hidden layers, softmax cross-entropy, batches of 32, and after
 # 100 steps all pixels grow by a factor of 4. For a cross-entropy the bend of a sample is the *variance* of its logit
-# changes under the predicted probabilities, $\operatorname{Var}_P(a)$: again no labels, and `Throttle()` is all there
-# is to write.
+# changes under the predicted probabilities, $\operatorname{Var}_P(a)$: again no labels. We aim at the bottom of each
+# parabola, $\chi = 1$: a network is no quadratic, and that leaves more room.
 #
 # With momentum, a new thing can happen. The step is mostly made of old gradients, and on the batch at hand it may point
 # **uphill**, $g\!\cdot\!p \ge 0$: no length of it is short enough. The guard then *holds* the parameters for this step,
 # $\alpha = 0$, while the buffer goes on and turns towards the new gradient.
+#
+# **Several seeds.** A run far outside its stability limit is *chaotic*: the last bit of a sum, which another processor
+# rounds otherwise, decides how it ends. So one such run tells nothing, and its numbers will not come out on your
+# machine as they did on ours. We look at the median of five, and at what does not hang on a bit: the first steps of the
+# drift.
 
 # %%
 split = load_split(SEED)
-WARM_UP, STEPS = 100, 500
+SEEDS, WARM_UP, DRIFTED = range(5), 100, 150
 Learned = tuple[list[float], History, float, float]
 
 
-def learn(optimizer_of: Callable[..., torch.optim.Optimizer], policy: Policy) -> Learned:
-    """Train on batches of 32, pixels times 4 after the warm-up; return losses, history, final loss and accuracy."""
-    seed_everything(SEED)
+def learn(seed: int, optimizer_of: Callable[..., torch.optim.Optimizer], policy: Policy | None) -> Learned:
+    """Train on batches of 32, pixels times 4 after the warm-up, from when on a policy is asked, if there is one.
+
+    Return losses, the guard's history, and the loss and the accuracy at the end.
+    """
+    seed_everything(seed)
     model = mlp(width=32)
     optimizer = optimizer_of(model.parameters())
-    guard = safestep.attach(model, optimizer, policy=policy)
-    losses = []
-    for step in range(STEPS):
+    losses, history = [], History()
+    for step in range(WARM_UP + DRIFTED):
+        if step == WARM_UP and policy is not None:
+            history = safestep.attach(model, optimizer, policy=policy).history
         chosen = torch.randint(0, len(split.train_x), (32,))
         images = split.train_x[chosen] * (GAIN if step >= WARM_UP else 1.0)
         optimizer.zero_grad()
@@ -564,56 +573,74 @@ def learn(optimizer_of: Callable[..., torch.optim.Optimizer], policy: Policy) ->
     with torch.no_grad():
         final = nn.functional.cross_entropy(model(GAIN * split.train_x), split.train_y).item()
         right = (model(GAIN * split.test_x).argmax(dim=1) == split.test_y).float().mean().item()
-    return losses, guard.history, final, right
+    return losses, history, final, right
 
 
+SGD, MOMENTUM = "SGD, η = 0.5", "momentum 0.9, η = 0.1"
 OPTIMIZERS = {
-    "SGD, η = 0.5": partial(torch.optim.SGD, lr=0.5),
-    "momentum 0.9, η = 0.1": partial(torch.optim.SGD, lr=0.1, momentum=0.9),
+    SGD: partial(torch.optim.SGD, lr=0.5),
+    MOMENTUM: partial(torch.optim.SGD, lr=0.1, momentum=0.9),
 }
+POLICIES = {"no throttle": None, "throttle": Throttle(chi=1.0)}
 results = {
-    (name, label): learn(optimizer_of, policy)
+    (name, label): [learn(seed, optimizer_of, policy) for seed in SEEDS]
     for name, optimizer_of in OPTIMIZERS.items()
-    for label, policy in (("no throttle", Watch(Throttle())), ("throttle", Throttle()))
+    for label, policy in POLICIES.items()
 }
-print(f"{'after the drift':38} {'loss':>6} {'test accuracy':>14}")
-for (name, label), (_, history, final, right) in results.items():
-    statuses = [str(report.status) for report in history][WARM_UP:]
-    counts = {word: statuses.count(word) for word in ("watched", "inside", "throttled", "held") if word in statuses}
-    print(f"{name:24} {label:13} {final:6.3f} {right:14.3f}   {counts}")
+held = {
+    name: [[str(one.status) for one in run[1]].count("held") for run in results[name, "throttle"]]
+    for name in OPTIMIZERS
+}
+worst, final, right = {}, {}, {}
+for key, runs in results.items():
+    worst[key] = np.median([max(losses[WARM_UP + 1 : WARM_UP + 11]) for losses, *_ in runs])
+    final[key], right[key] = np.median([run[2] for run in runs]), np.median([run[3] for run in runs])
+print(f"medians of {len(SEEDS)} seeds {'worst of 10 steps':>38} {'loss at the end':>16} {'test accuracy':>14}")
+for name, label in results:
+    key = name, label
+    print(f"{name:24} {label:13} {worst[key]:19.2f} {final[key]:16.3f} {right[key]:14.3f}")
+    print(f"{'accuracy of each seed':>38}:", *(f"{run[3]:.2f}" for run in results[key]))
+print("steps held:", held)
 
 # %%
 _, axes = plt.subplots(2, 2, figsize=(11, 6.4), layout="constrained", sharex=True)
 for (above, below), name in zip(axes.T, OPTIMIZERS, strict=True):
     for label, colour in (("no throttle", ORANGE), ("throttle", BLUE)):
-        above.semilogy(results[name, label][0], color=colour, lw=1, label=label)
+        above.semilogy(results[name, label][0][0], color=colour, lw=1, label=label)
     above.axhline(math.log(10), color="black", lw=1, ls="--")
-    above.annotate("guessing, ln 10", (STEPS, math.log(10)), (0, 5), textcoords="offset points", ha="right")
-    titled(above, name, "", "loss of the batch, log scale")
-    alpha = np.array(results[name, "throttle"][1]["scale"])
-    below.plot(alpha, ".", ms=3, color=BLUE)
-    held = np.flatnonzero(alpha == 0)
-    below.plot(held, alpha[held], "v", ms=5, color="tab:red")
+    above.annotate("guessing, ln 10", (0, math.log(10)), (0, 5), textcoords="offset points")
+    titled(above, f"{name}: seed {SEEDS[0]}", "", "loss of the batch, log scale")
+    alpha = np.array(results[name, "throttle"][0][1]["scale"])
+    drifted_steps = np.arange(WARM_UP, WARM_UP + DRIFTED)
+    below.plot(drifted_steps, alpha, ".", ms=3, color=BLUE)
+    below.plot(drifted_steps[alpha == 0], alpha[alpha == 0], "v", ms=5, color="tab:red")
     below.set_ylim(-0.05, 1.05)
-    titled(below, f"The scale of every step, {len(held)} held", y="α")
+    titled(below, f"The scale of every step, {held[name][0]} held", y="α")
     marked(above, WARM_UP)
     marked(below, WARM_UP)
 axes[0, 0].legend(frameon=False, loc="lower left")
 
 for name in OPTIMIZERS:
-    lost, saved = results[name, "no throttle"], results[name, "throttle"]
-    assert lost[2] > 0.9 * math.log(10)  # no better than guessing
-    assert saved[2] < 0.5 * lost[2]
-    assert saved[3] > 0.8 > 0.3 > lost[3]
-held = {name: [str(report.status) for report in results[name, "throttle"][1]].count("held") for name in OPTIMIZERS}
-assert held["SGD, η = 0.5"] == 0 < held["momentum 0.9, η = 0.1"]  # along the gradient nothing is uphill
-assert max(results["SGD, η = 0.5", "throttle"][0][WARM_UP:]) > results["SGD, η = 0.5", "throttle"][0][WARM_UP]
+    lost, saved = (name, "no throttle"), (name, "throttle")
+    assert worst[saved] < 0.5 * worst[lost]
+    assert final[saved] < 0.7 * final[lost]
+    assert right[saved] > right[lost] + 0.1
+assert final[SGD, "no throttle"] > 0.9 * math.log(10)  # no better than guessing
+assert right[SGD, "throttle"] > 0.8 > 0.3 > right[SGD, "no throttle"]
+assert sum(held[SGD]) == 0 < sum(held[MOMENTUM])  # along the gradient nothing is uphill
+assert any(
+    later > earlier
+    for losses, *_ in results[SGD, "throttle"]
+    for earlier, later in itertools.pairwise(losses[WARM_UP:])
+)
 
 # %% [markdown]
-# *What to look at.* Above: at the dotted line the pixels grow. Without a throttle both networks are thrown to where
-# they know nothing, guess, and stay there: a classifier does not go to infinity, it dies. With it they stumble and
-# learn on. Below: $\alpha$ of every step, and in red the steps that were held. Plain SGD has none; along the gradient
-# of a batch nothing is uphill on it.
+# *What to look at.* Above: at the dotted line the pixels grow. Without a throttle SGD is thrown to where the network
+# knows nothing, guesses, and stays there: a classifier does not go to infinity, it dies. With it, it stumbles and
+# learns on. With momentum and no throttle it is a matter of luck: some seeds die, some limp on. With the throttle the
+# worst of the first ten steps is less than half as bad, and the median run learns on; but nothing is promised of the
+# end of a single run. Below: $\alpha$ of every step, and in red the steps that were held. Plain SGD has none; along
+# the gradient of a batch nothing is uphill on it.
 #
 # Do not ask too much: the loss *of the batch of a step* is kept from rising, to second order. The next batch is another
 # one, and so the blue losses do rise at times (the last `assert` above says so).
