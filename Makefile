@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 WORKERS ?= 2
 
-.PHONY: demo test lint types layers pytest ranks faults format notebooks tables constraints clean
+.PHONY: demo test lint types layers pytest ranks faults test-processors format notebooks tables constraints clean
 
 demo: $(VENV)/.demo
 	$(BIN)/safestep run digits-sgd --out runs/digits-sgd
@@ -33,6 +33,27 @@ ranks: $(VENV)/.test
 # The long form of the fault runs.
 faults: $(VENV)/.test
 	PYTHONPATH=tests $(BIN)/python -m faults --schedules $(or $(SCHEDULES),500) --jobs $(WORKERS)
+
+# What another processor, more threads, other kernels and more random examples would find; one at a time. With
+# `make -k` it goes on after a failure. About an hour and a half on two cores.
+CAPABILITIES := capability-default capability-avx2
+EXAMPLES := examples-1 examples-2 examples-3
+SUITE := $(BIN)/pytest -n $(WORKERS) --dist worksteal
+.PHONY: two-threads no-mkldnn $(CAPABILITIES) $(EXAMPLES)
+
+test-processors: $(CAPABILITIES) two-threads no-mkldnn $(EXAMPLES)
+
+$(CAPABILITIES): capability-%: $(VENV)/.test
+	ATEN_CPU_CAPABILITY=$* $(SUITE)
+
+two-threads: $(VENV)/.test
+	SAFESTEP_THREADS=2 $(SUITE)
+
+no-mkldnn: $(VENV)/.test
+	SAFESTEP_MKLDNN=off $(SUITE)
+
+$(EXAMPLES): examples-%: $(VENV)/.test
+	SAFESTEP_HYPOTHESIS=long $(SUITE) -m hypothesis --hypothesis-seed $*
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .

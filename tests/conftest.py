@@ -1,4 +1,8 @@
-"""What every test runs in: one thread, checked shapes, fixed examples, and torch's switches as they were found."""
+"""What every test runs in: one thread, checked shapes, fixed examples, and torch's switches as they were found.
+
+`make test-processors` sets what another machine may have otherwise: `SAFESTEP_THREADS` (1 without it) and
+`SAFESTEP_MKLDNN=off`; and `SAFESTEP_HYPOTHESIS=long`: ten times the examples, others with every `--hypothesis-seed`.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +22,16 @@ import torch
 
 jaxtyping.install_import_hook("safestep.formulas", "beartype.beartype")
 pytest.register_assert_rewrite("zoo.asserts")
-hypothesis.settings.register_profile("fixed", deadline=None, derandomize=True, max_examples=50)
-hypothesis.settings.load_profile("fixed")
+untimed = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}  # others may use the machine
+hypothesis.settings.register_profile("fixed", derandomize=True, max_examples=50, **untimed)
+hypothesis.settings.register_profile("long", derandomize=False, max_examples=500, **untimed)
+hypothesis.settings.load_profile(os.environ.get("SAFESTEP_HYPOTHESIS", "fixed"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get("SAFESTEP_THREADS", "1")))
+    if os.environ.get("SAFESTEP_MKLDNN") == "off":
+        torch.backends.mkldnn.enabled = False
     torch.sparse.check_sparse_tensor_invariants.enable()  # torch warns of sparse gradients until one has chosen
 
 

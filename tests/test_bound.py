@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
 from safestep import SoftmaxRadius, Watch, attach
 from safestep.tiers import Track
+from zoo import examples
 
 OPTIMIZERS = {
     "sgd": lambda q, lr: torch.optim.SGD(q, lr=lr),
@@ -40,7 +41,7 @@ def bound_and_ratio(model, losses, *, optimizer="sgd", lr=0.1, steps=2, head="so
     return found[-1]
 
 
-@settings(max_examples=120)
+@examples(120)
 @given(
     seed=st.integers(0, 10**6),
     classes=st.integers(2, 6),

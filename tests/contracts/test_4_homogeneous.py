@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from safestep import Cap, MeasurementError, Pin, SoftmaxRadius, Status, Watch
 from safestep.formulas.softmax import spread
-from zoo import METHODS, RECIPES, ZOO, Case, Scene, Training, said, twin_ratio, twin_sensitivity
+from zoo import METHODS, RECIPES, ZOO, Case, Scene, Training, examples, said, twin_ratio, twin_sensitivity
 
 SCALES = st.builds(lambda sign, power: sign * 10.0**power, st.sampled_from([-1.0, 1.0]), st.floats(-15, 15))
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -137,7 +137,7 @@ def test_an_estimated_r_is_homogeneous_to_a_few_percent(method, c, dtype):
 
 @DTYPES
 @pytest.mark.parametrize("name", ["mlp", "cnn", "tied-language-model", "encoder-layer", "lstm", "custom-function"])
-@settings(max_examples=15)
+@examples(15)
 @given(c=SCALES)
 @example(c=1e-15)
 @example(c=1e15)

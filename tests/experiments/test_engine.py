@@ -93,7 +93,7 @@ def alive(pids: list[int]) -> list[int]:
     return [int(line.split()[0]) for line in lines if not line.split()[1].startswith("Z")]
 
 
-def wait_for(condition, seconds: float = 120) -> None:
+def wait_for(condition, seconds: float = 600) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"

@@ -21,7 +21,7 @@ def test_only_rank_0_writes(tmp_path):
     ]
     try:
         for process in both:
-            _, errors = process.communicate(timeout=120)
+            _, errors = process.communicate(timeout=600)
             assert process.returncode == 0, errors
     finally:
         for process in both:

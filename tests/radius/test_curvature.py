@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
@@ -23,6 +23,7 @@ from safestep import (
     Watch,
     attach,
 )
+from zoo import examples
 
 IGNORED = torch.tensor([0, 1, -100, 2, 3, -100])
 
@@ -121,7 +122,7 @@ def test_for_a_linear_model_it_is_the_hessian(name):
 
 
 @given(eigenvalue=st.floats(0.01, 1e3), margin=st.floats(0.01, 100))
-@settings(max_examples=30)
+@examples(30)
 def test_plain_sgd_along_an_eigenvector_has_half_its_margin(eigenvalue, margin):
     """Contract 5: on a quadratic r = eta lambda / 2, 1 at eta lambda = 2."""
     model = nn.Linear(1, 1, bias=False).double()
@@ -155,7 +156,7 @@ class Along(torch.optim.Optimizer):
 
 
 @given(power=st.floats(-6, 6))
-@settings(max_examples=20)
+@examples(20)
 def test_r_grows_with_the_length_of_the_step(power):
     """Contract 4: r(c p) = c r(p) for c > 0; in the other direction the step goes uphill."""
     ratios = []

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from safestep import Cap, CurvatureRadius, SoftmaxRadius, Status, Tightest, Watch
 from safestep.checkpoint import Saved
 from safestep.route import Route
 from safestep.tiers import Tiers
-from zoo import ALL, ZOO, Training
+from zoo import ALL, ZOO, Training, examples
 
 EXACT = SoftmaxRadius(method="exact")
 
@@ -25,7 +25,7 @@ def ratios(radius, steps=3, policy=None, recipe="SGD"):
 
 
 @given(softmax=st.floats(1e-3, 1e3), curvature=st.floats(1e-3, 1e3))
-@settings(max_examples=15, deadline=None)
+@examples(15)
 def test_r_is_the_largest_in_units_of_the_targets(softmax, curvature):
     one, other = ratios(EXACT)["ratio"], ratios(CurvatureRadius())["ratio"]
     both = ratios(Tightest({EXACT: softmax, CurvatureRadius(): curvature}))

@@ -62,7 +62,7 @@ def outcomes(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     ("name", "ranks"), [(name, n) for n, only in WORLDS.items() for name in NAMES if not only or name.startswith(only)]
 )

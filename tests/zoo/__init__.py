@@ -2,6 +2,7 @@
 
 from zoo.batches import Batch
 from zoo.cases import ZOO, Case
+from zoo.examples import examples
 from zoo.optimizers import ALL, RECIPES, Recipe, recipes_for
 from zoo.training import METHODS, RADII, Training, generators, pair, poison, said, seed_everything, set_generators
 from zoo.twin import Scene, applied_ratio, twin_curvature, twin_ratio, twin_sensitivity
@@ -18,6 +19,7 @@ __all__ = [
     "Scene",
     "Training",
     "applied_ratio",
+    "examples",
     "generators",
     "pair",
     "poison",

@@ -18,7 +18,8 @@ from torch import distributed
 
 OWN = ("`torch.jit.", "FSDP2-wrapped module")
 """Warnings that torch raises in its own code."""
-PATIENCE = timedelta(seconds=60)
+PATIENCE = timedelta(seconds=300)
+"""For a rank that lags on a busy machine; one that failed ends its process, which the others notice at once."""
 
 
 def work(rank: int, ranks: int, out: Path, only: tuple[str, ...]) -> None:
