@@ -38,7 +38,9 @@ def cluster():
 
 
 @pytest.fixture
-def address(cluster):
+def address(cluster, monkeypatch):
+    monkeypatch.setattr(on_dask, "_CONNECT_SECONDS", 300.0)  # it may share its cores with others
+    monkeypatch.setattr(on_dask, "_WORKER_SECONDS", 600.0)
     return cluster.scheduler_address
 
 
