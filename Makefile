@@ -64,6 +64,7 @@ notebooks: $(VENV)/.test
 
 tables: $(VENV)/.test
 	$(BIN)/python tests/loops
+	$(BIN)/python tests/claims
 
 constraints: $(VENV)/.test
 	(echo "# Exact versions that both commands install (make demo, make test); honest ranges are in pyproject.toml."; \

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -200,6 +202,9 @@ def test_the_warning_points_at_the_line_that_attaches():
         ({"history": True}, "history=True"),
         ({"logits": "logits"}, "logits='logits'"),
         ({"log": 3}, "log=3"),
+        ({"log": ""}, "log='': expected the name of a file"),
+        ({"log": ["."]}, "log='.': expected the name of a file"),
+        ({"log": str(Path(__file__).parent)}, "is a directory; expected the name of a file in it"),
         ({"probes": [3]}, "probes"),
     ],
     ids=str,

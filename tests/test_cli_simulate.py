@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from safestep import cli
-from safestep.simulation import picture
+from safestep.simulation import picture, size
 
 
 def simulate(*words: str):
@@ -93,6 +93,22 @@ def test_every_option_reaches_the_simulation(undrawn):
     assert simulate(*words, "--seed", "4").stdout != told.stdout
 
 
+def test_a_long_simulation_says_how_far_it_is(undrawn, monkeypatch):
+    monkeypatch.setattr(size, "_EVERY", 0.0)
+    told = simulate("--runs", "3", "--steps", "5")
+    assert told.exit_code == 0, told.output
+    assert told.stderr.splitlines() == [f"3 runs of 5 steps: {step} done" for step in range(1, 6)]
+
+
+def test_an_interrupt_is_told(undrawn, monkeypatch):
+    def interrupted(ensemble, label):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(picture, "draw", interrupted)
+    told = simulate("--steps", "2")
+    assert (told.exit_code, told.stderr) == (130, "safestep: interrupted\n")
+
+
 def test_a_picture_is_only_replaced_where_it_was_named(undrawn):
     for name in ("plane-sgd.png", "plane-sgd-2.png"):
         assert simulate().stdout.splitlines()[-1] == f"picture: {Path('runs/simulate') / name}"
@@ -158,6 +174,12 @@ def test_help_says_how_each_text_is_written():
         (["--steps", "-1"], "steps = -1: expected a whole number of at least 0"),
         (["--runs", "0"], "runs = 0: expected a whole number of at least 1"),
         (["--runs", "1000000000000"], "1000000000000 runs do not fit into memory"),
+        (
+            ["--runs", "1000000000000", "--steps", "0"],
+            "with 0 steps and 8 traces they need at least 1.28e+05 GB",
+        ),
+        (["--runs", "1000000000000"], "GB are free; expected at most "),
+        (["--steps", "1000000001"], "steps = 1000000001: expected at most 1000000000"),
         (["--seed", "-1"], "seed = -1: expected a whole number of at least 0"),
         (["--seed", "9223372036854775808"], "seed=9223372036854775808: expected one below 2**63"),
         (["--policy", "hat"], "no policy 'hat'. Did you mean watch?"),

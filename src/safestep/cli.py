@@ -19,7 +19,7 @@ from safestep.experiments.elsewhere import Engine
 from safestep.experiments.engine import jobs_for
 from safestep.experiments.experiment import Experiment
 from safestep.experiments.interrupts import heeded
-from safestep.experiments.rundir import RunDirectory, read_records, require_results
+from safestep.experiments.rundir import RunDirectory, drawable_records, readable, require_results
 from safestep.experiments.screen import console, progress, say, tell
 from safestep.experiments.seeds import read_seeds
 from safestep.experiments.session import Session
@@ -35,6 +35,8 @@ app = typer.Typer(
 )
 app.add_typer(bench)
 
+_TOLD = 5
+"""So many damaged lines are told one by one; the page tells more."""
 _NEEDED = ("joblib", "numpy", "sklearn", "matplotlib", "jinja2")
 
 
@@ -145,16 +147,22 @@ def report(
     with errors_told():
         _check_extras()
         results = require_results(directory)
-        _, cut = read_records(directory)
-        if cut:
-            say(screen, f"{cut} lines of the records are cut short, as by a kill, or no records; they are left out")
+        _, faults = drawable_records(directory)
+        if faults:
+            say(
+                screen,
+                f"{len(faults)} lines of the records are cut short, as by a kill, or no records; they are left out",
+            )
+            for fault in faults[:_TOLD]:
+                say(screen, f"  {fault}")
         if not results.get("finished"):
             say(
                 screen,
                 f"this run is not finished: {len(results['rows'])} rows so far; the command that began it continues",
             )
         page = _draw(directory)
-        tell(screen, _known(results["experiment"]), results)
+        with readable(directory, "the table"):
+            tell(screen, _known(results["experiment"]), results)
         say(screen, f"page: {page}")
 
 

@@ -17,7 +17,10 @@ from safestep.experiments.screen import console, say, show
 from safestep.experiments.settings import SettingError
 from safestep.extras import need
 from safestep.lab.descent import PUBLISHED_FIRST, Ensemble, simulate
+from safestep.lab.descent.checks import check_counts
+from safestep.lab.descent.simulate import RECORDS
 from safestep.simulation import noises, objectives, optimizers, outfile, policies, schedules, told
+from safestep.simulation.size import check_size, shown
 
 _PICTURES = (".png", ".svg", ".pdf")
 _ANIMATIONS = (".gif", ".html")
@@ -99,6 +102,7 @@ def command(
         _check_files(out, animation, goal.dimension, traces)
         if seed >= _SEEDS:
             raise SettingError(f"seed={seed}: expected one below 2**63")
+        drawn = min(runs, _DRAWN) if traces is None else traces
         simulation = partial(
             simulate,
             goal,
@@ -110,10 +114,12 @@ def command(
             runs=runs,
             seed=seed,
             policy=guard,
-            traces=min(runs, _DRAWN) if traces is None else traces,
+            traces=drawn,
         )
-        with screen.status(f"{runs} runs of {steps} steps"):  # seen on a terminal only
-            ensemble = _simulated(simulation, runs)
+        check_counts(steps=steps, runs=runs, seed=seed, records=RECORDS, traces=drawn, limit=1.0)
+        check_size(runs, steps, goal.dimension, drawn)
+        with shown(screen, runs, steps) as progress:
+            ensemble = _simulated(partial(simulation, progress=progress), runs)
         say(screen, told.outcome(ensemble))
         if runs > 1:
             _tell_law(screen, ensemble)

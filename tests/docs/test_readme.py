@@ -65,7 +65,7 @@ def test_the_command_lines_of_the_readme_run_one_after_another(tmp_path, monkeyp
     small = ["--set", "epochs=1", "--set", "width=4"]
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
     lines = [line.split("#")[0].split() for line in "\n".join(blocks).splitlines() if "safestep " in line]
-    assert [line[1] for line in lines] == ["list", "run", "run", "report"]
+    assert [line[1] for line in lines] == ["list", "run", "run", "run", "report"]
     runner = CliRunner()
     for arguments in (["run", "digits-sgd", "--out", "runs/digits-sgd"], *(line[1:] for line in lines)):
         extra = small if arguments[0] == "run" else []

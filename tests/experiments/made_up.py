@@ -66,7 +66,7 @@ def run_directory(path: Path, seeds: Sequence[int] = (7,), **changes: Any) -> Pa
     results = {
         "experiment": "digits-sgd",
         "version": "9.8.7",
-        "settings": {**find("digits-sgd").settings().as_record(), "epochs": EPOCHS},
+        "settings": {**find("digits-sgd").settings().as_record(), "epochs": EPOCHS, "lrs": [0.5, 5.0]},
         "seeds": list(seeds),
         "environment": {"python": "3.11.0", "torch": "2.6.0"},
         "started": "2026-03-04T05:06:07+00:00",

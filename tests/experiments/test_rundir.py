@@ -194,7 +194,7 @@ def test_lines_that_are_no_records_are_left_out_and_counted(tmp_path, line):
 )
 def test_results_of_another_shape_are_refused_by_what_is_wrong(tmp_path, change, message):
     (tmp_path / "results.json").write_text(json.dumps({**RESULTS, **change}))
-    with pytest.raises(RunDirectoryError, match=rf"results.json was not written by `safestep run` \({message}\): move"):
+    with pytest.raises(RunDirectoryError, match=rf"results.json was not written by `safestep run` \({message}\): mend"):
         read_results(tmp_path)
 
 

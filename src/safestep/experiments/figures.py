@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from safestep.errors import RunDirectoryError
 from safestep.experiments import descent_figures, drift_figures
-from safestep.experiments.rundir import read_records, require_results
+from safestep.experiments.rundir import drawable_records, readable, require_results
 from safestep.extras import need
 from safestep.record import number
 
@@ -57,12 +57,13 @@ def draw(directory: Path) -> list[Path]:
     """
     results = require_results(directory)
     matplotlib = need("matplotlib", "plots")
-    records, _ = read_records(directory)
+    records, _ = drawable_records(directory)
     folder = directory / FIGURES
     # The user's own matplotlib settings have no say in the files.
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        figures = _figures(results, records)
+        with readable(directory, "the figures"):
+            figures = _figures(results, records)
         try:
             folder.mkdir(exist_ok=True)
             for name in _NAMES:

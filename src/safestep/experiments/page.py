@@ -14,7 +14,7 @@ from safestep.experiments.figures import FIGURES
 from safestep.experiments.findings import findings
 from safestep.experiments.gaps import gaps
 from safestep.experiments.pageparts import duration, moment, pictures, table
-from safestep.experiments.rundir import require_results
+from safestep.experiments.rundir import readable, require_results
 from safestep.experiments.seeds import written_seeds
 from safestep.experiments.settings import assignment
 from safestep.extras import need
@@ -49,7 +49,9 @@ def write_page(directory: Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    text = environment.select_template(templates(str(results["experiment"]))).render(_content(results, directory))
+    template = environment.select_template(templates(str(results["experiment"])))
+    with readable(directory, PAGE):
+        text = template.render(_content(results, directory))
     page, new = directory / PAGE, directory / f".{PAGE}.new"
     try:
         new.write_text(text, encoding="utf-8")

@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from safestep.errors import RunDirectoryError
-from safestep.experiments.shapes import wrong_with_record, wrong_with_results
+from safestep.errors import RunDirectoryError, SafestepError
+from safestep.experiments.shapes import wrong_with_record, wrong_with_results, wrong_with_values
 from safestep.record import json_line
 
 RESULTS = "results.json"
@@ -124,11 +124,11 @@ def read_results(path: Path) -> dict[str, Any] | None:
                 f"{path} holds {RECORDS} but no {RESULTS}, and so not what was run: move it away or {_ELSEWHERE}"
             ) from None
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunDirectoryError(f"cannot read {path / RESULTS} ({error}): move it away or {_ELSEWHERE}") from None
     if wrong := wrong_with_results(results):
         raise RunDirectoryError(
-            f"{path / RESULTS} was not written by `safestep run` ({wrong}): move it away or {_ELSEWHERE}"
+            f"{path / RESULTS} was not written by `safestep run` ({wrong}): mend it, move it away or {_ELSEWHERE}"
         )
     found: dict[str, Any] = results
     return found
@@ -151,18 +151,50 @@ def require_results(path: Path) -> dict[str, Any]:
 
 def read_records(path: Path) -> tuple[list[dict[str, Any]], int]:
     """Return the records of a run directory, and how many lines were left out: cut short, or not of any run."""
-    records, cut = [], 0
+    lines = list(_lines(path))
+    return [record for record in lines if record is not None], lines.count(None)
+
+
+def drawable_records(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the records that can be drawn, and of every other line its number and what is wrong with it."""
+    records, faults = [], []
+    for number, record in enumerate(_lines(path), start=1):
+        wrong = "cut short, or no record of a run" if record is None else wrong_with_values(record)
+        if record is None or wrong:
+            faults.append(f"line {number}: {wrong}")
+        else:
+            records.append(record)
+    return records, faults
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any] | None]:
+    """Yield every line of records.jsonl, None for one that is no record."""
     with suppress(FileNotFoundError, NotADirectoryError), (path / RECORDS).open("rb") as file:
         for line in file:
             try:
                 record = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 record = None
-            if wrong_with_record(record):
-                cut += 1
-            else:
-                records.append(record)
-    return records, cut
+            yield None if wrong_with_record(record) else record
+
+
+@contextmanager
+def readable(path: Path, what: str) -> Iterator[None]:
+    """Tell an error that damaged records cause in the block as one of theirs, and what to do.
+
+    Raises:
+        RunDirectoryError: in the place of the error.
+    """
+    try:
+        yield
+    except SafestepError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise RunDirectoryError(
+            f"{what} cannot be made of {path / RESULTS} and {path / RECORDS} ({type(error).__name__}: {error}): "
+            "something there is missing or not what `safestep run` writes. Nothing was changed there; mend it by hand, "
+            "or run again in another directory"
+        ) from error
 
 
 def _fcntl() -> Any:

@@ -78,6 +78,10 @@ class Sinks:
 
 
 def _sink(log: object) -> Sink:
+    if isinstance(log, (str, Path)) and (not str(log).strip() or Path(log) == Path()):
+        raise AttachError(f"log={str(log)!r}: expected the name of a file, such as 'steps.csv'; log=None keeps none")
+    if isinstance(log, (str, Path)) and Path(log).is_dir():
+        raise AttachError(f"log={str(log)!r}: is a directory; expected the name of a file in it, such as 'steps.csv'")
     if isinstance(log, (str, Path)) and Path(log).suffix.lower() in _PACKED:
         raise AttachError(f"log={str(log)!r}: logs are written as plain text; leave off {Path(log).suffix}")
     if isinstance(log, (str, Path)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -50,6 +50,7 @@ def simulate(
     traces: int | None = None,
     limit: float = 1e6,
     dtype: torch.dtype = torch.float64,
+    progress: Callable[[int], None] | None = None,
 ) -> Ensemble:
     r"""Descend on an objective, many runs at once.
 
@@ -75,6 +76,7 @@ def simulate(
             does not grow with the number of steps unless traces do.
         limit: a run farther than this from its start, in any coordinate, counts as diverged; it goes on all the same.
         dtype: of the points.
+        progress: is called with the number of every step that was taken.
 
     Returns:
         The ensemble.
@@ -113,7 +115,7 @@ def simulate(
         kept = traces if traces is not None else runs if runs <= _TRACES else 0
         whole = torch.empty(kept, steps + 1, objective.dimension, dtype=dtype)
         at = recorded(steps, records)
-        walk.go(objective, at.tolist(), whole, limit)
+        walk.go(objective, at.tolist(), whole, limit, progress)
     why = why_not_plain(stepper) or ("a policy changes the steps" if policy is not None and policy.writes else "")
     moves = max(1, runs * steps)
     return Ensemble(

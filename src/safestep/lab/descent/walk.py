@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -48,7 +48,14 @@ class Walk:
         self.diverged = torch.zeros(len(parameter), dtype=torch.bool)
         self.trouble = ""
 
-    def go(self, objective: Objective, at: Sequence[int], traces: Tensor, limit: float) -> None:
+    def go(
+        self,
+        objective: Objective,
+        at: Sequence[int],
+        traces: Tensor,
+        limit: float,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
         """Walk to the last of the steps to record.
 
         Args:
@@ -56,6 +63,7 @@ class Walk:
             at: rising, from 0.
             traces: filled with the points of the first runs, shape ``(kept, steps + 1, d)``.
             limit: farther than this from the start is diverged.
+            progress: is told the number of every step that was taken.
         """
         kept, wanted = len(traces), frozenset(at)
         # beyond the largest number of a narrow type there is inf, which no limit may pass
@@ -64,6 +72,8 @@ class Walk:
             if step > 0:
                 rate = rate_of(self._optimizer)
                 self._step(step - 1)
+                if progress is not None:
+                    progress(step)
             points = self._parameter.detach()  # anew: some optimizers put another tensor in its place
             if kept:
                 traces[:, step] = points[:kept]
