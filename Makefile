@@ -35,7 +35,7 @@ faults: $(VENV)/.test
 	PYTHONPATH=tests $(BIN)/python -m faults --schedules $(or $(SCHEDULES),500) --jobs $(WORKERS)
 
 # What another processor, more threads, other kernels and more random examples would find; one at a time. With
-# `make -k` it goes on after a failure. An hour and a quarter on two cores.
+# `make -k` it goes on after a failure. By the time of `make test` an hour and a quarter on two cores; not timed as a whole.
 CAPABILITIES := capability-default capability-avx2
 EXAMPLES := examples-1 examples-2 examples-3
 SUITE := $(BIN)/pytest -n $(WORKERS) --dist worksteal
