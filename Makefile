@@ -5,13 +5,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 WORKERS ?= 2
+FRAMEWORKS := .venv-integrations
 
-.PHONY: demo test lint types layers pytest ranks faults test-processors format notebooks tables constraints clean
+.PHONY: demo test integrations lint types layers pytest ranks faults test-processors format notebooks tables constraints \
+  constraints-integrations clean
 
 demo: $(VENV)/.demo
 	$(BIN)/safestep run digits-sgd --out runs/digits-sgd
 
 test: lint types layers pytest
+
+# Training frameworks, in an environment of their own; CONTRIBUTING.md says what it costs.
+integrations: $(FRAMEWORKS)/.done
+	$(FRAMEWORKS)/bin/pytest -n $(WORKERS) --dist loadfile --durations 10 tests/frameworks
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -71,8 +77,13 @@ constraints: $(VENV)/.test
 	 echo "# Renew: make constraints"; \
 	 $(PIP) freeze --exclude-editable | sed 's/+cpu//') > constraints.txt
 
+constraints-integrations: $(FRAMEWORKS)/.done
+	(echo "# Exact versions that \`make integrations\` installs besides those of constraints.txt."; \
+	 echo "# Renew: make constraints-integrations"; \
+	 $(FRAMEWORKS)/bin/python -m pip freeze --exclude-editable | sed 's/+cpu//' | grep -vxFf constraints.txt) > constraints-integrations.txt
+
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info
+	rm -rf $(VENV) $(FRAMEWORKS) build dist src/*.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "safestep needs Python 3.11 or newer, this is " + sys.version.split()[0])'
@@ -86,3 +97,9 @@ $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
 $(VENV)/.test: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $@ $(VENV)/.demo
+
+$(FRAMEWORKS)/.done: pyproject.toml constraints.txt constraints-integrations.txt
+	$(PYTHON) -m venv $(FRAMEWORKS)
+	$(FRAMEWORKS)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt \
+	  --constraint constraints-integrations.txt --editable '.[integrations-test]'
+	touch $@

@@ -42,7 +42,8 @@ def test_a_second_guard_on_one_of_several_optimizers():
     safestep.attach(model, first)
     with pytest.raises(AttachError, match="has a guard already"):
         safestep.attach(model, [second, first])
-    assert attaches(model, second)  # the refused attach left nothing on it
+    with pytest.raises(AttachError, match=r"give both optimizers to one guard, attach\(model, \[a, b\]\)"):
+        safestep.attach(model, second)
 
 
 def test_an_optimizer_of_another_model():
@@ -257,3 +258,92 @@ def test_the_documented_line_attaches_any_optimizer():
     model = nn.Linear(4, 3)
     optimizer = Adam(model.parameters(), lr=1e4)
     assert capped(model, optimizer, optimizer.step) == pytest.approx(1.0)
+
+
+# -- what people give where an optimizer belongs ----------------------------------------------------------------------
+
+
+def given():
+    model, optimizer = parts()
+    holder = lambda name, inside, kind: type(kind, (), {name: inside})()  # noqa: E731
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    return model, {
+        "None": (None, r"saw None: make the optimizer first"),
+        "swapped": (nn.Linear(4, 3), r"attach\(model, optimizer\), in this order"),
+        "configured": ({"optimizer": optimizer, "lr_scheduler": scheduler}, r'configured\["optimizer"\]'),
+        "two lists": (([optimizer], [scheduler]), "a flat list"),
+        "fastai": (holder("opt", optimizer, "OptimWrapper"), r"attach\(model, optimizer\.opt\)"),
+        "schedule-free": (holder("base", optimizer, "ScheduleFreeWrapper"), "AdamWScheduleFree.*Watch"),
+        "wrapped": (holder("base", optimizer, "Wrapped"), r"optimizer\.base"),
+    }
+
+
+@pytest.mark.parametrize("name", given()[1])
+def test_what_is_no_optimizer_is_told_its_remedy(name):
+    model, cases = given()
+    optimizer, remedy = cases[name]
+    with pytest.raises(AttachError, match=remedy):
+        safestep.attach(model, optimizer)
+
+
+def test_an_optimizer_first_is_told_the_order():
+    model, optimizer = parts()
+    with pytest.raises(AttachError, match=r"attach\(model, optimizer\), in this order"):
+        safestep.attach(optimizer, model)
+
+
+def test_lazy_layers_are_to_run_first():
+    model = nn.Sequential(nn.LazyLinear(3))
+    with pytest.raises(AttachError, match="run one forward"):
+        safestep.attach(model, SGD(model.parameters(), lr=0.1))
+    model(torch.zeros(1, 4))
+    assert attaches(model, SGD(model.parameters(), lr=0.1))
+
+
+@pytest.mark.filterwarnings("ignore:the gradient at the logits")
+@pytest.mark.parametrize("method", ["tiered", "probe", "exact"])
+def test_one_logit_is_no_softmax_head(method):
+    model = nn.Linear(4, 1)
+    optimizer = SGD(model.parameters(), lr=0.1)
+    safestep.attach(model, optimizer, radius=SoftmaxRadius(method=method))
+    nn.functional.binary_cross_entropy_with_logits(model(torch.randn(5, 4)), torch.ones(5, 1)).backward()
+    with pytest.raises(safestep.SafestepError, match="sigmoid"):
+        optimizer.step()
+
+
+@pytest.mark.parametrize("name", ["MADGRAD", "Ranger", "Ranger21", "DoG", "LDoG"])
+def test_other_second_copies_are_named(name):
+    model, _ = parts()
+    optimizer = type(name, (SGD,), {})(model.parameters(), lr=0.1)
+    with pytest.warns(SafestepWarning, match=f"{name} keeps a second copy of the weights"):
+        safestep.attach(model, optimizer)
+
+
+# -- a failed attach leaves nothing -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{"history": -1}, {"log": "missing/folder/x.jsonl"}, {"max_forwards": 0}], ids=str)
+def test_an_attach_that_fails_leaves_no_hook_and_no_log(options, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    closed, model, optimizer = [], *parts()
+    sink = type(
+        "Sink", (), {"__call__": lambda *_: None, "open": lambda _: closed.append(1), "close": lambda _: closed.pop()}
+    )()
+    logs = [sink, *([options["log"]] if "log" in options else [])]
+    with pytest.raises((ValueError, OSError)):
+        safestep.attach(model, optimizer, **{**options, "log": logs})
+    assert not closed
+    assert not model._forward_hooks
+    assert not model._forward_pre_hooks
+    assert not optimizer._optimizer_step_pre_hooks
+    assert not optimizer._optimizer_step_post_hooks
+    assert attaches(model, optimizer)
+
+
+def test_hooks_that_fail_half_way_are_taken_back(monkeypatch):
+    model, optimizer = parts()
+    monkeypatch.setattr(optimizer, "register_step_post_hook", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        safestep.attach(model, optimizer)
+    assert not model._forward_hooks
+    assert not optimizer._optimizer_step_pre_hooks

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from safestep.errors import LogitsNotFoundError
-from safestep.logits import find_logits, tensors_in
+from safestep.logits import find_logits
+from safestep.outputs import tensors_in
 
 z = torch.randn(2, 3)
 

@@ -136,3 +136,30 @@ def test_plain_reaches_into_lists_and_mappings():
 def test_history_checks_its_limit(limit):
     with pytest.raises(ValueError, match="how many reports"):
         History(limit)
+
+
+def predicted(step: int = 0) -> StepReport:
+    nothing = {"ratio": math.nan, "applied_ratio": math.nan, "radius": math.nan}
+    return report(step, scale=0.5, age=3, predicted_ratio=0.12, method="skip/train", **nothing)
+
+
+def test_a_prediction_is_shown_as_one():
+    assert "r ~0.12 -> ~0.06" in str(predicted())
+    history = History()
+    history.append(predicted())
+    history.append(report(1))
+    assert "~0.12" in str(history)
+    assert history["predicted_ratio"] == [0.12, pytest.approx(math.nan, nan_ok=True)]
+    assert predicted().known_ratio == 0.12
+    assert report().known_ratio == 4.0
+
+
+def test_a_column_is_read_without_a_row_of_each_step(monkeypatch):
+    history = History()
+    for step in range(3):
+        history.append(report(step))
+    whole = history.columns()
+    monkeypatch.setattr(StepReport, "row", lambda self: 1 / 0)
+    for name, column in whole.items():
+        assert history[name] == pytest.approx(column, nan_ok=True) if name == "predicted_ratio" else column
+        assert [type(cell) for cell in history[name]] == [type(cell) for cell in column]

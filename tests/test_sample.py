@@ -42,6 +42,7 @@ def recorded(*args, model=None, keep=True, **kwargs):
     model(*args, **kwargs).square().sum().backward()
     with pytest.raises(ValueError, match="enough"):
         optimizer.step()
+    found[0].heads = found[0].outputs
     return found[0]
 
 
@@ -58,9 +59,10 @@ def test_every_tensor_with_a_row_for_each_sample_is_cut_and_nothing_else():
     assert torch.equal(part.kwargs["more"]["ids"], torch.tensor([1, 5]))
     assert part.kwargs["more"]["names"] == ["a"] * 8
     assert torch.equal(part.kwargs["more"]["deep"][0], whole["deep"][0][1::4])
-    assert torch.equal(part.peaks, forward.peaks[1::4])
-    assert torch.equal(part.active, forward.active[1::4])
-    assert torch.equal(part.kept_logits(), forward.logits[1::4])
+    (cut,), (output,) = part.heads, forward.heads
+    assert torch.equal(cut.peaks, output.peaks[1::4])
+    assert torch.equal(cut.active[-1], output.active[-1][1::4])
+    assert torch.equal(part.kept_logits()[0], output.value[1::4])
     assert (part.generators, part.training, part.buffers) == (forward.generators, forward.training, forward.buffers)
     assert forward.args[0] is x  # the recorded forward itself is whole
 

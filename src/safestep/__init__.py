@@ -6,6 +6,7 @@ from safestep.audit import Audit
 from safestep.errors import (
     AttachError,
     LogitsNotFoundError,
+    LossMismatchError,
     MeasurementError,
     PoisonedOptimizerError,
     RanksError,
@@ -18,6 +19,7 @@ from safestep.policy import Cap, Pin, Policy, Throttle, Watch
 from safestep.radius import CurvatureRadius, HessianRadius, Radius, SecantCurvature, SoftmaxRadius, Tightest
 from safestep.ranks import Ranks
 from safestep.reading import Reading, Status
+from safestep.readout import Readout
 from safestep.record import History, StepReport
 from safestep.tiers import Tiers
 from safestep.tools import LearningRate, suggest_lr
@@ -34,6 +36,7 @@ __all__ = [
     "JsonLines",
     "LearningRate",
     "LogitsNotFoundError",
+    "LossMismatchError",
     "MeasurementError",
     "Pin",
     "PoisonedOptimizerError",
@@ -42,6 +45,7 @@ __all__ = [
     "Ranks",
     "RanksError",
     "Reading",
+    "Readout",
     "SafestepError",
     "SafestepWarning",
     "SecantCurvature",

@@ -33,9 +33,3 @@ def failing_layer(seen: Seen, attempt: Callable[[], None]) -> str:
         return "the model"
     name = {module: name for name, module in bare(seen.model).named_modules()}.get(inside[-1], "")
     return f"layer '{name}' ({type(inside[-1]).__name__})" if name else f"the model ({type(inside[-1]).__name__})"
-
-
-def first_line(error: BaseException | None) -> str:
-    """Return the kind of an error and the first line of its message."""
-    text = str(error).splitlines()[0][:160] if str(error) else ""
-    return f"{type(error).__name__}: {text}"

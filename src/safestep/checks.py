@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 from torch.optim import Optimizer
 
-from safestep.errors import AttachError, SafestepWarning
+from safestep.errors import AttachError
 from safestep.nonfinite import parameters_of
+from safestep.once import warn
 from safestep.wrappers import bare
 
 SECOND_COPIES = {
@@ -18,6 +19,9 @@ SECOND_COPIES = {
     "Lookahead": "the slow weights",
     "Prodigy": "the starting point x0",
     "DAdapt": "the starting point x0",
+    "DoG": "the starting point x0",
+    "MADGRAD": "the starting point x0, and the next parameters are built from it",
+    "Ranger": "Lookahead's slow weights",
     "MixedPrecisionOptimizer": "float32 masters",
     "FP16_Optimizer": "float32 masters",
 }
@@ -33,12 +37,17 @@ def check_attachment(
     wrappers: Sequence[object] = (),
 ) -> None:
     """Raise AttachError for what cannot be guarded; warn of what can only be guarded in part."""
-    if not isinstance(model, nn.Module):
-        raise AttachError(f"expected a torch.nn.Module as model, saw {type(model).__name__}")
+    model = check_model(model)
     if isinstance(bare(model), torch.jit.ScriptModule):
         raise AttachError(
             f"{type(model).__name__}: scripted and traced modules call no hooks, so a guard cannot see their forwards. "
             "Attach to the module that was scripted and train that, or use torch.compile"
+        )
+    unmade = [*bare(model).parameters(), *(p for optimizer in optimizers for p in parameters_of(optimizer))]
+    if any(isinstance(parameter, UninitializedParameter) for parameter in unmade):
+        raise AttachError(
+            f"{type(model).__name__} has lazy layers whose parameters have no shape yet: run one forward, such as "
+            "model(inputs), then make the optimizer and attach"
         )
     if not optimizers:
         raise AttachError("expected at least one optimizer, saw an empty list")
@@ -58,7 +67,38 @@ def check_attachment(
                     "the rescaled parameters: use policy=Watch() with it, or another optimizer"
                 )
     for doubt in doubts:
-        warnings.warn(doubt, SafestepWarning, stacklevel=3)
+        warn(doubt)
+
+
+def check_model(model: object) -> nn.Module:
+    """Return a model; raise AttachError for what is none."""
+    if isinstance(model, Optimizer):
+        raise AttachError(
+            "expected a torch.nn.Module as model, saw an optimizer: attach(model, optimizer), in this order"
+        )
+    if not isinstance(model, nn.Module):
+        raise AttachError(f"expected a torch.nn.Module as model, saw {type(model).__name__}")
+    return model
+
+
+def check_only_guard(
+    model: nn.Module, trained: Iterable[Tensor], others: Iterable[tuple[nn.Module, list[Tensor]]]
+) -> None:
+    """Raise AttachError if another guard would measure what this one moves, or the other way round.
+
+    Args:
+        model: to be guarded.
+        trained: the parameters that its optimizers may move.
+        others: the same of every other guard.
+    """
+    own, moved = set(bare(model).parameters()), set(trained)
+    for other, theirs in others:
+        if bare(other) is bare(model) or not own.isdisjoint(theirs) or not moved.isdisjoint(bare(other).parameters()):
+            raise AttachError(
+                f"{type(bare(other)).__name__} has a guard already, and each of two guards would keep only its own "
+                "optimizer's part of the step inside, not the step: give both optimizers to one guard, "
+                "attach(model, [a, b]), or call detach() of the other one first"
+            )
 
 
 def check_functions(logits: object, probes: Sequence[object]) -> None:
@@ -67,6 +107,18 @@ def check_functions(logits: object, probes: Sequence[object]) -> None:
         raise AttachError(f"logits={logits!r}: expected a function from the model's output to its logits")
     if broken := [probe for probe in probes if not callable(probe)]:
         raise AttachError(f"probes: expected functions of (step, seen, report), saw {broken[0]!r}")
+
+
+def check_forward(forward: object, logits: object) -> None:
+    """Raise AttachError for a way to logits that is none, or two at once."""
+    if forward is not None and not callable(getattr(forward, "function", forward)):
+        raise AttachError(
+            f"forward={forward!r}: expected a function of the model and its arguments, or a Readout of one"
+        )
+    if forward is not None and logits is not None:
+        raise AttachError(
+            "both forward= and logits=: forward= makes the logits itself, let it return what logits= would"
+        )
 
 
 def check_most(max_forwards: object) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from safestep.reading import Reading
-from safestep.step import Vitals
+from safestep.step import Step, Vitals
 
 State = dict[str, Any] | None
 
@@ -22,29 +22,53 @@ class Settled:
     Attributes:
         reading: the predicted r.
         vitals: length, slope and effort.
-        scale: the factor that the step was multiplied by.
         state: of the radius, to pass in at the next step.
     """
 
     reading: Reading
     vitals: Vitals
-    scale: float
     state: State
 
 
 @dataclass(frozen=True, slots=True)
 class Foresight:
-    """What to do about a step without reading the device.
+    """What is known of a step without reading the device.
 
     Attributes:
-        scale: the factor s, a 0-d tensor; 0 for a step that is not finite.
+        ratio: r at most, a 0-d tensor, for the policy to decide by; nan or inf for a step that is not finite.
         numbers: what ``settle`` needs, a 1-D tensor on the device.
         settle: from the numbers, once they are on the host, to what they mean.
     """
 
-    scale: Tensor
+    ratio: Tensor
     numbers: Tensor
     settle: Callable[[list[float]], Settled]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the policy makes of it, still on the device.
+
+    Attributes:
+        scale: the factor s that the policy stands for, a 0-d tensor; 0 for a step that is not finite.
+        foresight: what it was decided by.
+    """
+
+    scale: Tensor
+    foresight: Foresight
+
+    @property
+    def numbers(self) -> Tensor:
+        """What the host will have to know: the numbers of the foresight, then the scale."""
+        numbers = self.foresight.numbers
+        return torch.cat([numbers, self.scale.to(numbers).reshape(1)])
+
+    def apply(self, step: Step) -> None:
+        """Rescale the step; where the host can read the scale for nothing, a step whose scale is 1 is not written."""
+        if self.scale.device.type == "cpu":
+            step.rescale(self.scale.item())
+        else:
+            step.rescale_unread(self.scale)
 
 
 class Later:

@@ -22,6 +22,9 @@ _AIM = {torch.float64: 1e-5, torch.float32: 3e-2}
 _TRIES = 12
 _LEAP = 1e6
 
+Slope = tuple[list[Tensor], list[Tensor]]
+"""Each head ``z`` of a forward at the start of the step, and its derivative ``J p``, as the model returns them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -73,7 +76,7 @@ def _moved(origin: Tensor, direction: Tensor, t: float) -> Tensor:
     return origin.clone().add_(direction, alpha=t)
 
 
-def recorded(seen: Seen, forward: Forward, line: Line) -> tuple[Tensor, Tensor]:
+def recorded(seen: Seen, forward: Forward, line: Line) -> Slope:
     """Return the logits ``z`` and ``J p`` from what the training forward computed, without running it again.
 
     About two forwards of work, exact up to rounding, by the kernels that training used.
@@ -88,11 +91,14 @@ def recorded(seen: Seen, forward: Forward, line: Line) -> tuple[Tensor, Tensor]:
         raise TapeError("the forward was not recorded, or its logits have been overwritten since")
     if seen.left(forward) and not forward.repeated_by(run(seen, forward, "train", line.start, None)):
         raise TapeError("the parameters were changed between the forward and the step")
-    with without_autocast(value.device.type):  # what was cast in the forward is on the tape
-        return value, forward.tape.tangent(start, lambda parameter: line.direction(names[parameter]))
+    with without_autocast(value[0].device.type):  # what was cast in the forward is on the tape
+        places = [
+            index for index, output in enumerate(forward.outputs) if any(output is head for head in forward.heads)
+        ]
+        return value, forward.tape.tangents(start, lambda parameter: line.direction(names[parameter]), places)
 
 
-def forward_mode(seen: Seen, forward: Forward, mode: Mode, line: Line) -> tuple[Tensor, Tensor]:
+def forward_mode(seen: Seen, forward: Forward, mode: Mode, line: Line) -> Slope:
     """Return the logits ``z`` and ``J p`` at the start of the line, exactly (up to rounding).
 
     Dual numbers through one forward: about three forwards of work. Not `torch.func.jvp`, whose wrapped tensors lose
@@ -102,14 +108,12 @@ def forward_mode(seen: Seen, forward: Forward, mode: Mode, line: Line) -> tuple[
     if any_sharded(line.start.values()) and not units_of(bare(seen.model)):
         raise MeasurementError("torch cannot differentiate DTensors forward")
     with forward_ad.dual_level():
-        dual = run(seen, forward, mode, line.start, None, line.directions())
-        value, tangent = forward_ad.unpack_dual(dual)
-    return value, torch.zeros_like(value) if tangent is None else tangent
+        duals = map(forward_ad.unpack_dual, run(seen, forward, mode, line.start, None, line.directions()))
+        pairs = [(value, torch.zeros_like(value) if tangent is None else tangent) for value, tangent in duals]
+    return [value for value, _ in pairs], [tangent for _, tangent in pairs]
 
 
-def central_difference(
-    seen: Seen, forward: Forward, mode: Mode, line: Line, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
+def central_difference(seen: Seen, forward: Forward, mode: Mode, line: Line, dtype: torch.dtype) -> Slope:
     """Return the logits ``z`` and ``(z(theta_0 + eps p) - z(theta_0 - eps p)) / (2 eps)``.
 
     Works wherever the model runs. ``eps`` is chosen so that the logits change by 1e-5 in float64 (relative error
@@ -121,31 +125,33 @@ def central_difference(
     start = {name: tensor.to(dtype) for name, tensor in line.start.items()}
     direction = {name: tensor.to(dtype) for name, tensor in line.directions().items()}
 
-    def logits(t: float) -> Tensor:
+    def logits(t: float) -> list[Tensor]:
         # Added to a clone, which keeps its memory layout: dropout draws along the layout.
         tensors = {name: _moved(origin, direction[name], t) for name, origin in start.items()}
         return run(seen, forward, mode, tensors, dtype)
 
-    def size_of(change: Tensor) -> float:
+    def size_of(changes: list[Tensor]) -> float:
         # nan: a class masked by a logit of -inf
-        return peers.largest(whole(change.nan_to_num(nan=0.0).abs().amax()).item() if change.numel() else 0.0)
+        sizes = [whole(change.nan_to_num(nan=0.0).abs().amax()).item() for change in changes if change.numel()]
+        return peers.largest(max(sizes, default=0.0))
 
     value = logits(0.0)
+    zero = [torch.zeros_like(one) for one in value]
     peers, pieces = seen.peers.in_step, map(piece, direction.values())
     longest = peers.largest(max((d.abs().amax().item() for d in pieces if d.numel()), default=0.0))
-    if longest == 0.0 or (not value.numel() and seen.peers.in_step.alone):
-        return value, torch.zeros_like(value)
+    if longest == 0.0 or (not any(one.numel() for one in value) and seen.peers.in_step.alone):
+        return value, zero
     aim = _AIM[dtype]
     eps = aim / longest
     for _ in range(_TRIES):
-        change = (logits(eps) - logits(-eps)) / 2
-        size = size_of(change)
+        changes = [(there - here) / 2 for there, here in zip(logits(eps), logits(-eps), strict=True)]
+        size = size_of(changes)
         if aim / 10 <= size <= aim * 10:
-            return value, change / eps
+            return value, [change / eps for change in changes]
         eps *= min(max(aim / size, 1 / _LEAP), _LEAP) if size > 0.0 else _LEAP
     if size > 0.0:
         raise MeasurementError(
             f"the logits do not follow the parameters smoothly: no move along the step changes them by about {aim:g} "
             "(a coarser type inside the model, or a random source of its own)"
         )
-    return value, torch.zeros_like(value)
+    return value, zero

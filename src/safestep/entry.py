@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from safestep.forward import Forward
+from safestep.backward import Output
+from safestep.forward import Forward, Input
 from safestep.gathering import computes_lower
-from safestep.logits import tensors_in
-from safestep.pieces import whole
+from safestep.outputs import tensors_in
 from safestep.rng import GeneratorStates
+from safestep.state import Snapshot, reachable
 from safestep.tape import Tape
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -26,19 +28,21 @@ class Entry:
     Attributes:
         given: its arguments; containers copied, tensors by reference.
         spare: the same with the tensors copied too; None where forwards are known to leave their inputs alone.
-        inputs: the input tensors with their version counters.
+        inputs: the input tensors as they were.
         generators: the random generators.
         versions: identity and version counter of every buffer.
         copies: the buffers that forwards are known to change.
+        state: whatever else a forward may change, or is known to.
         place: see `Forward.place`.
     """
 
     given: Arguments
     spare: Arguments | None
-    inputs: tuple[tuple[Tensor, int], ...]
+    inputs: tuple[Input, ...]
     generators: GeneratorStates
     versions: dict[str, tuple[int, int]]
     copies: dict[str, Tensor]
+    state: Snapshot
     place: int
 
 
@@ -48,6 +52,22 @@ class Entries:
     def __init__(self) -> None:
         self.overwrites: bool | None = None  # whether forwards write to their inputs; unknown before the first
         self.volatile: set[str] | None = None  # buffers that forwards change; unknown before the first
+        self.changing: set[str] | None = None  # names of other things that they change, likewise
+        self.count = 0
+
+    def as_state(self) -> dict[str, Any]:
+        """Return what was learnt, for a checkpoint."""
+        volatile, changing = (None if names is None else sorted(names) for names in (self.volatile, self.changing))
+        return {"overwrites": self.overwrites, "volatile": volatile, "changing": changing, "count": self.count}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Entries:
+        """Go on from `as_state`; from an empty one as if nothing had been learnt."""
+        known, volatile, changing = cls(), state.get("volatile"), state.get("changing")
+        known.overwrites, known.count = state.get("overwrites"), state.get("count", 0)
+        known.volatile = None if volatile is None else set(volatile)
+        known.changing = None if changing is None else set(changing)
+        return known
 
     def before(self, model: nn.Module, given: Arguments, place: int) -> Entry:
         """Return what a forward that begins may change."""
@@ -56,19 +76,32 @@ class Entries:
         return Entry(
             _copied(given, tensors=False),
             None if self.overwrites is False else _copied(given, tensors=True),
-            tuple((t, t._version) for t in tensors_in(given) if not t.is_inference()),
+            tuple(Input.of(t) for t in tensors_in(given) if not t.is_inference()),
             GeneratorStates.capture(),
             _versions(buffers),
             {name: buffers[name].detach().clone() for name in kept},
+            self._state(model),
             place,
         )
 
-    def after(self, model: nn.Module, entry: Entry, logits: Tensor, tape: Tape | None, *, keep: bool) -> Forward:
-        """Return the record of a forward that is over, with its logits if they are to be kept."""
+    def _state(self, model: nn.Module) -> Snapshot:
+        """Keep all that can change at the first forward and at every power of two, and what does at the others."""
+        self.count += 1
+        if self.changing is None:
+            return Snapshot(reachable(model))
+        if self.count & (self.count - 1) == 0:
+            return Snapshot(reachable(model), lambda node: node.name in (self.changing or ()))
+        return (
+            Snapshot(node for node in reachable(model) if node.name in self.changing) if self.changing else Snapshot()
+        )
+
+    def after(self, model: nn.Module, entry: Entry, outputs: list[Output], device: str, tape: Tape | None) -> Forward:
+        """Return the record of a forward that is over, with its outputs."""
         after = _versions(dict(model.named_buffers()))
         changed = {name for name, version in after.items() if entry.versions.get(name) != version}
         self.volatile = changed | (self.volatile or set())
-        overwritten = any(tensor._version != version for tensor, version in entry.inputs)
+        self.changing = {node.name for node in entry.state.changed()} | (self.changing or set())
+        overwritten = any(one.overwritten for one in entry.inputs)
         self.overwrites = overwritten or bool(self.overwrites)
         spare = entry.spare if overwritten else None
         args, kwargs = entry.given if spare is None else spare
@@ -78,11 +111,11 @@ class Entries:
             entry.inputs if spare is None else (),
             tuple(m.training for m in model.modules()),
             {name: copy for name, copy in entry.copies.items() if name in self.volatile},
+            entry.state.only(self.changing),
             entry.generators,
-            _autocast_in_force(logits.device.type),
-            whole(logits.amax(-1)),
-            logits=logits if keep else None,
-            version=logits._version,
+            _autocast_in_force(device),
+            outputs,
+            unrepeatable=tuple(entry.state.opaque()),
             tape=tape,
             place=entry.place,
             rounded=computes_lower(model),

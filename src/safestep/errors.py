@@ -23,6 +23,14 @@ class NothingToMeasureError(MeasurementError):
     """No sample of this step to measure on: no forward that backward reached, or an empty batch."""
 
 
+class LossMismatchError(MeasurementError):
+    """The loss that training goes through is not one that the radius can limit, or not all of it."""
+
+
+class OneLogitError(LossMismatchError, ValueError):
+    """A softmax over one class: nothing that a step does to it changes the probability."""
+
+
 class TapeError(MeasurementError):
     """A recorded forward cannot be differentiated: what it computed is gone, or torch has no derivative of it."""
 
@@ -33,6 +41,10 @@ class PoisonedOptimizerError(SafestepError):
 
 class RanksError(SafestepError):
     """The guards of several processes could not agree: a rank is missing, late, or at another step."""
+
+
+class DetachedError(SafestepError, AttributeError):
+    """A copy of a guard was asked for what only the guard has."""
 
 
 class ScheduleError(SafestepError, ValueError):
@@ -57,3 +69,9 @@ class UnknownNameError(SafestepError, KeyError):
 
 class SafestepWarning(UserWarning):
     """Something a user should know once: a fallback was taken, or a claim does not hold here."""
+
+
+def first_line(error: BaseException | None) -> str:
+    """Return the kind of an error and the first line of its message."""
+    text = str(error).splitlines()[0][:160] if str(error) else ""
+    return f"{type(error).__name__}: {text}"

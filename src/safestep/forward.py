@@ -2,107 +2,162 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from safestep.logits import LogitsFinder
+from safestep.backward import Output
+from safestep.heads import Heads, Wanted
+from safestep.labels import labelled_rows
+from safestep.logits import Reader
+from safestep.outputs import places
 from safestep.peers import ALONE, Peers
-from safestep.pieces import whole
+from safestep.readout import Readout
 from safestep.rng import GeneratorStates
+from safestep.state import Snapshot
 from safestep.tape import Tape
+from safestep.wrappers import bare
 
-_REPEATED = {torch.float64: 1e-6, torch.float32: 1e-3}
-_REPEATED_ROUGHLY = 0.1
-"""Distance, relative to the larger of 1 and the largest logit, up to which a replay's logits are those of training;
-the latter for reduced precision."""
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """An input tensor of a forward, as it was.
+
+    Attributes:
+        tensor: by reference.
+        version: its version counter.
+        sample: some of its elements; NumPy, and loaders that fill their buffers again, write past the counter.
+    """
+
+    tensor: Tensor
+    version: int
+    sample: Tensor
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Input:
+        """Look at a tensor."""
+        return cls(tensor, tensor._version, _sample(tensor))
+
+    @property
+    def overwritten(self) -> bool:
+        """Whether something was written to it since."""
+        if self.tensor._version != self.version:
+            return True
+        now = _sample(self.tensor)
+        return not (now.shape == self.sample.shape and bool(((now == self.sample) | (now != now)).all()))
 
 
 @dataclass(eq=False, slots=True)
 class Forward:
-    """One forward of the model: what is needed to run it again, and what backward told of its logits.
+    """One forward of the model: what is needed to run it again, and its outputs with what backward told of them.
 
     Nothing of the logits' size is copied.
 
     Attributes:
         args: positional arguments of the forward, by reference.
         kwargs: keyword arguments, by reference.
-        versions: the input tensors with their version counters.
+        inputs: the input tensors as they were.
         training: the train/eval flag of every module, in the order of ``model.modules()``.
         buffers: the buffers that a forward changes, as they were before it, by name.
+        state: whatever else on the modules a forward changes, as it was before it.
         generators: the random generators as they were before it, so that dropout draws the same masks.
         autocast: the autocast dtype for each device type that had autocast on.
-        peaks: the largest logit of each sample, shape ``(*samples,)``, to tell whether a replay repeats the forward.
+        outputs: its floating-point outputs.
+        unrepeatable: the names of what it changed on the modules that nothing can put back.
         stored: whether its backward left gradients in ``.grad``, rather than handing them to the caller; None before
             its backward is over.
-        active: which samples have a gradient G = dL/dz, shape ``(*samples,)``; None where it could not be seen.
-            Ignored labels and padding have rows of exact zeros.
-        imbalance: ``sum_i |sum_k G_ik| / ||G||_1``, 0 for a softmax loss, a 0-d tensor; known in the first
-            step, None after it and where G was not seen.
-        effort: ``e = ||G||_1 / 2``, a 0-d tensor; None where G was not seen. For mean cross-entropy over labels it is
-            ``mean(1 - P_y)``.
-        gradient: G itself, by reference, where the radius wants it; else None. Of a forward whose gradients were
-            stored by one backward and handed to the caller by another, that of the former.
-        logits: the logits themselves, by reference, where the radius wants them and they are small; else None.
-        version: the version counter of ``logits``.
         tape: the operations of the forward, where the radius wants them; else None.
         place: the sum of the version counters of the optimizers' parameters, which any write to one of them raises.
         rounded: whether the model itself casts its parameters to a lower precision (``MixedPrecisionPolicy``).
         rank: of the forwards of a step, those with the lowest are kept, see `safestep.evenly.rank`.
         left_out: the number of the round in which it was not kept; negative if it was.
+        problem: why it cannot be measured after all; an empty text if it can.
+        task: the backward that is passing through it; -1 if none is.
+        pending: gradients that it has brought so far.
+        ignored: whether it is no forward of the step after all (the module around it returned the logits).
+        heads: the outputs that are measured, once that is known.
     """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    versions: tuple[tuple[Tensor, int], ...]
+    inputs: tuple[Input, ...]
     training: tuple[bool, ...]
     buffers: dict[str, Tensor]
+    state: Snapshot
     generators: GeneratorStates
     autocast: dict[str, torch.dtype]
-    peaks: Tensor
+    outputs: list[Output]
+    unrepeatable: tuple[str, ...] = ()
     stored: bool | None = None
-    active: Tensor | None = None
-    imbalance: Tensor | None = None
-    effort: Tensor | None = None
-    gradient: Tensor | None = None
-    logits: Tensor | None = None
-    version: int = 0
     tape: Tape | None = None
     place: int = 0
     rounded: bool = False
     rank: int = 0
     left_out: int = -1
+    problem: str = ""
+    task: int = -1
+    pending: list[tuple[Output, Tensor]] = field(default_factory=list)
+    ignored: bool = False
+    heads: list[Output] = field(default_factory=list)
 
     @property
     def reduced(self) -> bool:
         """Whether it computed in a lower precision than its parameters have."""
-        return self.rounded or bool(self.autocast)
+        return self.rounded or bool(self.autocast) or any(output.rough for output in self.outputs)
+
+    @property
+    def guessed(self) -> bool:
+        """Whether it was not seen which samples the loss is made of, or some of them are left out."""
+        return any(not output.shape for output in self.heads) or any(
+            output.labelled is not None and not output.active for output in self.heads
+        )
 
     def unlearn(self) -> None:
         """Forget what backward told, once the gradients that it left are gone."""
-        self.stored = self.active = self.effort = self.gradient = None
+        self.stored = None
+        for output in self.outputs:
+            output.unlearn()
         self.left_out = -1
 
-    def kept_logits(self) -> Tensor | None:
-        """Return the logits of the training forward if they were kept and nothing has been written to them since."""
-        return self.logits if self.logits is not None and self.logits._version == self.version else None
+    def let_go(self) -> None:
+        """Drop the tape, and the outputs that it needed."""
+        if self.tape is not None:
+            self.tape = None
+            for output in self.outputs:
+                output.value = None if output.taped else output.value
+
+    def kept_logits(self) -> list[Tensor] | None:
+        """Return the heads as the training forward made them, if they were kept and nothing was written to them."""
+        kept = [output.kept() for output in self.heads]
+        known = [value for value in kept if value is not None]
+        return known if len(known) == len(kept) else None
 
     def changed_inputs(self) -> bool:
         """Return whether an input tensor was overwritten in place since the forward."""
-        return any(tensor._version != version for tensor, version in self.versions)
+        return any(one.overwritten for one in self.inputs)
 
-    def repeated_by(self, logits: Tensor) -> bool:
-        """Return whether these logits, of a replay at the same parameters, are those of the recorded forward."""
-        peaks = whole(logits.amax(-1))
-        if peaks.shape != self.peaks.shape:
-            return False
-        if not peaks.numel():
-            return True
-        tolerance = max(_REPEATED.get(t.dtype, _REPEATED_ROUGHLY) for t in (peaks, self.peaks))
-        # not (>) and not (<=): where a logit is nan, that the replay differs is not the news
-        return not bool((peaks - self.peaks).abs().amax() > tolerance * self.peaks.abs().amax().clamp(min=1.0))
+    def repeated_by(self, values: list[Tensor]) -> bool:
+        """Return whether these heads, of a replay at the same parameters, are those of the recorded forward."""
+        return all(output.repeated_by(value) for output, value in zip(self.heads, values, strict=True))
+
+
+_SAMPLED = 1024
+
+
+def _sample(tensor: Tensor) -> Tensor:
+    """Return some elements, spread evenly, as a copy."""
+    if tensor.layout is not torch.strided:
+        return torch.zeros(0)
+    if tensor.numel() <= _SAMPLED:
+        return tensor.detach().clone()
+    size, stride = torch.Size([_SAMPLED]), tensor.numel() // _SAMPLED
+    if tensor.is_contiguous():
+        return tensor.detach().view(-1)[: size[0] * stride : stride].clone()
+    index = torch.arange(_SAMPLED, device=tensor.device) * stride
+    return tensor.detach()[places(index, tensor.shape)]
 
 
 @dataclass(slots=True)
@@ -114,7 +169,9 @@ class Seen:
 
     Attributes:
         model: the module whose forward was recorded, wrappers included.
-        logits: from the output of the model to its logits.
+        reader: reads outputs off what the model returns.
+        known: what is known of the model's outputs.
+        readout: a way to logits for measuring, where the model makes none.
         forwards: the forwards, oldest first.
         dropped: how many other forwards count for the step, but were not kept.
         handed: how many of them handed their gradients to the caller, see `Forward.stored`.
@@ -122,6 +179,7 @@ class Seen:
         place: the sum of version counters where the step began, see `Forward.place`; None where nobody looked.
         loss_scale: what a gradient scaler multiplied the loss by before backward. `Forward.gradient`, `Forward.effort`
             still carry it; parameters' gradients do not.
+        resolved: whether it is known which outputs are heads.
         searched: whether the model also ran at other parameters during the step (a line search): the gradients stored
             now are of those.
         shared: J p of the forwards, kept for other radii of the same step; None where nobody else will ask.
@@ -129,7 +187,9 @@ class Seen:
     """
 
     model: nn.Module
-    logits: LogitsFinder
+    reader: Reader
+    known: Heads
+    readout: Readout | None = None
     forwards: list[Forward] = field(default_factory=list)
     dropped: int = 0
     handed: int = 0
@@ -137,6 +197,7 @@ class Seen:
     place: int | None = None
     loss_scale: float = 1.0
     searched: bool = False
+    resolved: bool = False
     shared: dict[Any, Any] | None = None
     peers: Peers = ALONE
 
@@ -154,16 +215,40 @@ class Seen:
         """Return whether parameters were written to between a forward and the step, which may begin elsewhere then."""
         return self.place is not None and forward.place != self.place
 
+    def resolve(self, wanted: Wanted) -> None:
+        """Find the heads of every forward, by what the gradients told.
+
+        Raises:
+            LossMismatchError: if the loss is not one that the radius can measure.
+        """
+        for forward in self.forwards:
+            for output in forward.outputs:
+                self.known.learn(output, self.loss_scale)
+            forward.heads = self.known.measured(forward.outputs, wanted)
+            for head in forward.heads:
+                if not head.active and head.labelled is None:
+                    head.labelled = labelled_rows(bare(self.model), forward.args, forward.kwargs, head.shape[:-1])
+        self.known.steps += not self.resolved
+        self.resolved = True
+
     def effort(self) -> Tensor | None:
-        """Return ``e`` summed over the forwards, a 0-d tensor; None where a forward's gradient was not seen.
+        """Return ``e`` summed over the heads of all forwards, a 0-d tensor; None where a gradient was not seen.
 
         The rows of G sum to zero, so ``|g.p| = |sum G.a| <= e max_i spread(a_i)``: a bound on r without a forward, for
         any reduction, class weights or label smoothing, while the gradient comes through the logits alone.
+        It is nan where it is not known yet which outputs are heads, so that nothing is left out for its smallness.
         """
-        efforts = [forward.effort for forward in self.forwards]
-        if not efforts or self.dropped:
+        if not self.forwards or self.dropped:
             return None
-        known = [effort for effort in efforts if effort is not None]
-        if len(known) < len(efforts):
-            return None
-        return torch.stack([e.to(known[0]) for e in known]).sum() / self.loss_scale
+        found = []
+        for output in (one for forward in self.forwards for one in forward.outputs if one.reached):
+            head = self.known.known.get(output.path)
+            if head is None:
+                return torch.full((), math.nan) if not output.apart else None
+            if output.path in self.known.upstream and head.kind == "other":
+                continue
+            if head.kind == "other" or output.size is None or not (head.balanced or head.kind == "sigmoid"):
+                return None
+            # |sum G.a| <= ||G||_1 max|a| for sigmoids, half as much where rows sum to zero
+            found.append(output.size / head.factor * (2.0 if head.kind == "sigmoid" else 1.0))
+        return torch.stack([size.to(found[0]) for size in found]).sum() / self.loss_scale if found else None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 from torch.utils.hooks import RemovableHandle
@@ -16,12 +17,13 @@ from torch.utils.hooks import RemovableHandle
 from safestep.audit import Audit
 from safestep.checkpoint import Saved
 from safestep.checks import is_scaler_step
-from safestep.deferred import Foresight, Later
-from safestep.errors import AttachError, RanksError
+from safestep.deferred import Decision, Later
+from safestep.errors import AttachError
 from safestep.forward import Seen
 from safestep.gathering import held_back
-from safestep.hooks import StepHooks, in_backward, loss_scale
-from safestep.judge import Judge, nothing, report_of
+from safestep.head import Head
+from safestep.hooks import StepHooks, in_backward, learns_state, loss_scale
+from safestep.judge import Judge, nothing, report_of, still
 from safestep.logits import LogitsFinder
 from safestep.logs.sinks import Sinks
 from safestep.nonfinite import WithheldGradients, all_finite, parameters_of
@@ -32,10 +34,13 @@ from safestep.radius import Radius
 from safestep.radius.base import Wants
 from safestep.ranks import Ranks
 from safestep.reading import Status
+from safestep.readout import Readout
 from safestep.record import History, StepReport, number
 from safestep.recorder import ForwardRecorder
+from safestep.silence import PATIENCE, Elsewhere, Silence
 from safestep.standstill import Standstill
 from safestep.step import Step
+from safestep.stub import DetachedGuard
 from safestep.wrappers import bare
 
 Probe = Callable[[Step, Seen, StepReport], Mapping[str, float]]
@@ -50,6 +55,13 @@ _WRITTEN = (
     "the parameters were written to after some of several optimizers had stepped and before the others did (a "
     "checkpoint loaded, averaged weights swapped in?), so that step can no longer be measured: it is left as it is, "
     "without a record"
+)
+
+
+_NEVER_STEPS = (
+    "the parameters were written to between {count} training forwards, and the optimizer of this guard took no step in "
+    "between ({state} so far): another optimizer trains the model, and nothing is kept inside. A trainer that makes "
+    "its own optimizer, or one made anew? detach() this guard and attach(model, the optimizer that steps)"
 )
 
 
@@ -69,28 +81,29 @@ class Guard:
         skip_nonfinite: bool,
         ranks: Ranks | None,
         max_forwards: int,
+        readout: Readout | None,
     ) -> None:
-        self._say = Once()
+        self._say, self._history = Once(), History(history)
         self._judge, self._standstill = Judge(radius, policy, self._say), Standstill(model, self._say)
-        self._history = History(history)
         self._model, self._probes, self._skip_nonfinite = model, probes, skip_nonfinite
         self._optimizers = [weakref.ref(optimizer) for optimizer in optimizers]
         self._log = log
-        log.open()
         self._last: StepReport | None = None
         self._ranks, self._known_peers = ranks, None if ranks else ALONE
         self._index, self._loss_scale = 0, 1.0
         self._step, self._counted, self._began, self._ended, self._place = Step(0), 0, 0, 0, 0
         self._withheld: dict[int, WithheldGradients] = {}
         self._rates: tuple[float, ...] = ()  # of the running step: when it is judged a scheduler may have stepped
-        self._pending: tuple[Step, Later, Foresight, list[Optimizer], tuple[float, ...]] | None = None
+        self._pending: tuple[Step, Later, Decision, list[Optimizer], tuple[float, ...]] | None = None
+        self._elsewhere_trained = Elsewhere(self._moving)
+        self._trouble: Exception | None = None  # what failed under a policy that only watches, before its step ended
         self._wants = getattr(radius, "wants", Wants())
         keep = sum(parameter.nbytes for parameter in bare(model).parameters()) if self._wants.logits else 0
         moving = self._moving if self._wants.tape else None
         self._recorder = ForwardRecorder(
             model,
             logits,
-            self._entering,
+            partial(self._kept, self._entering),
             self._stored,
             self._elsewhere,
             keep,
@@ -98,9 +111,24 @@ class Guard:
             self._version,
             self._wants.gradient,
             max_forwards,
+            readout,
         )
-        self._hooks = StepHooks(optimizers, self._before, self._between, self._after, self._abandoned)
         self._finalizer = weakref.finalize(self, _close, self._recorder.handles, log)  # holds no guard
+        try:
+            self._hooks = StepHooks(
+                optimizers,
+                partial(self._kept, self._before),
+                partial(self._kept, self._between),
+                self._after,
+                partial(self._kept, self._abandoned),
+            )
+            self._silence = Silence(model, optimizers, self._recorder.handles)
+            log.open()
+        except BaseException:  # an attach that fails leaves nothing behind
+            self._unhook()
+            self._recorder.close()
+            self._finalizer.detach()
+            raise
 
     @property
     def radius(self) -> Radius:
@@ -111,6 +139,11 @@ class Guard:
     def policy(self) -> Policy:
         """What to do about it."""
         return self._judge.policy
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """How the loss reads the model's outputs, as far as their gradients have told."""
+        return tuple(head for head in self._recorder.heads.known.values() if head.kind != "other")
 
     @property
     def last(self) -> StepReport | None:
@@ -127,7 +160,12 @@ class Guard:
     @property
     def attached(self) -> bool:
         """Whether the guard still acts."""
-        return self._finalizer.alive
+        return self._finalizer.alive and bool(self._alive())
+
+    @property
+    def trains(self) -> tuple[nn.Module, list[Tensor]]:
+        """The model, and the parameters that its optimizers may move."""
+        return self._model, self._moving()
 
     def detach(self) -> None:
         """Remove every hook and close the log; the history stays. Safe to call twice.
@@ -138,8 +176,17 @@ class Guard:
             self._end_round()
             self._settle()
         finally:
-            self._hooks.close()
+            self._unhook()
             self._finalizer()
+
+    def _unhook(self) -> None:
+        for closing in (getattr(self, "_hooks", None), getattr(self, "_silence", None)):
+            if closing is not None:
+                closing.close()
+
+    def __reduce__(self) -> tuple[type[DetachedGuard], tuple[str]]:
+        """Return what a copy is: a stub that says so. A guard belongs to this model and this optimizer."""
+        return DetachedGuard, (repr(self),)
 
     def __enter__(self) -> Self:
         """Return the guard itself; leaving the block detaches it."""
@@ -151,7 +198,8 @@ class Guard:
 
     def __repr__(self) -> str:
         state = "attached" if self.attached else "detached"
-        return f"<Guard {self.policy} of {self.radius}, {self._index} steps, {state}>"
+        heads = "; ".join(str(head) for head in self.heads)
+        return f"<Guard {self.policy} of {self.radius}, {self._index} steps, {state}{heads and f', on {heads}'}>"
 
     def state_dict(self) -> dict[str, Any]:
         """Return what must survive a restart: numbers and texts, under keys that are always the same.
@@ -234,6 +282,17 @@ class Guard:
         """Before the model is used where only some of the optimizers have stepped, act on what has moved."""
         if not self._hooks.running:
             self._end_round()
+            if torch.is_grad_enabled() and self._elsewhere_trained.seen():
+                self._say("unheard", _NEVER_STEPS.format(count=PATIENCE, state=self._index or "no"))
+
+    def _kept(self, act: Callable[..., None], *given: object) -> None:
+        """Do something for a step; under a policy that only watches, what fails is kept for the report of the step."""
+        try:
+            act(*given)
+        except Exception as error:
+            if self.policy.writes:
+                raise
+            self._trouble = self._trouble or error
 
     def _end_round(self) -> None:
         """Judge the step of those optimizers that have stepped, where the others will not; drop one that raised."""
@@ -273,15 +332,13 @@ class Guard:
 
     def _before(self, optimizer: Optimizer, closure: object) -> None:
         if in_backward():
-            if self.policy.writes:
-                raise AttachError(_IN_BACKWARD)
-            self._say("in backward", _IN_BACKWARD)
+            raise AttachError(_IN_BACKWARD)
         self._began, scale = self._version(), loss_scale()
         if not self._step.start:
             self._place, self._loss_scale = self._began, 1.0
         self._loss_scale = scale if scale != 1.0 else self._loss_scale  # of several, one may step without the scaler
         self._step.remember(parameters_of(optimizer))
-        looks = self._skip_nonfinite and closure is None and not is_scaler_step(optimizer)
+        looks = self._skip_nonfinite and self.policy.writes and closure is None and not is_scaler_step(optimizer)
         if looks and not self._peers.every(all_finite(self._gradients())):
             self._withheld[id(optimizer)] = WithheldGradients(parameters_of(optimizer))
 
@@ -305,50 +362,67 @@ class Guard:
     # -- after a step ---------------------------------------------------------------------------------------------
 
     def _after(self, stepped: list[Optimizer]) -> None:
-        step, seen = self._step, self._recorder.take(self._counted)
-        seen.place, seen.loss_scale = self._place, self._loss_scale
+        step, (trouble, self._trouble) = self._step, (self._trouble, None)
         skipped, self._withheld = bool(self._withheld), {}
         self._step = Step(self._index)
         try:
+            seen = self._recorder.take(self._counted)
+            seen.place, seen.loss_scale = self._place, self._loss_scale
             self._settle()
             step.index = self._index
+            if trouble is not None:
+                raise trouble
             step.peers = seen.peers = self._peers
+            self._judge.aim(step)
             if not skipped and self._foreseen(step, seen, stepped):
                 return
             self._judge.look(step, seen)
-            length = step.length
+            if step.length == 0.0 and learns_state():
+                return
+            report = self._judged(step, seen, stepped, skipped=skipped)
         except BaseException as error:  # such as a step before this one that has poisoned the optimizer
             if self.policy.writes:
-                step.undo()
-            elif isinstance(error, RanksError):  # who only watches goes on, though nobody knows how long the step is
-                self._finish(self._judge.unmeasured(step, error, self._rates, math.nan))
-                return
-            raise
-        if length == 0.0:  # nothing moved: not a step, unless it was kept from being one
-            if skipped:
-                reading = nothing(step, "the gradients are not finite")
-                self._finish(report_of(step, reading, Status.SKIPPED, 0.0, self._rates))
-            self._step = Step(self._index, step)
+                step.undo()  # never leave an unmeasured step in place
+            if self.policy.writes or not isinstance(error, Exception):
+                raise
+            report = self._judge.unmeasured(step, error, self._rates)
+        else:
+            if report.status not in _NOTHING_PROPOSED:
+                report = self._probe(step, seen, report)
+        self._finish(report)
+        self._step = Step(self._index, step)  # takes over the memory of this one
+        self._count(report.status, stepped, step.peers)
+
+    def _judged(self, step: Step, seen: Seen, stepped: list[Optimizer], *, skipped: bool) -> StepReport:
+        """Measure, decide and write what was looked at."""
+        if step.length == 0.0 and skipped:
+            reading = nothing(step, "the gradients are not finite")
+            return report_of(step, reading, Status.SKIPPED, 0.0, self._rates)
+        if step.length == 0.0:
+            return still(step, self._rates)
+        scalable, keep = not _searches(stepped), any(not isinstance(probe, Audit) for probe in self._probes)
+        return self._judge.judge(step, seen, self._rates, scalable=scalable, keep=keep)
+
+    def _count(self, status: Status, stepped: list[Optimizer], peers: Peers = ALONE) -> None:
+        """Count steps in a row that stood still for a reason."""
+        if status in _NOTHING_PROPOSED:
             return
         try:
-            scalable, keep = not _searches(stepped), any(not isinstance(probe, Audit) for probe in self._probes)
-            judged = self._judge.judge(step, seen, self._rates, scalable=scalable, keep=keep)
-        except BaseException:
+            self._standstill.count(status, stepped, peers)
+        except Exception as error:
             if self.policy.writes:
-                step.undo()  # never leave an unmeasured step in place
-            raise
-        self._finish(self._probe(step, seen, judged))
-        self._step = Step(self._index, step)  # takes over the memory of this one
-        self._standstill.count(judged.status, stepped, self._peers)
+                raise
+            self._say("standstill", str(error))
 
     def _foreseen(self, step: Step, seen: Seen, stepped: list[Optimizer]) -> bool:
         """Decide without reading the device, if the radius can and nobody asks for the numbers of each step."""
-        foresight = None if self._probes or _searches(stepped) else self._judge.foresee(step, seen)
-        if foresight is None:
+        decision = None if self._probes or _searches(stepped) else self._judge.foresee(step, seen)
+        if decision is None:
             return False
         if self.policy.writes:
-            step.rescale_unread(foresight.scale)
-        self._pending = step, Later(foresight.numbers), foresight, stepped, self._rates
+            decision.apply(step)
+        self._pending = step, Later(decision.numbers), decision, stepped, self._rates
+        self._elsewhere_trained.stepped()
         self._step = Step(self._index, step)
         return True
 
@@ -356,14 +430,17 @@ class Guard:
         """Record a step that was decided on the device, once somebody wants to know."""
         if self._pending is None:
             return
-        (step, numbers, foresight, stepped, lrs), self._pending = self._pending, None
-        settled = self._judge.settle(step, foresight, numbers.tolist(), lrs)
-        if settled is None:
-            return
+        (step, numbers, decision, stepped, lrs), self._pending = self._pending, None
+        try:
+            settled = self._judge.settle(step, decision, numbers.tolist(), lrs)
+        except Exception as error:
+            if self.policy.writes:
+                raise
+            settled = self._judge.unmeasured(step, error, lrs)
         following = self._step
         self._finish(settled)
         self._step, following.index = following, self._index
-        self._standstill.count(settled.status, stepped)
+        self._count(settled.status, stepped)
 
     def _probe(self, step: Step, seen: Seen, report: StepReport) -> StepReport:
         extras: dict[str, float] = {}
@@ -373,7 +450,7 @@ class Guard:
                 # A tensor or an array's number is no cell of a log, and would be held by the history.
                 extras |= {name: value if isinstance(value, (bool, int)) else float(value) for name, value in columns}
             except Exception as error:
-                self._say(f"probe {probe}", f"probe {probe!r} failed and is left out: {error!r}")
+                self._say(f"probe {id(probe)}", f"probe {probe!r} failed and is left out: {error!r}")
         return replace(report, extras=extras) if extras else report
 
     def _finish(self, report: StepReport) -> None:
@@ -381,7 +458,12 @@ class Guard:
         self._step = Step(self._index)
         self._last = report
         self._history.append(report)
+        self._elsewhere_trained.stepped()
         self._log(report)
+
+
+_NOTHING_PROPOSED = (Status.STILL, Status.SKIPPED)
+"""Nothing moved: there is nothing to probe, and nothing that could go on for ever."""
 
 
 def _searches(optimizers: Sequence[Optimizer]) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Callable, Sequence
-from types import FrameType
+from collections.abc import Callable, Mapping, Sequence
+from types import CodeType, FrameType
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from safestep.errors import AttachError
 from safestep.frames import eager, nearest, on_stack, past_compiler
@@ -51,14 +52,14 @@ class StepHooks:
         self._inner: list[Optimizer] = []
         self._nested: list[FrameType | None] = []
         pre, post = eager(self._pre, _OUTSIDE), eager(self._post, _OUTSIDE)
-        self._handles = [
-            handle
-            for optimizer in optimizers
-            for handle in (
-                optimizer.register_step_pre_hook(pre),
-                optimizer.register_step_post_hook(post),
-            )
-        ]
+        self._handles: list[RemovableHandle] = []
+        try:
+            for optimizer in optimizers:
+                self._handles.append(optimizer.register_step_pre_hook(pre))
+                self._handles.append(optimizer.register_step_post_hook(post))
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def running(self) -> bool:
@@ -131,13 +132,21 @@ def loss_scale() -> float:
 
     Neither the optimizer nor the model knows of it: the scaler's own call is looked up among the callers.
     """
+    frame = _caller(torch.amp.GradScaler.step.__code__)
+    return 1.0 if frame is None else float(frame.f_locals["self"].get_scale())
+
+
+def learns_state() -> bool:
+    """Return whether distributed checkpointing takes the running step, of rate 0, to learn what an optimizer keeps."""
+    module = sys.modules.get("torch.distributed.checkpoint.state_dict")
+    return module is not None and _caller(module._init_optim_state.__code__) is not None
+
+
+def _caller(code: CodeType) -> FrameType | None:
     frame: FrameType | None = sys._getframe()
-    while frame is not None:
-        if frame.f_code is torch.amp.GradScaler.step.__code__:
-            scale: float = frame.f_locals["self"].get_scale()
-            return scale
+    while frame is not None and frame.f_code is not code:
         frame = frame.f_back
-    return 1.0
+    return frame
 
 
 def in_backward() -> bool:
@@ -154,6 +163,38 @@ def layers(optimizer: Any) -> list[Any]:
     return found
 
 
+def _holds(name: str) -> Callable[[object], bool]:
+    return lambda given: isinstance(getattr(given, name, None), Optimizer)
+
+
+_REMEDIES: tuple[tuple[Callable[[object], bool], str], ...] = (
+    (lambda given: given is None, "make the optimizer first, then attach(model, optimizer)"),
+    (lambda given: isinstance(given, torch.nn.Module), "the arguments are attach(model, optimizer), in this order"),
+    (
+        lambda given: isinstance(given, Mapping) and "optimizer" in given,
+        'give what is under its key: attach(model, configured["optimizer"])',
+    ),
+    (
+        lambda given: isinstance(given, (list, tuple)),
+        "give one optimizer or a flat list; of configure_optimizers' ([optimizers], [schedulers]) the first part",
+    ),
+    (
+        lambda given: type(given).__name__ == "ScheduleFreeWrapper",
+        (
+            "it moves the parameters itself after its inner optimizer has stepped, so that no step of a torch "
+            "optimizer is the whole; use schedulefree's own AdamWScheduleFree or SGDScheduleFree, with policy=Watch()"
+        ),
+    ),
+    (_holds("opt"), "give the torch optimizer inside: attach(model, optimizer.opt)"),
+    (_holds("base"), "give the torch optimizer inside, if its step is the whole step: attach(model, optimizer.base)"),
+)
+"""What is given where an optimizer belongs, and what to do instead."""
+
+
+def _kind(given: object) -> str:
+    return "None" if given is None else f"a {type(given).__name__}"
+
+
 def innermost(optimizer: Any) -> Optimizer:
     """Return the torch optimizer inside a wrapper such as Accelerate's.
 
@@ -161,6 +202,9 @@ def innermost(optimizer: Any) -> Optimizer:
         AttachError: if there is none with step hooks, or its ``step`` is known to do nothing (DeepSpeed).
     """
     *wrappers, seen = layers(optimizer)
+    for inside, remedy in _REMEDIES:
+        if inside(optimizer) or (seen is not None and inside(seen)):
+            raise AttachError(f"expected a torch.optim.Optimizer, saw {_kind(optimizer)}: {remedy}")
     for wrapper in wrappers:
         if "deepspeed" in type(wrapper).__module__.split("."):  # its own, or Accelerate's for it
             raise AttachError(

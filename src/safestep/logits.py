@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from safestep.errors import LogitsNotFoundError
+from safestep.outputs import Path, at, located
 
-LogitsFinder = Callable[[Any], Tensor]
-"""From the output of the model to its logits, shape ``(*samples, classes)``."""
+LogitsFinder = Callable[[Any], Any]
+"""From the output of the model to its logits, shape ``(*samples, classes)``; of several heads a tuple or dict."""
 
 
 def _is_logits(value: object) -> TypeGuard[Tensor]:
@@ -63,22 +64,54 @@ def _describe(output: Any) -> str:
     return ""
 
 
-_DEEPEST = 8
+class Reader:
+    """Reads outputs off what a model returns.
 
+    Args:
+        finder: what the user says: from the output to the logits, one tensor, or several in a tuple or dict; None for
+            every floating-point tensor with at least one dimension, wherever it lies.
+    """
 
-def tensors_in(value: Any, depth: int = 0) -> Iterable[Tensor]:
-    """Yield the tensors in nested tuples, lists, mappings and objects with attributes, a few levels deep."""
-    if isinstance(value, Tensor):
-        yield value
-    elif depth > _DEEPEST:  # an output that holds itself
-        return
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors_in(item, depth + 1)
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from tensors_in(item, depth + 1)
-    elif isinstance(getattr(value, "__dict__", None), dict) and not isinstance(value, (torch.nn.Module, type)):
-        for item in vars(value).values():
-            if isinstance(item, (Tensor, tuple, list, dict)):
-                yield from tensors_in(item, depth + 1)
+    def __init__(self, finder: LogitsFinder | None = None) -> None:
+        self._finder = finder
+
+    @property
+    def chosen(self) -> bool:
+        """Whether the user has said which outputs count."""
+        return self._finder is not None
+
+    def outputs(self, output: Any) -> dict[Path, Tensor]:
+        """Return the outputs by their places.
+
+        Raises:
+            LogitsNotFoundError: if there is none.
+        """
+        found = {path: tensor for path, tensor in located(self._given(output)) if _is_logits(tensor)}
+        if not found and self._finder is None:
+            find_logits(output)  # says what was seen
+        if not found:
+            given = self._given(output)
+            raise LogitsNotFoundError(
+                f"logits= returned a {type(given).__name__}{_describe(given)}: expected a floating-point tensor of "
+                "shape (*samples, classes), or several in a tuple or dict"
+            )
+        return found
+
+    def read(self, output: Any, paths: Iterable[Path]) -> list[Tensor]:
+        """Return the outputs at some places."""
+        given = self._given(output)
+        return [at(given, path) for path in paths]
+
+    def others(self, output: Any, own: Mapping[Path, Tensor]) -> dict[Path, Tensor]:
+        """Return the model's outputs that the user has left out."""
+        if self._finder is None:
+            return {}
+        storages = {tensor.untyped_storage()._cdata for tensor in own.values() if tensor.layout is torch.strided}
+        return {
+            path: tensor
+            for path, tensor in located(output)
+            if _is_logits(tensor) and tensor.layout is torch.strided and tensor.untyped_storage()._cdata not in storages
+        }
+
+    def _given(self, output: Any) -> Any:
+        return output if self._finder is None else self._finder(output)

@@ -1,10 +1,17 @@
-"""Warnings that are given once."""
+"""Warnings that point at the user's line, and those that are given once."""
 
 from __future__ import annotations
 
+import sys
 import warnings
+from pathlib import Path
+from types import FrameType
+
+import torch
 
 from safestep.errors import SafestepWarning
+
+_INSIDE = tuple(f"{Path(file).parent}/".replace("\\", "/") for file in (__file__, torch.__file__))
 
 
 class Once:
@@ -17,4 +24,18 @@ class Once:
         """Say it, unless something was said about this before."""
         if about not in self._said:
             self._said.add(about)
-            warnings.warn(text, SafestepWarning, stacklevel=3)
+            warn(text)
+
+
+def warn(text: str) -> None:
+    """Give a SafestepWarning at the line of the innermost caller outside safestep and torch.
+
+    Where there is none, as in a thread of autograd's own, it is given at the caller's line.
+    """
+    # By hand: `skip_file_prefixes` came with Python 3.12.
+    level = 1
+    outside: FrameType | None = sys._getframe()
+    while outside is not None and outside.f_code.co_filename.replace("\\", "/").startswith(_INSIDE):
+        level, outside = level + 1, outside.f_back
+    level, outside = 2 if outside is None else level, None  # a frame that is held holds all that the step held
+    warnings.warn(text, SafestepWarning, stacklevel=level)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from safestep.derivative import Line
-from safestep.formulas.softmax import Head
 from safestep.forward import Forward, Seen
 from safestep.replay import Mode, run
 from safestep.spreads import Spreads
@@ -47,7 +46,7 @@ class Probe:
         forwards: the forwards to run again; all of a step's, or a part of their rows.
         mode: train or eval, as in training.
         line: from the start of the step to its proposal.
-        head: how logits become probabilities.
+        every: whether samples without a gradient count too.
         quantile: which sample counts; 1 is the largest.
         rough: whether the logits are known to be rounder than their type says.
     """
@@ -56,42 +55,43 @@ class Probe:
     forwards: list[Forward]
     mode: Mode
     line: Line
-    head: Head
+    every: bool = False
     quantile: float = 1.0
     rough: bool = False
 
-    def origins(self, *, again: bool) -> list[Tensor]:
-        """Return the logits ``z(theta_0)`` of each forward: those of training where they were kept.
+    def origins(self, *, again: bool) -> list[list[Tensor]]:
+        """Return the heads ``z(theta_0)`` of each forward: those of training where they were kept.
 
         Args:
             again: run the model again even so, to see whether a replay repeats the training forward.
         """
         return [self._origin(forward, again) for forward in self.forwards]
 
-    def _origin(self, forward: Forward, again: bool) -> Tensor:
+    def _origin(self, forward: Forward, again: bool) -> list[Tensor]:
         known = None if again or self.mode == "eval" else forward.kept_logits()
         if self.seen.peers.in_step.every(known is not None) and known is not None:
             return known
         return run(self.seen, forward, self.mode, self.line.start, None)
 
-    def spreads(self, part: float, origins: list[Tensor]) -> Spreads:
+    def spreads(self, part: float, origins: list[list[Tensor]]) -> Spreads:
         """Return the spreads of ``(z(theta_0 + part p) - z(theta_0)) / part``, in nats.
 
         In bfloat16 a central difference. At ``part = 1`` the parameters are already where they have to be, and nothing
         is copied.
         """
         moved = {} if part == 1.0 else self.line.at(part)
-        spreads = Spreads(self.head)
+        spreads = Spreads(every=self.every)
         # So long a look bends: both ways along the step, what bends evenly cancels.
         both = part != 1.0 and self._aim(origins) == _ROUGH_AIM
         back = self.line.at(-part) if both else {}
         for forward, origin in zip(self.forwards, origins, strict=True):
             there = run(self.seen, forward, self.mode, moved, None)
             here = run(self.seen, forward, self.mode, back, None) if both else origin
-            spreads.add_difference(forward, here, there, 2 * part if both else part)
+            for output, value, moved_value in zip(forward.heads, here, there, strict=True):
+                spreads.add_difference(output, value, moved_value, 2 * part if both else part)
         return spreads
 
-    def ratio(self, guess: float, origins: list[Tensor], careless: float) -> float | None:
+    def ratio(self, guess: float, origins: list[list[Tensor]], careless: float) -> float | None:
         r"""Return r of the step, or None if no difference tells it.
 
         Equation:
@@ -121,14 +121,14 @@ class Probe:
             part = 1.0 if part < 1.0 < longer and careless > 0.0 else longer
         return None
 
-    def _ratio(self, part: float, origins: list[Tensor]) -> float:
+    def _ratio(self, part: float, origins: list[list[Tensor]]) -> float:
         """Return r by the difference over a part of the step; where forwards need all ranks, the largest of any."""
         peers, spreads = self.seen.peers.in_step, self.spreads(part, origins)
         if peers.alone:
             return spreads.largest(self.quantile) / math.pi
         return peers.largest(0.0 if spreads.empty else spreads.largest(self.quantile)) / math.pi
 
-    def steady(self, ratio: float, origins: list[Tensor]) -> bool:
+    def steady(self, ratio: float, origins: list[list[Tensor]]) -> bool:
         """Return whether a shorter look than the one that told r tells the same: one forward more.
 
         What looks like float32 may have been computed in less (a cast inside the model, quantised values).
@@ -136,16 +136,17 @@ class Probe:
         part = min(1.0, self._aim(origins) / ratio) * (_ROUGH_PART if self.rough else _PART)
         return abs(self._ratio(part, origins) - ratio) <= _SAME * ratio
 
-    def _aim(self, origins: list[Tensor]) -> float:
+    def _aim(self, origins: list[list[Tensor]]) -> float:
         return self.seen.peers.in_step.largest(self._own_aim(origins))
 
-    def _own_aim(self, origins: list[Tensor]) -> float:
-        types = {o.dtype for o in origins if o.dtype not in _EXACT}
+    def _own_aim(self, origins: list[list[Tensor]]) -> float:
+        types = {value.dtype for values in origins for value in values if value.dtype not in _EXACT}
         types.update(dtype for forward in self.forwards for dtype in forward.autocast.values())
-        rough = self.rough or any(forward.rounded for forward in self.forwards)
+        outputs = [output for forward in self.forwards for output in forward.heads]
+        rough = self.rough or any(f.rounded for f in self.forwards) or (not types and any(o.rough for o in outputs))
         if rough or types:
             return _HALF_AIM if types == {torch.float16} and not rough else _ROUGH_AIM
-        peaks = [f.peaks.abs().amax() for f in self.forwards if f.peaks.dtype == torch.float32 and f.peaks.numel()]
+        peaks = [o.peaks.abs().amax() for o in outputs if o.peaks.dtype == torch.float32 and o.peaks.numel()]
         size = max((peak.item() for peak in peaks), default=0.0)
         return min(max(_AIM, _NOISE * size), _ROUGH_AIM) if math.isfinite(size) else _ROUGH_AIM
 

@@ -32,6 +32,8 @@ class Status(StrEnum):
     """The step, or its r, was not finite: the parameters are back where they were."""
     SKIPPED = "skipped"
     """The gradients were not finite and the optimizer was kept from stepping (``on_nonfinite="skip"``)."""
+    STILL = "still"
+    """The optimizer was called and moved nothing (a rate of 0, a scaler's skip): r = 0 and no direction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Reading:
         uphill: whether the loss rises along the step from its start, so that no length is short enough: ``ratio`` is
             then inf.
         length: ``||p||_2`` of the proposal, in units of the parameters; the guard fills it in.
+        target: the r that the policy aims at in this step, which the guard asks for once; nan where nobody has asked.
     """
 
     step: int
@@ -60,11 +63,17 @@ class Reading:
     age: int = 0
     uphill: bool = False
     length: float = math.nan
+    target: float = math.nan
+
+    @property
+    def predicted(self) -> bool:
+        """Whether ``ratio`` is a prediction, and no measurement."""
+        return self.age > 0
 
     @property
     def unbounded(self) -> bool:
         """Whether the step moves nothing that this radius looks at, so that no length is too long."""
-        return self.ratio == 0.0 and self.age == 0
+        return self.ratio == 0.0 and not self.predicted
 
     @property
     def finite(self) -> bool:

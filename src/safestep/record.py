@@ -28,14 +28,15 @@ class StepReport:
     """What one step proposed, how far that was, and what became of it.
 
     Attributes:
-        step: index of the step, from 0. Steps that moved nothing (a gradient scaler's overflow) are not counted.
+        step: index of the step, from 0: every call of ``optimizer.step()`` has one, of several every round.
         status: what the guard did, see `Status`.
-        ratio: r of the proposed step; nan where it was not measured.
+        ratio: r of the proposed step, measured; nan where it was not measured.
         scale: the factor s that the step was multiplied by.
         would_scale: the factor the policy stands for; differs from ``scale`` under `Watch`.
-        applied_ratio: r of the step as applied, ``s r``.
+        applied_ratio: r of the step as applied, ``s r``; nan where r was not measured.
         target: the r that the policy aims at; nan where it aims at none.
-        radius: rho, the length at which r = 1 along this step, in units of the parameters; inf where unbounded.
+        radius: rho, the length at which r = 1 along this step, in units of the parameters; inf where unbounded,
+            nan where r was not measured or nothing moved.
         step_length: ``||p||_2`` of the proposal over all parameters.
         applied_length: ``||s p||_2``.
         lrs: the learning rate of every parameter group, of all optimizers in order; nan where a group has none.
@@ -43,7 +44,8 @@ class StepReport:
         method: how r was measured.
         exact: whether r is what its definition says, not an estimate or a quantile.
         message: what the user should know of this step.
-        age: steps since r was last measured: 0 if at this one, else ``ratio`` is a prediction.
+        age: steps since r was last measured; 0 if at this one.
+        predicted_ratio: what r was taken to be where it was not measured; nan where it was.
         extras: what the probes added, by name.
     """
 
@@ -63,6 +65,7 @@ class StepReport:
     exact: bool
     message: str = ""
     age: int = 0
+    predicted_ratio: float = math.nan
     extras: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -77,15 +80,17 @@ class StepReport:
         lrs: tuple[float, ...],
     ) -> Self:
         """Return the report of a step of the given length that was multiplied by ``scale``."""
+        ratio = math.nan if reading.predicted else reading.ratio
+        radius = length / ratio if ratio != 0.0 else math.inf
         return cls(
             step=reading.step,
             status=status,
-            ratio=reading.ratio,
+            ratio=ratio,
             scale=scale,
             would_scale=would_scale,
-            applied_ratio=scale * reading.ratio if scale > 0.0 else 0.0,  # 0 times nan would be nan
+            applied_ratio=scale * ratio if scale > 0.0 else 0.0,  # 0 times nan would be nan
             target=target,
-            radius=length / reading.ratio if reading.ratio != 0.0 else math.inf,
+            radius=radius if length != 0.0 else math.nan,
             step_length=length,
             applied_length=scale * length if scale > 0.0 else 0.0,
             lrs=lrs,
@@ -94,7 +99,18 @@ class StepReport:
             exact=reading.exact,
             message=reading.message,
             age=reading.age,
+            predicted_ratio=reading.ratio if reading.predicted else math.nan,
         )
+
+    @property
+    def predicted(self) -> bool:
+        """Whether r was predicted in this step, and not measured."""
+        return not math.isnan(self.predicted_ratio)
+
+    @property
+    def known_ratio(self) -> float:
+        """The ratio as far as it is known: r where it was measured, else what it was taken to be."""
+        return self.predicted_ratio if self.predicted else self.ratio
 
     @property
     def effective_lr(self) -> float:
@@ -103,19 +119,26 @@ class StepReport:
 
     def row(self) -> dict[str, Any]:
         """Return the report as one flat row of plain numbers, texts and flags; probes' extras are columns."""
-        row = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "extras"}
-        row["status"], row["effective_lr"] = str(self.status), self.effective_lr
-        return {**self.extras, **row, "lrs": list(self.lrs), "effective_lrs": list(self.effective_lrs)}
+        row = {name: getattr(self, name) for name in COLUMNS}
+        return {**self.extras, **row, **{name: kind(row[name]) for name, kind in _KINDS.items()}}
 
     def __str__(self) -> str:
         """Return one readable line."""
-        about = "~" if self.age else ""
+        ratio, applied, radius = self.shown()
         text = (
-            f"step {self.step}: {self.status}  r {about}{self.ratio:.4g} -> {self.applied_ratio:.4g}  "
-            f"(scale {self.scale:.4g})  ρ {self.radius:.4g}  ‖p‖ {self.step_length:.4g}  "
+            f"step {self.step}: {self.status}  r {ratio} -> {applied}  "
+            f"(scale {self.scale:.4g})  ρ {radius}  ‖p‖ {self.step_length:.4g}  "
             f"effective lr {self.effective_lr:.4g}  [{self.method or 'not measured'}]"
         )
         return f"{text}  {self.message}" if self.message else text
+
+    def shown(self) -> tuple[str, str, str]:
+        """Return r, r as applied and the radius to print; what comes of a prediction begins with ``~``."""
+        if not self.predicted:
+            return f"{self.ratio:.4g}", f"{self.applied_ratio:.4g}", f"{self.radius:.4g}"
+        ratio = self.predicted_ratio
+        radius = self.step_length / ratio if ratio != 0.0 else math.inf
+        return f"~{ratio:.4g}", f"~{self.scale * ratio if self.scale > 0.0 else 0.0:.4g}", f"~{radius:.4g}"
 
 
 class History:
@@ -154,6 +177,10 @@ class History:
     def __getitem__(self, key: int | slice | str) -> StepReport | list[StepReport] | list[Any]:
         """Return a report by position, several by slice, or a column by name."""
         if isinstance(key, str):
+            if key in COLUMNS:  # without a row of each step
+                kind = _KINDS.get(key)
+                values = [getattr(report, key) for report in self._reports]
+                return values if kind is None else [kind(value) for value in values]
             columns = self.columns()
             if key not in columns:
                 raise UnknownNameError(f"no column {key!r}; there are: {', '.join(columns)}")
@@ -198,9 +225,10 @@ class History:
         shown = list(self._reports)[-_SHOWN:]
         head = f"{'step':>7} {'status':<11} {'r':>10} {'applied r':>10} {'scale':>10} {'radius':>10} {'eff. lr':>10}"
         lines = [
-            f"{r.step:>7} {r.status:<11} {r.ratio:>10.4g} {r.applied_ratio:>10.4g} {r.scale:>10.4g} "
-            f"{r.radius:>10.4g} {r.effective_lr:>10.4g}"
+            f"{r.step:>7} {r.status:<11} {ratio:>10} {applied:>10} {r.scale:>10.4g} {radius:>10} "
+            f"{r.effective_lr:>10.4g}"
             for r in shown
+            for ratio, applied, radius in [r.shown()]
         ]
         more = [f"({len(self) - len(shown)} earlier steps not shown)"] if len(self) > len(shown) else []
         return "\n".join([head, *lines, *more])
@@ -212,6 +240,10 @@ class History:
 _SHOWN = 20
 COLUMNS = (*(f.name for f in fields(StepReport) if f.name != "extras"), "effective_lr")
 """The columns of every record, in order; those of probes come beside them."""
+LATER = frozenset({"predicted_ratio"})
+"""Columns that logs of earlier versions do not have."""
+_KINDS: dict[str, Callable[[Any], Any]] = {"status": str, "lrs": list, "effective_lrs": list}
+"""Columns whose cells are not the attribute as it is."""
 
 
 def plain(value: Any) -> Any:

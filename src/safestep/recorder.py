@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -15,14 +16,19 @@ from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from safestep.backward import Output, axes_of, peaks_of
 from safestep.entry import Entries, Entry
-from safestep.errors import LogitsNotFoundError
+from safestep.errors import LogitsNotFoundError, SafestepError, first_line
 from safestep.evenly import rank
 from safestep.forward import Forward, Seen
 from safestep.frames import compiling, on_stack, past_compiler
+from safestep.heads import Heads
 from safestep.hooks import in_backward
-from safestep.logits import LogitsFinder, find_logits, tensors_in
-from safestep.pieces import any_sharded, whole
+from safestep.listening import listen
+from safestep.logits import LogitsFinder, Reader
+from safestep.outputs import Path, rounded, tensors_in, upstream
+from safestep.pieces import any_sharded
+from safestep.readout import Readout
 from safestep.stored import Mark, Stored
 from safestep.tape import Tape
 from safestep.unheard import hears
@@ -37,11 +43,13 @@ class _Call:
         frame: of torch's own call of the module, to tell whether it still runs.
         entry: what it may change; None if it does not count.
         tape: what it does, if somebody wants to know.
+        inner: forwards of the model within this one. They count if this one returns no logits.
     """
 
     frame: FrameType | None
     entry: Entry | None
     tape: Tape | None = None
+    inner: list[Forward] = field(default_factory=list)
 
     def leave(self) -> Tape | None:
         """Stop recording."""
@@ -88,6 +96,7 @@ class ForwardRecorder:
             several forwards is not taped: all their activations would have to be held.
         place: tells the sum of the version counters of the parameters, see `Forward.place`.
         hold: whether to hold dL/dz from backward to the step, by reference: a tensor of the logits' size.
+        readout: a way to logits for measuring, where the model makes none.
         most: how many forwards of one step are kept. Of more, `evenly.rank` tells which; one whose gradients were
             handed to the caller goes before one that trained.
     """
@@ -104,14 +113,19 @@ class ForwardRecorder:
         place: Callable[[], int] = lambda: 0,
         hold: bool = False,
         most: int = 256,
+        readout: Readout | None = None,
     ) -> None:
+        self._readout = readout
         self.model, self._keep, self._moving, self._place, self._hold = model, keep, moving, place, hold
-        self.logits = logits or find_logits
+        self._reader, self._heads = Reader(logits), Heads(chosen=logits is not None)
+        self._rough: dict[Path, bool] = {}
+        self._shown: set[Path] = set()
         self._entering, self._stored, self._elsewhere = entering, Stored(gradients), elsewhere
-        self._seen, self._most, self._round = Seen(model, self.logits), most, 0
+        self._most, self._round = most, 0
+        self._seen = self._nothing()
+        self._size = sum(parameter.nbytes for parameter in bare(model).parameters())
         self._running: list[_Call] = []  # a model may call itself
         self._known = Entries()
-        self._new = True  # no step has been taken yet
         self._several = False  # whether the latest step had several forwards
         self.handles = (
             # First, since a replay runs the user's pre-hooks again; always, since a forward may raise.
@@ -129,52 +143,68 @@ class ForwardRecorder:
         """How many forwards count so far."""
         return len(self._seen.forwards)
 
+    @property
+    def heads(self) -> Heads:
+        """What is known of the model's outputs."""
+        return self._heads
+
+    def _nothing(self) -> Seen:
+        return Seen(self.model, self._reader, self._heads, self._readout)
+
     def take(self, count: int) -> Seen:
         """Hand out the first ``count`` forwards and keep the later ones for the next step."""
         seen = self._seen
-        self._seen = Seen(self.model, self.logits, seen.forwards[count:])
+        self._seen = self._nothing()
+        self._seen.forwards = seen.forwards[count:]
         seen.forwards = seen.forwards[:count]
-        self._new, self._round = self._new and not seen.forwards, self._round + 1
+        self._round, self._shown = self._round + 1, set()
         self._several = seen.count > 1
         return seen
 
     def as_state(self) -> dict[str, Any]:
         """Return what earlier forwards taught, for a checkpoint."""
-        known, volatile = self._known, None if self._known.volatile is None else sorted(self._known.volatile)
-        return {"overwrites": known.overwrites, "volatile": volatile, "new": self._new, "several": self._several}
+        return {**self._known.as_state(), "several": self._several, "heads": self._heads.as_state()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Forget what was seen and go on from `as_state`; from an empty one as if nothing had been learnt."""
-        self._seen, volatile = Seen(self.model, self.logits), state.get("volatile")
-        self._known = Entries()
-        self._known.volatile = None if volatile is None else set(volatile)
-        self._known.overwrites, self._new = state.get("overwrites"), state.get("new", True)
+        self._heads.load_state(state.get("heads", {}))
+        self._known = Entries.from_state(state)
         self._several, self._round = state.get("several", False), self._round + 1
+        self._seen = self._nothing()
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._running and not on_stack(self._running[-1].frame, sys._getframe()):
             self._forget()  # an interrupt, which calls no hook, ended that forward
         self._entering()
+        call = _Call(_frame_of_call(), None)
+        try:
+            self._enter(call, module, args, kwargs)
+        except Exception as error:  # what fails here is for the step to tell, not for the user's forward
+            self._seen.problem = f"looking at the forward failed: {first_line(error)}"
+        self._running.append(call)
+        if call.tape is not None:
+            call.tape.__enter__()  # type: ignore[no-untyped-call]  # last: this hook is not part of the forward
+
+    def _enter(self, call: _Call, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         elsewhere = self._elsewhere()
         self._seen.searched = self._seen.searched or elsewhere
-        listening = torch.is_grad_enabled() and not elsewhere
-        if listening:
-            self._drop(ended=not in_backward())
-        entry = self._known.before(bare(module), (args, kwargs), self._place()) if listening else None
-        call = _Call(_frame_of_call(), entry)
+        if not torch.is_grad_enabled() or elsewhere:
+            return
+        if not self._several:  # of several forwards, the next backward asks: a walk over all gradients is dear
+            self.drop(self._stored.mark() if self._seen.forwards else None, ended=not in_backward())
         alone = not (self._running or self._several or self._seen.forwards)
-        self._running.append(call)
-        taped = listening and alone and not (self._moving is None or _compiled(module, sys._getframe(1)))
+        call.entry = self._known.before(bare(module), (args, kwargs), self._place())
+        taped = alone and self._readout is None and not (self._moving is None or _compiled(module, sys._getframe(2)))
         if not taped or self._moving is None or torch._C._functorch.maybe_current_level() is not None:
             return
         if not any_sharded(moving := list(self._moving())):
             call.tape = Tape(moving, (t for t in tensors_in((args, kwargs)) if t.requires_grad))
-            call.tape.__enter__()  # type: ignore[no-untyped-call]  # last: this hook is not part of the forward
 
-    def _drop(self, *, ended: bool = False) -> None:
+    def drop(self, now: Mark | None, *, ended: bool = False) -> None:
         """Drop the forwards whose gradients are gone.
 
         Args:
+            now: the mark of the stored gradients; None if no forward counts yet.
             ended: whether no backward is running: one that never came to its end has raised half way, and may have
                 stored some of its gradients.
         """
@@ -182,7 +212,7 @@ class ForwardRecorder:
         for forward in seen.forwards if ended else ():
             if forward.stored is None:
                 forward.stored = True
-        if any(forward.stored for forward in seen.forwards) and self._stored.gone():
+        if now is not None and any(forward.stored for forward in seen.forwards) and self._stored.gone(now):
             gone = [forward for forward in seen.forwards if forward.stored]
             seen.forwards = [forward for forward in seen.forwards if not forward.stored]
             seen.dropped, self._round = seen.handed, self._round + 1
@@ -197,47 +227,122 @@ class ForwardRecorder:
     def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         call = self._running.pop() if self._running else _Call(None, None)
         tape, entry = call.leave(), call.entry
-        # Of a model that calls itself, the outermost call gives the logits; a forward that raised gives none.
-        if entry is None or self._running or output is None:
+        if entry is None or output is None:  # None: it raised
             return
         if torch._C._functorch.maybe_current_level() is not None:
             self._seen.problem = "the forward ran inside a torch.func transform, where its logits cannot be hooked"
             return
         try:
-            logits = self.logits(output)
-        except LogitsNotFoundError as error:
-            self._seen.problem = str(error)
+            self._record(call, entry, tape, module, output)
         except Exception as error:  # a user's `logits=` may raise anything; it is the step that fails, not the forward
-            self._seen.problem = f"logits= failed on the model's output, a {type(output).__name__}: {error!r}"
-        else:
-            if logits.grad_fn is not None:
-                if tape is not None:
-                    tape.close(logits)
-                keep = tape is not None or self._small(logits)
-                forward = self._known.after(bare(module), entry, logits.detach(), tape, keep=keep)
-                self._listen(forward, logits, output)
+            self._seen.problem = (
+                str(error)
+                if isinstance(error, SafestepError)
+                else f"{'logits=' if self._reader.chosen else 'reading the logits'} failed on the model's output, "
+                f"a {type(output).__name__}: {first_line(error)}"
+            )
 
-    def _small(self, logits: Tensor) -> bool:
-        held = sum(f.logits.nbytes for f in self._seen.forwards if f.logits is not None)
-        return held + logits.nbytes <= self._keep
-
-    def _listen(self, forward: Forward, logits: Tensor, output: Any) -> None:
-        outputs = [t for t in tensors_in(output) if t.requires_grad]
-        if any(t is logits for t in outputs):
-            logits.register_hook(partial(self._reached, forward))
+    def _record(self, call: _Call, entry: Entry, tape: Tape | None, module: nn.Module, output: Any) -> None:
+        """Record a forward, unless one within it has the logits or it is within one that has."""
+        outer = self._running[0] if self._running else None
+        if outer is not None and self._readout is not None:
             return
-        # A `logits=` callable that computes a new tensor: the loss does not go through it, so its gradient cannot be
-        # seen; backward through any output shows that the forward counts.
-        for tensor in outputs:
-            tensor.register_hook(partial(self._counts, forward))
+        if outer is not None:
+            with contextlib.suppress(LogitsNotFoundError):
+                if any(t.grad_fn is not None for t in self._reader.outputs(output).values()):
+                    outer.inner.append(self._forward(entry, None, module, output))
+            return
+        if self._readout is not None:
+            self._forward(entry, None, module, output)
+            return
+        within = [forward for forward in call.inner if forward.outputs]
+        found = {} if within and not _tensors(output) else self._reader.outputs(output)
+        if within and not any(t.grad_fn is not None for t in found.values()):
+            return  # a training step called as the forward: the model within it gave the logits
+        for forward in within:
+            forward.ignored = True
+        if any(t.requires_grad for t in tensors_in(output)):
+            self._forward(entry, tape, module, output)
 
-    @_disable_dynamo  # compiled autograd would trace it
-    def _counts(self, forward: Forward, _: Tensor, held: Tensor | None = None) -> None:
-        self._drop()
+    def _forward(self, entry: Entry, tape: Tape | None, module: nn.Module, output: Any) -> Forward:
+        if self._readout is not None:
+            made = Output((), torch.Size(()), torch.zeros(0))
+            forward = self._known.after(bare(module), entry, [made], _device_of(module), None)
+            listen(self, forward, [], output)
+            return forward
+        own = self._reader.outputs(output)
+        named = {**own, **{("model", *path): tensor for path, tensor in self._reader.others(output, own).items()}}
+        grown = {path: tensor for path, tensor in named.items() if tensor.grad_fn is not None}
+        if self._heads.due and len(grown) > 1:
+            self._heads.upstream |= upstream(grown)
+        if not self._heads.due:
+            named = {path: t for path, t in named.items() if path not in self._heads.upstream} or named
+        if tape is not None:
+            tape.close(*named.values())
+        outputs = [self._output(path, tensor, taped=tape is not None) for path, tensor in named.items()]
+        for one in outputs:
+            one.apart = one.path not in own
+        device = next(iter(named.values())).device.type
+        forward = self._known.after(bare(module), entry, outputs, device, tape)
+        listen(self, forward, list(named.values()), output)
+        return forward
+
+    def _output(self, path: Path, tensor: Tensor, *, taped: bool) -> Output:
+        held = sum(o.value.nbytes for f in self._seen.forwards for o in f.outputs if o.value is not None)
+        small = held + tensor.nbytes <= self._keep
+        # One forward of a step is enough to tell by.
+        wanted = path not in self._shown and self._heads.looks(path)
+        looked = wanted and (self._heads.steps < _SOON or tensor.nbytes <= self._size)
+        if looked:
+            self._shown.add(path)
+        if path not in self._rough or self._heads.due:
+            self._rough[path] = tensor.grad_fn is not None and rounded(tensor)
+        value = tensor.detach()
+        return Output(
+            path,
+            tensor.shape,
+            peaks_of(value),
+            self._rough[path],
+            value=value if taped or small or looked else None,
+            version=value._version,
+            lent=not (taped or small),
+            taped=not small,
+        )
+
+    def reached(self, forward: Forward, output: Output | None, gradient: Tensor | None) -> None:
+        """Take in that backward came to an output of a forward (None for one that holds no logits, such as a loss).
+
+        Args:
+            forward: the forward.
+            output: its output.
+            gradient: the gradient there; None if torch does not tell it.
+        """
+        if forward.ignored:
+            return
+        try:
+            self._count(forward)
+            if output is not None and gradient is not None:
+                output.reached = True
+                axes = self._heads.axes(output.path, axes_of(output))
+                known = self._heads.known.get(output.path)
+                output.tell(
+                    gradient, axes, look=self._heads.looks(output.path) and (known is None or output.value is not None)
+                )
+                if self._hold:
+                    forward.pending.append((output, gradient.detach()))
+        except Exception as error:  # what fails here is for the step to tell, not for the user's backward
+            forward.problem = f"looking at the gradient of the logits failed: {first_line(error)}"
+
+    def _count(self, forward: Forward) -> None:
+        task = torch._C._current_graph_task_id()
+        if forward.task == task != -1:
+            return
+        forward.task, forward.pending, now = task, [], self._stored.mark()
+        self.drop(now)
         if forward.left_out != self._round and not any(known is forward for known in reversed(self._seen.forwards)):
             self._keep_evenly(forward)
         # Runs when this backward is over; torch's own data-parallel wrappers rely on it too.
-        finished = partial(self._finished, forward, held, self._stored.mark())
+        finished = partial(self._finished, forward, now)
         torch.autograd.Variable._execution_engine.queue_callback(finished)
 
     def _keep_evenly(self, forward: Forward) -> None:
@@ -249,7 +354,7 @@ class ForwardRecorder:
         seen.forwards.append(forward)
         if len(seen.forwards) > 1:
             for one in seen.forwards:
-                one.tape = None
+                one.let_go()
         if len(seen.forwards) > self._most:
             handed = [known for known in seen.forwards if known.stored is False]
             last = max(handed or seen.forwards, key=lambda known: known.rank)
@@ -258,28 +363,30 @@ class ForwardRecorder:
             seen.dropped += 1
             seen.handed += last.stored is False
 
-    def _finished(self, forward: Forward, gradient: Tensor | None, before: Mark) -> None:
+    def _finished(self, forward: Forward, before: Mark) -> None:
         stored = self._stored.left(before)
-        if gradient is not None and (stored or not forward.stored):
-            # What was handed to the caller (an attack, a penalty) is no part of what was stored. Not added in place:
-            # the tensor belongs to backward.
-            known = forward.gradient if forward.stored == stored else None
-            forward.gradient = gradient if known is None else known + gradient
+        for output, gradient in forward.pending:
+            if stored or not forward.stored:
+                # What was handed to the caller (an attack, a penalty) is no part of what was stored. Not added in
+                # place: the tensor belongs to backward.
+                known = output.gradient if forward.stored == stored else None
+                output.gradient = gradient if known is None else known + gradient
+        forward.task, forward.pending = -1, []
         if forward.left_out == self._round and forward.stored is not True:
             self._seen.handed += (forward.stored is None) - stored
         forward.stored = bool(forward.stored) or stored
 
-    @_disable_dynamo
-    @torch.no_grad()
-    def _reached(self, forward: Forward, gradient: Tensor) -> None:
-        self._counts(forward, gradient, gradient.detach() if self._hold else None)
-        rows = whole(torch.linalg.vector_norm(gradient, 1, dim=-1))  # a reduction: no second tensor of the logits' size
-        active = rows != 0
-        forward.active = active if forward.active is None else forward.active | active
-        total = rows.sum()
-        if self._new:  # a property of the loss: once is enough
-            forward.imbalance = whole(gradient.sum(-1)).abs().sum() / total
-        forward.effort = total / 2 if forward.effort is None else forward.effort + total / 2
+
+_SOON = 3
+"""Steps in which outputs are held through backward whatever their size, to tell what the loss is."""
+
+
+def _device_of(module: nn.Module) -> str:
+    return next((parameter.device.type for parameter in module.parameters()), "cpu")
+
+
+def _tensors(output: Any) -> bool:
+    return any(tensor.ndim and tensor.is_floating_point() for tensor in tensors_in(output))
 
 
 class _Hook:

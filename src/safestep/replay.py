@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -14,10 +15,13 @@ from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from safestep.errors import MeasurementError
 from safestep.forward import Forward, Seen
 from safestep.gathering import gathered, names_in_units
 from safestep.pieces import gathered_as
+from safestep.readout import Through
 from safestep.rng import preserved_generators
+from safestep.state import Snapshot, reachable
 from safestep.wrappers import bare
 
 Mode = Literal["train", "eval"]
@@ -35,14 +39,14 @@ def run(
     tensors: Mapping[str, Tensor],
     dtype: torch.dtype | None,
     directions: Mapping[str, Tensor] | None = None,
-) -> Tensor:
-    """Return the logits of a recorded forward at other parameters.
+) -> list[Tensor]:
+    """Return the heads of a recorded forward at other parameters, as the model returns them.
 
     Call it inside `no_trace`. Buffers are cloned here, inside the call, so that BatchNorm's statistics stay untouched
     and forward-mode differentiation may write tangents into the clones.
 
     Args:
-        seen: the recorded forwards' model and logits finder.
+        seen: the recorded forwards' model and how to read it.
         forward: the forward to run again.
         mode: ``"train"`` for the flags of the recorded forward, ``"eval"`` for eval mode throughout.
         tensors: parameters by name; those missing keep their present value.
@@ -50,12 +54,13 @@ def run(
         directions: tangents of ``tensors`` by name, to differentiate along; call it inside a dual level then.
 
     Returns:
-        Logits of shape ``(*samples, classes)``.
+        One tensor for each of the forward's heads.
     """
     model = bare(seen.model)
     for module, flag in zip(model.modules(), forward.training, strict=True):
         module.training = flag and mode == "train"
     forward.generators.restore()
+    forward.state.restore()
     buffers = dict(model.named_buffers()) | (forward.buffers if mode == "train" else {})
     present = dict(model.named_parameters()) if dtype is not None else {}
 
@@ -80,7 +85,7 @@ def run(
         if name not in gathers and (value := at(name)) is not None:
             state[name] = value
     # A forward that writes to its inputs was recorded with copies (and no versions); they must last for more replays.
-    args, kwargs = _cast((forward.args, forward.kwargs), dtype, copy=not forward.versions)
+    args, kwargs = _cast((forward.args, forward.kwargs), dtype, copy=not forward.inputs)
     with contextlib.ExitStack() as stack:
         if gathers:
             stack.enter_context(gathered(model, at))
@@ -89,7 +94,11 @@ def run(
             if wanted is not None or torch.is_autocast_enabled(kind):
                 # The autocast cache would hold casts of dual tensors: off.
                 stack.enter_context(torch.autocast(kind, dtype=wanted, enabled=wanted is not None, cache_enabled=False))
-        return seen.logits(functional_call(model, _placed(model, state), args, kwargs, tie_weights=False))
+        if seen.readout is not None:
+            placed = {f"model.{place}": tensor for place, tensor in _placed(model, state).items()}
+            return [functional_call(Through(model, seen.readout), placed, args, kwargs, tie_weights=False)]
+        output = functional_call(model, _placed(model, state), args, kwargs, tie_weights=False)
+        return seen.reader.read(output, [head.path for head in forward.heads])
 
 
 def _placed(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -124,23 +133,26 @@ def without_autocast(device_type: str) -> Iterator[None]:
 def no_trace(model: nn.Module, *, differentiable: bool = True) -> Iterator[None]:
     """Leave the model, the generators and torch's global switches as they were, whatever a forward does inside.
 
-    Attributes of modules (flags, counters, tensors a layer caches on itself) come back by reference, generators that
-    a layer owns by state. Beyond it are a list or dict that a forward mutates in place, and what the user's own
-    forward hooks do when they fire again. Warnings are not filtered: Python would forget which it has shown.
+    Attributes of modules come back by reference, and whatever else is reachable from them (`safestep.state`) by value.
+    Beyond it is what only a closure or a global knows. Warnings are not filtered: Python would forget which were shown.
 
     Args:
         model: the model that is run inside.
         differentiable: choose kernels that have a forward derivative; False keeps those of training.
+
+    Raises:
+        MeasurementError: if something changed that cannot be put back; it is named.
     """
     attributes = [(module, dict(vars(module))) for module in model.modules()]
-    owned = (value for _, before in attributes for value in before.values() if type(value) is torch.Generator)
-    generators = [(generator, generator.get_state()) for generator in owned]
+    large = _written.setdefault(model, set())
+    state = Snapshot(reachable(bare(model)), lambda node: model not in _looked or node.name in large)
     try:
         with _ONE_AT_A_TIME, torch.no_grad(), preserved_generators(), _kernels(model, differentiable):
             yield
     finally:
-        for generator, state in generators:
-            generator.set_state(state)
+        _looked.add(model)
+        large.update(node.name for node in state.changed())
+        lost = state.restore()
         for module, before in attributes:
             now = vars(module)
             for name in now.keys() - before.keys():
@@ -148,6 +160,16 @@ def no_trace(model: nn.Module, *, differentiable: bool = True) -> Iterator[None]
             for name, value in before.items():
                 if now.get(name, attributes) is not value:
                     now[name] = value
+    if lost:
+        raise MeasurementError(
+            f"running the model again changed {', '.join(lost)}, which cannot be put back: keep it out of the "
+            "forward, or in a buffer"
+        )
+
+
+_looked: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+_written: weakref.WeakKeyDictionary[nn.Module, set[str]] = weakref.WeakKeyDictionary()
+"""Models that were run again, and large tensors on them that this was seen to write to: those are copied first."""
 
 
 @contextlib.contextmanager

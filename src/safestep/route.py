@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from safestep.blame import failing_layer, first_line
-from safestep.derivative import Line, central_difference, forward_mode, recorded
-from safestep.errors import MeasurementError, SafestepWarning
+from safestep.blame import failing_layer
+from safestep.derivative import Line, Slope, central_difference, forward_mode, recorded
+from safestep.errors import MeasurementError, first_line
 from safestep.forward import Forward, Seen
+from safestep.once import warn
 from safestep.peers import Peers
 from safestep.pieces import whole
 from safestep.replay import Mode, run
@@ -37,9 +37,6 @@ _SHORT = 0.01
 _CHUNK = 1 << 20
 """Elements of the logits that are compared at a time."""
 
-Slope = tuple[Tensor, Tensor]
-"""Logits ``z`` at the start of the step and their derivative ``J p``, each of shape ``(*samples, classes)``."""
-
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -62,8 +59,8 @@ class Route:
         """Whether what was measured last is the derivative of the training forward, up to rounding."""
         return self.way in EXACT and self.faithful
 
-    def derivative(self, seen: Seen, forward: Forward, mode: Mode, line: Line) -> tuple[Tensor, Tensor, Route]:
-        """Return logits, their derivative along the line, and the route to take from now on.
+    def derivative(self, seen: Seen, forward: Forward, mode: Mode, line: Line) -> tuple[Slope, Route]:
+        """Return the heads with their derivatives along the line, and the route to take from now on.
 
         Raises:
             MeasurementError: if no way works for this model; it names the layer.
@@ -75,9 +72,9 @@ class Route:
             # An all-zero tangent may be a lost one: look again.
             repeats = slope is not None and trial.peers.every(not self.faithful or trial.repeats(slope))
             if slope is not None and repeats and trial.moves(slope):
-                return (*slope, replace(self, uses=uses))
-        value, tangent, route = trial.choose(self)
-        return value, tangent, replace(route, uses=uses)
+                return slope, replace(self, uses=uses)
+        slope, route = trial.choose(self)
+        return slope, replace(route, uses=uses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +113,7 @@ class _Trial:
 
     def moves(self, slope: Slope) -> bool:
         """Return whether some logit moves, on some rank."""
-        return self.peers.some(bool(whole(slope[1].any())))
+        return self.peers.some(any(bool(whole(tangent.any())) for tangent in slope[1]))
 
     @property
     def taped(self) -> bool:
@@ -132,7 +129,7 @@ class _Trial:
         """Return whether the replay was the training forward; in eval mode it is not meant to be."""
         return self.mode == "eval" or self.forward.repeated_by(slope[0])
 
-    def choose(self, known: Route) -> tuple[Tensor, Tensor, Route]:
+    def choose(self, known: Route) -> tuple[Slope, Route]:
         """Try the ways in order of preference; keep the first that is right, else the first that runs at all.
 
         What differs from the known route is said.
@@ -146,7 +143,7 @@ class _Trial:
             if way == "tangents":
                 missed = str(error) if slope is None else "" if self.quantised else self.contradiction(slope)
                 if slope is not None and not missed:
-                    return (*slope, Route(way))
+                    return slope, Route(way)
                 continue
             if slope is None:
                 doubt = doubt or f"fails in {failing_layer(self.seen, self.attempt)} ({first_line(error)})"
@@ -163,7 +160,7 @@ class _Trial:
                     )
                 if way not in {"forward-mode", known.way}:
                     _say(f"forward-mode differentiation {doubt}: r is measured by central differences of the logits")
-                return (*slope, Route(way))
+                return slope, Route(way)
         if spare is None:
             raise MeasurementError(
                 f"r cannot be measured: running the model again {doubt}. The forward must be repeatable with "
@@ -181,7 +178,7 @@ class _Trial:
                 "the parameters change between the forward and the step?): r belongs to another draw, and no record "
                 "calls it exact"
             )
-        return (*slope, Route(way, faithful=False))
+        return slope, Route(way, faithful=False)
 
     def attempt(self) -> None:
         """Run the way that is tried first, errors and all."""
@@ -193,8 +190,7 @@ class _Trial:
         A tangent lost on the way (.detach(), a compiled or checkpointed region) is wrong without an error. If the
         difference is the smaller one (a straight-through estimator over a staircase), the derivative stands.
         """
-        tangent = slope[1]
-        ours = self.peers.largest(_largest(tangent))
+        ours = self.peers.largest(_largest(slope[1]))
         if not math.isfinite(ours) or self.peers.every(self.confirmed(slope, ours)):
             return ""
         found = ""
@@ -202,8 +198,9 @@ class _Trial:
             rough, _ = self.go(way)
             if not self.peers.every(rough is not None and self.repeats(rough)) or rough is None:
                 continue  # nothing to compare with
-            other = rough[1].nan_to_num(nan=0.0)  # nan: a class masked by a logit of -inf
-            theirs, apart = map(self.peers.largest, (_largest(other), _largest(tangent - other)))
+            others = [tangent.nan_to_num(nan=0.0) for tangent in rough[1]]  # nan: a class masked by a logit of -inf
+            differences = [a - b for a, b in zip(slope[1], others, strict=True)]
+            theirs, apart = map(self.peers.largest, (_largest(others), _largest(differences)))
             if apart <= _AGREE * max(ours, theirs) or ours > theirs:
                 return ""
             found = (
@@ -218,8 +215,8 @@ class _Trial:
 
         What it does not confirm is not refuted: near a kink only smaller steps tell.
         """
-        (value, tangent), part = slope, _SHORT / size if size > 0.0 else math.inf
-        plain = value.dtype in {torch.float32, torch.float64} and value.ndim > 1
+        part = _SHORT / size if size > 0.0 else math.inf
+        plain = all(value.dtype in {torch.float32, torch.float64} and value.ndim > 1 for value in slope[0])
         if not (math.isfinite(part) and self.peers.every(plain)):
             return False
         try:
@@ -228,20 +225,29 @@ class _Trial:
             raise
         except Exception:
             return False
-        few = max(1, _CHUNK // max(1, value.shape[-1]))
-        pieces = (tensor.flatten(0, -2).split(few) for tensor in (value, moved, tangent))
-        apart = max(
-            (_largest((there - here) / part - along) for here, there, along in zip(*pieces, strict=True)), default=0.0
-        )
+        apart = max((_apart(*head, part) for head in zip(slope[0], moved, slope[1], strict=True)), default=0.0)
         return apart <= _AGREE * size  # false for nan
 
 
-def _largest(tensor: Tensor) -> float:
-    return whole(tensor.abs().amax()).item() if tensor.numel() else 0.0
+def _apart(value: Tensor, moved: Tensor, tangent: Tensor, part: float) -> float:
+    """Return how far a difference and a derivative lie apart, with no further tensor of their size."""
+    few = max(1, _CHUNK // max(1, value.shape[-1]))
+    pieces = (tensor.flatten(0, -2).split(few) for tensor in (value, moved, tangent))
+    return _largest([_distance((there - here) / part, along) for here, there, along in zip(*pieces, strict=True)])
+
+
+def _distance(one: Tensor, other: Tensor) -> Tensor:
+    return whole((one - other).abs().amax()) if one.numel() else torch.zeros(())
+
+
+def _largest(tensors: list[Tensor]) -> float:
+    """Return the largest element; nan if one is."""
+    sizes = [whole(tensor.abs().amax()).item() for tensor in tensors if tensor.numel()]
+    return max(sizes, key=lambda size: (math.isnan(size), size), default=0.0)
 
 
 def _say(text: str) -> None:
-    warnings.warn(text, SafestepWarning, stacklevel=2)
+    warn(text)
 
 
 def as_state(route: Route) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from safestep.backward import Output
 from safestep.forward import Forward
 
 _FEWEST = 2
@@ -27,7 +28,8 @@ def rows_of(forward: Forward, one_in: int, first: int) -> Forward | None:
     Returns:
         A forward to run again; None if the batch is too small, or no input has its rows.
     """
-    size = forward.peaks.shape[0] if forward.peaks.ndim else 0
+    sizes = {output.shape[0] if len(output.shape) > 1 else 0 for output in forward.heads}
+    size = sizes.pop() if len(sizes) == 1 else 0  # heads of different lengths are no heads of the same rows
     if size // one_in < _FEWEST:
         return None
     rows, found = slice(first % one_in, None, one_in), []
@@ -41,14 +43,20 @@ def rows_of(forward: Forward, one_in: int, first: int) -> Forward | None:
     args, kwargs = _map((forward.args, forward.kwargs), cut)
     if not found:
         return None
-    known = forward.kept_logits()
+    heads = [_cut(output, rows) for output in forward.heads]
+    return replace(forward, args=args, kwargs=kwargs, outputs=heads, heads=heads)
+
+
+def _cut(output: Output, rows: slice) -> Output:
+    known, labelled = output.kept(), output.labelled
+    value = None if known is None else known[rows]
     return replace(
-        forward,
-        args=args,
-        kwargs=kwargs,
-        peaks=forward.peaks[rows],
-        active=None if forward.active is None else forward.active[rows],
-        logits=None if known is None else known[rows],
+        output,
+        peaks=output.peaks[rows],
+        active={axis: active[rows] for axis, active in output.active.items()},
+        labelled=None if labelled is None else labelled[rows],
+        value=value,
+        version=0 if value is None else value._version,
     )
 
 

@@ -162,6 +162,11 @@ class Step:
         return self._vitals or self.look()
 
     @property
+    def known_length(self) -> float:
+        """``length`` where it was read already, else nan."""
+        return math.nan if self._vitals is None else self._vitals.length
+
+    @property
     def length(self) -> float:
         """``tau = ||p||_2`` over all parameters, in units of the parameters; nan or inf where ``p`` is."""
         return self.vitals.length
@@ -232,7 +237,8 @@ class Step:
         for parameter, start in self.start.items():
             moved, origin = piece(parameter), piece(start)
             weight = scale.to(origin.device, origin.dtype)
-            torch.where(weight > 0, torch.lerp(origin, moved, weight), origin, out=moved)
+            there = torch.where(weight == 1, moved, torch.lerp(origin, moved, weight))
+            torch.where(weight > 0, there, origin, out=moved)
 
     def undo(self) -> None:
         """Put the parameters back where the step started."""

@@ -37,9 +37,12 @@ class Stored:
         self._left = self.mark()
         return self._left != before
 
-    def gone(self) -> bool:
-        """Return whether what the last backward stored was dropped, or set to zero."""
-        now = self.mark()
+    def gone(self, now: Mark) -> bool:
+        """Return whether what the last backward stored was dropped, or set to zero.
+
+        Args:
+            now: the present mark.
+        """
         return not now[0] or (now != self._left and not any(map(_any, self._gradients())))
 
 

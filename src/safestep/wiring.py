@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
 
 from torch import nn
 from torch.optim import Optimizer
 
-from safestep.checks import check_attachment, check_functions, check_most
+from safestep.checks import (
+    check_attachment,
+    check_forward,
+    check_functions,
+    check_model,
+    check_most,
+    check_only_guard,
+)
 from safestep.errors import AttachError
 from safestep.guard import Guard, Probe
 from safestep.hooks import innermost, layers
 from safestep.logits import LogitsFinder
 from safestep.logs.sinks import Log, Sinks
+from safestep.nonfinite import parameters_of
 from safestep.policy import Cap, Policy
 from safestep.radius import Radius, SoftmaxRadius
 from safestep.ranks import EVERYONE, Ranks, check_ranks
+from safestep.readout import Readout, readout_of
+from safestep.silence import disarm
 
 _guarded: weakref.WeakKeyDictionary[Optimizer, weakref.ref[Guard]] = weakref.WeakKeyDictionary()
 
@@ -29,6 +39,7 @@ def attach(
     radius: Radius | None = None,
     policy: Policy | None = None,
     logits: LogitsFinder | None = None,
+    forward: Callable[..., Any] | Readout | None = None,
     probes: Iterable[Probe] = (),
     log: Log | Sequence[Log] | None = None,
     log_every: int = 1,
@@ -51,8 +62,11 @@ def attach(
         radius: how far a step may go; by default the one the policy is made for: curvature for `Throttle`, else the
             softmax radius.
         policy: what to do about it; ``Cap(1.0)`` by default.
-        logits: from the model's output to its logits of shape ``(*samples, classes)``, where they are neither the
-            output itself nor its ``.logits``.
+        logits: from the model's output to its logits of shape ``(*samples, classes)``, or to several heads in a tuple
+            or dict. Without it every output that backward reaches is a head if its gradient is that of a softmax (or of
+            sigmoids): its class dimension and a factor that the loss multiplies it by are read off the gradient.
+        forward: a way to logits for measuring only, where training never makes them (fused or chunked cross-entropy): a
+            function that takes the model and the arguments of its forward, or a `Readout` of one.
         probes: functions that add columns to the records; `safestep.tools.probes` has some.
         log: a path to append each step to, CSV if it ends in ``.csv`` and JSON lines otherwise; a sink of
             `safestep.logs`, or any function that takes each report; or a list of these. Of several ranks only rank 0
@@ -71,10 +85,12 @@ def attach(
             and no reading is called exact.
 
     Returns:
-        The guard. It lives as long as the optimizer does and may be dropped.
+        The guard. It lives as long as the optimizer does and may be dropped. If training goes on without that
+        optimizer, or by another one, a warning says so.
 
     Raises:
-        AttachError: if the model or optimizer is not one, has a guard already, or they share no parameter.
+        AttachError: if the model or optimizer is not one, has a guard already, or they share no parameter. Two guards
+            at a time, as of a generator and a discriminator, need models and optimizers without a common parameter.
         OSError: if a log cannot be opened.
 
     Example:
@@ -90,8 +106,9 @@ def attach(
 
     Note:
         Nothing is promised for optimizers that keep a second copy of the weights in their state (Schedule-Free,
-        Lookahead, Prodigy, float32 masters): the copy does not follow the rescaled parameters. attach() warns.
+        Lookahead, MADGRAD, Prodigy, float32 masters): the copy does not follow the rescaled parameters. attach() warns.
     """
+    check_model(model)
     given = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
     optimizers = [innermost(one) for one in given]
     for one in optimizers:
@@ -102,12 +119,17 @@ def attach(
         radius = getattr(policy, "default_radius", None) or SoftmaxRadius()
     probes = tuple(probes)
     check_functions(logits, probes)
+    check_forward(forward, logits)
     check_most(max_forwards)
     check_ranks(model, ranks)
     sinks = Sinks(log, log_every)  # before anything is touched: it refuses what is no log
     check_attachment(model, optimizers, radius, policy, on_nonfinite, [w for one in given for w in layers(one)[:-1]])
-    skips = on_nonfinite == "skip"
-    guard = Guard(model, optimizers, radius, policy, logits, probes, sinks, history, skips, ranks, max_forwards)
+    others = {id(known): known for reference in _guarded.values() if (known := reference()) is not None}
+    trained = [p for one in optimizers for p in parameters_of(one) if p.requires_grad]
+    check_only_guard(model, trained, [known.trains for known in others.values() if known.attached])
+    skips, read = on_nonfinite == "skip", readout_of(forward)
+    guard = Guard(model, optimizers, radius, policy, logits, probes, sinks, history, skips, ranks, max_forwards, read)
+    disarm(model)
     for one in optimizers:
         _guarded[one] = weakref.ref(guard)
     return guard

@@ -27,6 +27,22 @@ CORNERS = (
         "test_recording.py::test_an_input_overwritten_before_the_step_is_an_error",
     ),
     Corner(
+        ("._input_metadata",),
+        "the types of values on the way to the logits, to see that float32 logits were computed in less; a node of the "
+        "graph has no public name for the type of its result",
+        "test_forms.py::test_r_is_that_of_all_trained_rows",
+    ),
+    Corner(
+        ("._modules",),
+        "the modules inside one that is not registered with the model, without those that are seen otherwise",
+        "contracts/test_1_state.py::test_training_is_bit_for_bit",
+    ),
+    Corner(
+        ("._init_optim_state", ".__code__"),
+        "whether a step is that of distributed checkpointing, taken at rate 0 to make an optimizer's state",
+        "contracts/test_7_anywhere.py::test_through_a_distributed_checkpoint",
+    ),
+    Corner(
         ("._orig_mod", "._compiled_call_impl"),
         "whether a module is compiled, and which one is inside the wrapper; `torch.compile` gives no way back",
         "contracts/test_8_citizen_wrappers.py::test_compiled_models",
@@ -156,6 +172,7 @@ CORNERS = (
 )
 
 ELSEWHERE = {
+    "._bit_generator": "NumPy's older generator",
     "._exit": "Python's `os._exit`",
     "._fields": "a named tuple's",
     "._make": "a named tuple's",

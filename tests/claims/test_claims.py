@@ -159,7 +159,7 @@ def test_the_readme_names_every_command_and_extra():
     readme = PAGES["README.md"]
     for command in COMMAND.commands:
         assert f"safestep {command}" in readme, command
-    for extra in PROJECT["optional-dependencies"].keys() - {"test", "tutorials"}:
+    for extra in PROJECT["optional-dependencies"].keys() - {"test", "integrations-test", "tutorials"}:
         assert f"'.[{extra}]'" in readme or f"extra `{extra}`" in readme, extra
 
 

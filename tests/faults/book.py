@@ -165,7 +165,7 @@ class Book:
 
     def _check(self, row: dict[str, Any], step: int, forecast: Forecast) -> None:
         ensure(row["step"] == step, f"record of step {row['step']}, expected {step}")
-        wanted = {"undone": {"undone"}, "nonfinite": {"nonfinite"}, "skipped": {"skipped"}}
+        wanted = {"undone": {"undone"}, "nonfinite": {"nonfinite"}, "skipped": {"skipped"}, "still": {"still"}}
         allowed = wanted.get(forecast.kind, ALLOWED[self._setting.policy])
         ensure(row["status"] in allowed, f"status {row['status']}, expected one of {sorted(allowed)}")
         ensure(row["lrs"] == forecast.lrs, f"learning rates {row['lrs']}, expected {forecast.lrs}")
@@ -178,7 +178,9 @@ class Book:
             known = row["exact"] and not math.isnan(forecast.ratio)
             ensure(not known or math.isclose(ratio, forecast.ratio, rel_tol=_PRECISION), f"true r {forecast.ratio}")
             self.measured += known
-            ensure(row["applied_ratio"] <= target * (1 + 1e-3), f"applied beyond the target {target}")
+            predicted = float(row["predicted_ratio"])
+            applied = float(row["applied_ratio"]) if math.isnan(predicted) else row["scale"] * predicted
+            ensure(applied <= target * (1 + 1e-3), f"applied beyond the target {target}")
         self._check_place(row["scale"], forecast)
 
     def _check_place(self, scale: float, forecast: Forecast) -> None:

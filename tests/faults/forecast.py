@@ -19,8 +19,9 @@ class Forecast:
     """What has to come of a step.
 
     Attributes:
-        kind: ``"applied"`` (a finite step), ``"undone"``, ``"nonfinite"`` (watched only), ``"skipped"``, or an empty
-            text where there must be no record: nothing moved, or the step raised before it ended.
+        kind: ``"applied"`` (a finite step), ``"undone"``, ``"nonfinite"`` (watched only), ``"skipped"``, ``"still"``
+            (nothing moved), or an empty text where there must be no record: no optimizer was called, or the step
+            raised before it ended.
         start: the parameters before it.
         end: as the optimizers put them.
         lrs: the learning rates.
@@ -66,7 +67,7 @@ def foretell(training: Training, stop: tuple[int, str] | None, overflowed: list[
             aborted = True
             break
         fired.append(one)
-        if setting.on_nonfinite == "skip" and bad and not (scaled and fused):
+        if setting.on_nonfinite == "skip" and setting.policy != "watch" and bad and not (scaled and fused):
             withheld = True
         elif not overflowed[index]:
             one.step()
@@ -74,10 +75,10 @@ def foretell(training: Training, stop: tuple[int, str] | None, overflowed: list[
             break
     end = [twin.detach().clone() for twin in twins]
     moved = not all(torch.equal(a, b) for a, b in zip(start, end, strict=True))
-    if aborted or not (moved or withheld):
+    if aborted or not fired:
         kind = ""
     elif not moved:
-        kind = "skipped"
+        kind = "skipped" if withheld else "still"
     elif not finite(end):
         kind = "nonfinite" if setting.policy == "watch" else "undone"
     else:

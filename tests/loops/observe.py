@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from loops.row import Loop, Row, quiet
-from safestep import StepReport
+from safestep import Status, StepReport
 from zoo import Scene
 
 STEPS = 3
@@ -19,7 +19,7 @@ class Step:
     """One step of the loop.
 
     Attributes:
-        report: the guard's; None if it did not count the step.
+        report: the guard's; None if nobody called the optimizer, or it moved nothing.
         truth: r of what the step did to the parameters.
         moved: whether it did anything.
     """
@@ -63,7 +63,8 @@ def observe(row: Row, method: str) -> Observed:
             any_moved = any(bool(p.any()) for p in moved.values())
             with quiet():
                 truth = row.truth(loop, scene, moved, method) if any_moved else 0.0
-            steps.append(Step(guard.last if len(guard.history) > known else None, truth, any_moved))
+            taken = len(guard.history) > known and guard.last.status is not Status.STILL
+            steps.append(Step(guard.last if taken else None, truth, any_moved))
     except Exception as error:  # whatever it is, it has to be what the row says
         left = _difference(start, loop.parameters())
         return Observed(tuple(steps), f"{type(error).__name__}: {error}", any(bool(p.any()) for p in left.values()))

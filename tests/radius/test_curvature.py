@@ -23,6 +23,7 @@ from safestep import (
     Watch,
     attach,
 )
+from safestep.errors import LossMismatchError
 from zoo import examples
 
 IGNORED = torch.tensor([0, 1, -100, 2, 3, -100])
@@ -99,6 +100,7 @@ def stepped(model, radius, act, policy=None, lr=0.3, **options):
     return guard.last, start, {name: p - start[name] for name, p in parameters(model).items()}
 
 
+@pytest.mark.filterwarnings("ignore:whether the loss multiplies")  # soft labels do not tell
 @LOSS
 def test_r_is_the_quadratic_model_of_the_loss_along_the_step(name):
     radius, loss, kind = LOSSES[name]
@@ -108,6 +110,7 @@ def test_r_is_the_quadratic_model_of_the_loss_along_the_step(name):
     assert report.exact
 
 
+@pytest.mark.filterwarnings("ignore:whether the loss multiplies")  # soft labels do not tell
 @LOSS
 def test_for_a_linear_model_it_is_the_hessian(name):
     radius, loss, kind = LOSSES[name]
@@ -417,17 +420,31 @@ def test_one_output_is_no_cross_entropy():
         optimizer.step()
 
 
-def test_another_loss_than_cross_entropy_is_noticed():
+def test_another_loss_than_cross_entropy_is_refused():
     model, x, y = network(), inputs(), labels("reals")
-    with pytest.warns(SafestepWarning, match=r"not a softmax cross-entropy .*'mse'"):
-        stepped(model, CurvatureRadius(), lambda _: F.mse_loss(model(x), y).backward())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    attach(model, optimizer, policy=Throttle())
+    F.mse_loss(model(x), y).backward()
+    with pytest.raises(LossMismatchError, match=r"no softmax cross-entropy.*'mse'"):
+        optimizer.step()
 
 
-def test_classes_in_another_dimension_are_noticed():
+@pytest.mark.parametrize("moved", [False, True])
+def test_classes_in_another_dimension_are_found(moved):
     torch.manual_seed(0)
-    model, x, y = nn.Conv2d(3, 5, 1), torch.randn(2, 3, 4, 4), torch.randint(0, 5, (2, 4, 4))
-    with pytest.warns(SafestepWarning, match="movedim"):
-        stepped(model, CurvatureRadius(), lambda _: F.cross_entropy(model(x), y).backward())
+    model, x, y = nn.Conv2d(3, 5, 1).double(), torch.randn(2, 3, 4, 4).double(), torch.randint(0, 5, (2, 4, 4))
+    options = {"logits": lambda z: z.movedim(1, -1)} if moved else {}
+    radius, measured = HessianRadius(lambda: F.cross_entropy(model(x), y)), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def second_opinion(step, seen, report):
+        measured.append(radius.measure(step, seen, None)[0].ratio)
+        return {}
+
+    guard = attach(model, optimizer, radius=CurvatureRadius(), policy=Watch(), probes=[second_opinion], **options)
+    F.cross_entropy(model(x), y).backward()
+    optimizer.step()
+    assert guard.last.ratio == pytest.approx(measured[0], rel=1e-10)
 
 
 def test_classes_that_the_model_moves_last_are_measured():

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from safestep import MeasurementError, SafestepWarning, SoftmaxRadius, Watch, attach
+from safestep import MeasurementError, SoftmaxRadius, Watch, attach
+from safestep.errors import LossMismatchError
 
 EXACT = SoftmaxRadius(method="exact")
 
@@ -177,16 +178,15 @@ def test_extreme_steps_in_float32_neither_vanish_nor_overflow(size):
     assert 0.0 < report.ratio < math.inf
 
 
-def test_regression_is_told_once_and_classes_elsewhere_are_explained():
+def test_a_regression_is_refused_and_the_step_undone():
     model, (x, _) = small_mlp(), batch()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    before = [p.detach().clone() for p in model.parameters()]
     attach(model, optimizer)
     nn.functional.mse_loss(model(x), torch.ones(6, 4, dtype=torch.float64)).backward()
-    with pytest.warns(SafestepWarning, match="does not sum to zero"):
+    with pytest.raises(LossMismatchError, match=r"does not sum to zero.*CurvatureRadius\('mse'\)"):
         optimizer.step()
-    optimizer.zero_grad()
-    nn.functional.mse_loss(model(x), torch.ones(6, 4, dtype=torch.float64)).backward()
-    optimizer.step()  # warnings are errors here: not said twice
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
 def test_logits_callable_that_moves_the_classes():
@@ -205,7 +205,7 @@ def test_one_output_under_a_softmax_head_is_an_error_and_the_step_is_undone():
     before = [p.detach().clone() for p in model.parameters()]
     attach(model, optimizer)
     nn.functional.binary_cross_entropy_with_logits(model(x)[:, 0], (y > 1).double()).backward()
-    with pytest.warns(SafestepWarning, match="does not sum to zero"), pytest.raises(ValueError, match="head='sigmoid'"):
+    with pytest.raises(ValueError, match="head='sigmoid'"):
         optimizer.step()
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 

@@ -196,7 +196,7 @@ def _confirmed(contestant: Contestant, mark: int, steps: int) -> dict[str, Any]:
     if contestant.guard is not None and statuses != {str(wanted): steps}:
         seen = ", ".join(f"{count} {status}" for status, count in statuses.items()) or "none recorded"
         flag = f"expected {steps} steps {wanted}, saw {seen}"
-    ratios = sorted(report.ratio for report in reports)
+    ratios = sorted(report.known_ratio for report in reports)
     return {
         "statuses": dict(statuses),
         "methods": dict(Counter(report.method for report in reports)),

@@ -129,7 +129,7 @@ def _line(loss: float, guard: Guard | None, before: Any) -> StepLine:
     report = guard.last
     if report is None or report is before:
         return StepLine(loss, "still", 0.0)
-    return StepLine(loss, str(report.status), report.ratio, report.scale)
+    return StepLine(loss, str(report.status), report.known_ratio, report.scale)
 
 
 @lru_cache(maxsize=256)

@@ -18,6 +18,7 @@ from safestep.experiments.protection_witness import Witness
 from safestep.guard import Guard
 from safestep.lab.disturbances import Disturbance
 from safestep.lab.tasks import Task
+from safestep.reading import Status
 from safestep.record import StepReport
 
 CLEARLY_ABOVE, FAR_ABOVE = 1.05, 1.2
@@ -81,7 +82,9 @@ def steps(
         before = guard.last
         with suppress(PoisonedOptimizerError):  # a run that can only stand still is recorded to its end
             optimizer.step()
-        yield _line(loss.item(), guard.last if guard.last is not before else None, witness)
+        report = guard.last
+        moved = report is not before and report is not None and report.status is not Status.STILL
+        yield _line(loss.item(), report if moved else None, witness)
 
 
 def _line(loss: float, report: StepReport | None, witness: Witness) -> StepLine:
@@ -92,7 +95,7 @@ def _line(loss: float, report: StepReport | None, witness: Witness) -> StepLine:
         status=str(report.status),
         way=report.method,
         age=report.age,
-        ratio=report.ratio,
+        ratio=report.known_ratio,
         scale=report.scale,
         step_length=report.step_length,
         audited_ratio=report.extras.get(COLUMN, math.nan),

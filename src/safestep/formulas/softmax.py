@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from safestep._shapes import Float
+from safestep.errors import OneLogitError
 
 Head = Literal["softmax", "sigmoid"]
 """How logits become probabilities: one softmax over the last dimension, or one sigmoid per logit."""
@@ -58,7 +59,7 @@ def spread(tangent: Float[Tensor, "*samples classes"], *, head: Head = "softmax"
         low, high = tangent.aminmax(dim=-1)
         return torch.maximum(high.abs(), low.abs())
     if tangent.shape[-1] == 1:
-        raise ValueError(
+        raise OneLogitError(
             "saw one output under head='softmax': the probability of a single class is 1 whatever the step does. "
             "For a binary classifier with one logit use SoftmaxRadius(head='sigmoid')"
         )

@@ -16,6 +16,7 @@ from safestep.errors import PoisonedOptimizerError
 from safestep.guard import Guard
 from safestep.lab.digits import Loader
 from safestep.nonfinite import all_finite
+from safestep.reading import Status
 from safestep.record import StepReport
 
 _HOPELESS = 10.0
@@ -93,7 +94,16 @@ def _step(optimizer: Optimizer, guard: Guard) -> StepReport | None:
     before = guard.last
     with suppress(PoisonedOptimizerError):  # where a user should stop, the record of a run that stands still goes on
         optimizer.step()
-    return guard.last if guard.last is not before else None
+    report = guard.last
+    return None if report is before or report is None or report.status is Status.STILL else report
+
+
+def _applied(report: StepReport) -> float:
+    return report.scale * report.known_ratio if report.scale > 0.0 else 0.0
+
+
+def _radius(report: StepReport) -> float:
+    return report.step_length / report.known_ratio if report.known_ratio != 0.0 else math.inf
 
 
 @torch.no_grad()
@@ -121,12 +131,12 @@ class _Tally:
             self.reports.append(report)
 
     def diverged(self, limit: float) -> bool:
-        ratios_finite = all(math.isfinite(report.ratio) for report in self.reports)
+        ratios_finite = all(math.isfinite(report.known_ratio) for report in self.reports)
         return not ratios_finite or not all(loss <= limit for loss in self.losses)  # nan compares false
 
     def record(self, epoch: int, accuracy: float, diverged: bool) -> EpochRecord:
         # A step that moved nothing has no report: r = 0, not shortened, and no direction to have a radius along.
-        ratios = [0.0] * (len(self.losses) - len(self.reports)) + [report.applied_ratio for report in self.reports]
+        ratios = [0.0] * (len(self.losses) - len(self.reports)) + [_applied(report) for report in self.reports]
         changed = sum(report.scale != 1.0 for report in self.reports)
         return EpochRecord(
             epoch=epoch,
@@ -135,7 +145,7 @@ class _Tally:
             mean_r=_mean(ratios),
             max_r=largest(ratios),
             mean_lr=_mean([report.effective_lr for report in self.reports]),
-            mean_radius=_mean([report.radius for report in self.reports]),
+            mean_radius=_mean([_radius(report) for report in self.reports]),
             cap_fraction=changed / len(self.losses),
             diverged=diverged,
         )

@@ -6,7 +6,9 @@ import math
 
 from safestep.record import StepReport
 
-_DRAWN = ("ratio", "applied_ratio", "scale", "would_scale", "radius", "step_length", "applied_length", "age", "exact")
+MEASURED = ("ratio", "applied_ratio", "radius")
+"""What rests on a measurement of r."""
+_DRAWN = ("scale", "would_scale", "step_length", "applied_length", "age", "exact")
 
 
 def numbers(report: StepReport) -> dict[str, float]:
@@ -14,9 +16,11 @@ def numbers(report: StepReport) -> dict[str, float]:
 
     The learning rates are ``lr`` and ``effective_lr`` for the first parameter group, and ``lr/1``,
     ``effective_lr/1``, ... for the others. A target that there is none of has no column, nor has a probe's extra that
-    is no number. Numbers that are not finite stay what they are.
+    is no number. Where r was predicted, ``predicted_ratio`` stands in the place of all that rests on a measurement.
+    Numbers that are not finite stay what they are.
     """
-    columns = {name: float(getattr(report, name)) for name in _DRAWN}
+    ratios = ("predicted_ratio",) if report.predicted else MEASURED
+    columns = {name: float(getattr(report, name)) for name in (*ratios, *_DRAWN)}
     if not math.isnan(report.target):
         columns["target"] = report.target
     for group, (lr, effective) in enumerate(zip(report.lrs, report.effective_lrs, strict=True)):

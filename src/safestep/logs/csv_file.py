@@ -13,7 +13,7 @@ from typing import Any
 
 from safestep.errors import AttachError
 from safestep.logs.line_file import LineFile
-from safestep.record import COLUMNS, StepReport, cell
+from safestep.record import COLUMNS, LATER, StepReport, cell
 
 
 class Csv(LineFile):
@@ -89,7 +89,7 @@ def _header(path: Path) -> list[str]:
     if not first.endswith("\n") and (ours.startswith(first) or first.startswith(ours)):
         return []  # empty, or a header of ours that a kill cut short
     columns = next(csv.reader([first]), [])
-    if missing := [name for name in COLUMNS if name not in columns]:
+    if missing := [name for name in COLUMNS if name not in columns and name not in LATER]:
         raise AttachError(
             f"{path} exists, and its first line is not the header of a log of steps (no column {', '.join(missing)}): "
             "choose another file, or move that one away"

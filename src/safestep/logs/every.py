@@ -19,7 +19,7 @@ def is_lost(report: StepReport) -> bool:
 
     Steps whose r is infinite under a policy that only watches (uphill on their own batch) are of them.
     """
-    return report.status in LOST or math.isinf(report.ratio)
+    return report.status in LOST or math.isinf(report.known_ratio)
 
 
 class Every:
@@ -114,4 +114,4 @@ def check_every(n: object, name: str = "n") -> int:
 
 
 def _excess(report: StepReport) -> float:
-    return report.ratio if math.isnan(report.target) else report.ratio / report.target
+    return report.known_ratio if math.isnan(report.target) else report.known_ratio / report.target

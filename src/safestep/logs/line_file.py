@@ -5,11 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import warnings
 from io import FileIO
 from pathlib import Path
 
-from safestep.errors import SafestepWarning
+from safestep.once import warn
 
 _BLOCK = 1 << 16
 
@@ -66,11 +65,9 @@ class LineFile:
             return False
         if mine.st_size > self._size and self._alone:
             self._alone = False
-            warnings.warn(
+            warn(
                 f"{self.path} is written to by somebody else too, such as another guard or run: safestep.logs.read "
                 "takes their steps for those of one run and drops what seems repeated. Give each a file of its own",
-                SafestepWarning,
-                stacklevel=2,
             )
         try:
             return mine.st_size != self._size or not os.path.samestat(mine, self._there.stat())

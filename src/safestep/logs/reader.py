@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from safestep.errors import SafestepWarning
 from safestep.logs.row import report_of
+from safestep.once import warn
 from safestep.record import History, StepReport
 
 
@@ -58,10 +57,8 @@ def read(path: str | Path, *, superseded: bool = False) -> History:
         raise ValueError(f"{path} holds no record of a step: none of its {len(broken)} lines is one")
     if broken:
         where = ", ".join(map(str, broken[:3])) + (", ..." if len(broken) > 3 else "")
-        warnings.warn(
+        warn(
             f"{path}: {len(broken)} of its lines, cut short or no record of a step, left out (line {where})",
-            SafestepWarning,
-            stacklevel=2,
         )
     history = History(limit=len(reports))
     for report in reports:

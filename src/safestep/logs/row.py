@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
 from safestep.reading import Status
-from safestep.record import COLUMNS, StepReport, number
+from safestep.record import COLUMNS, LATER, StepReport, number
 
 
 def report_of(row: object) -> StepReport:
     """Return the report that a row is of; its numbers, flags and lists may be texts.
+
+    Logs of earlier versions had predictions of r in the column of r: they are moved to where they belong.
 
     Raises:
         KeyError: if a column is missing.
@@ -21,7 +24,14 @@ def report_of(row: object) -> StepReport:
     """
     if not isinstance(row, Mapping):
         raise TypeError(f"expected the row of a report, saw {type(row).__name__}")
-    values = {f.name: _READ[str(f.type)](row[f.name]) for f in fields(StepReport) if f.name != "extras"}
+    values = {
+        f.name: _READ[str(f.type)](row[f.name])
+        for f in fields(StepReport)
+        if f.name != "extras" and not (f.name in LATER and row.get(f.name, "") == "")
+    }
+    if not LATER & values.keys() and values["age"] > 0:
+        values |= {"predicted_ratio": values["ratio"], "ratio": math.nan, "radius": math.nan}
+        values["applied_ratio"] = math.nan if values["scale"] > 0.0 else 0.0
     extras = {name: _extra(value) for name, value in row.items() if name not in COLUMNS and value != ""}
     return StepReport(**values, extras=extras)
 

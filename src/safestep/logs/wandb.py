@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from safestep.extras import need
-from safestep.logs.columns import numbers
+from safestep.logs.columns import MEASURED, numbers
 from safestep.record import StepReport
 
 
@@ -57,7 +58,10 @@ class WandB:
             run.define_metric(step, hidden=True)
             run.define_metric(f"{self.prefix}/*", step_metric=step)
             self._known, self._row = run, None
-        columns = {f"{self.prefix}/{name}": value for name, value in numbers(report).items()}
+        known = numbers(report)
+        if not self.own_rows:  # the row may hold an earlier report, of which nothing must stay
+            known = dict.fromkeys(("predicted_ratio", *MEASURED), math.nan) | known
+        columns = {f"{self.prefix}/{name}": value for name, value in known.items()}
         texts = {f"{self.prefix}/status": str(report.status), f"{self.prefix}/message": report.message}
         if run.settings.mode == "shared":
             run.log({step: report.step, **columns, **texts})

@@ -34,20 +34,24 @@ def step_ratios(history: Iterable[StepReport], *, ax: Axes | None = None) -> Axe
         'No steps yet'
     """
     reports, x, ax = _open(history, ax)
+    guesses = [report.predicted_ratio for report in reports]
     goals = usable(report.target for report in reports)
-    proposed = [report.ratio for report in reports]
-    taken = [report.applied_ratio for report in reports]
+    measured = [report for report in reports if not report.predicted]
+    proposed, at = [report.ratio for report in measured], [report.step for report in measured]
+    taken = [report.applied_ratio for report in measured]
     ceiling = 1e3 * max(goals, default=1.0)
-    low, high = log_frame([*proposed, *taken], ceiling=ceiling, keep=goals)
+    low, high = log_frame([*proposed, *taken, *guesses], ceiling=ceiling, keep=goals)
     log_axis(ax, low, high)
     last = count_axis(ax, x)
     left = departures(proposed, high)
-    ends = _pair(ax, x, {"proposed": proposed, "taken": taken}, high)
+    if any(report.predicted for report in reports):
+        ax.plot(x, guesses, color=style.FAINT, lw=0, marker="o", ms=2, label="predicted, not measured")
+    ends = _pair(ax, at, {"proposed": proposed, "taken": taken}, high)
     if goals:
         targets = [report.target for report in reports]
         ax.plot(x, targets, color=style.INK, lw=1.0, ls=(0, (6, 3)), label="target")
         ends += _end(x, targets, "target", style.INK)
-    mark_departures(ax, [x[i] for i in left], _ORANGE)
+    mark_departures(ax, [at[i] for i in left], _ORANGE)
     label_ends(ax, ends, last)
     name_axes(ax, "step", "step ratio r")
     note = f" {LEAVES} beyond the frame or not finite." if left else ""

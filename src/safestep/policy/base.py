@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from numbers import Real
 from typing import ClassVar, Protocol
@@ -25,7 +26,10 @@ class Policy(Protocol):
         always: whether steps inside the target are scaled too, so that r has to be known however small it is. A policy
             without this attribute is taken to.
 
-    A policy may have ``default_radius``, the radius it is made for (the softmax radius otherwise), and
+    A policy may have ``would_unread(ratio, target)``: what `would` returns, elementwise, for a tensor of ratios of
+    steps that do not go uphill, or None for a policy that cannot tell. With it the guard decides without waiting for
+    the device where ``SoftmaxRadius(sync="never")`` predicts r; a policy without it is asked the usual way, of a
+    measured r. A policy may also have ``default_radius``, the radius it is made for (the softmax radius otherwise), and
     ``says(reading)``, what the user should know of what it did. The ratio of a step that goes uphill is inf.
     """
 
@@ -63,6 +67,11 @@ def evaluate_target(target: Target, step: int) -> float:
         ValueError: if it is not a positive number.
     """
     return _positive(target(step), f"target({step})") if callable(target) else float(target)
+
+
+def target_of(reading: Reading, target_at: Callable[[int], float]) -> float:
+    """Return the target of a step: the one its reading carries, else what the policy says."""
+    return target_at(reading.step) if math.isnan(reading.target) else reading.target
 
 
 def _positive(value: object, name: str) -> float:

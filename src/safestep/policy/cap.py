@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from safestep.policy.base import Target, check_target, evaluate_target
+import torch
+from torch import Tensor
+
+from safestep.policy.base import Target, check_target, evaluate_target, target_of
 from safestep.radius.base import State
 from safestep.reading import Reading, Status
 
@@ -48,8 +51,12 @@ class Cap:
 
     def scale(self, reading: Reading, state: State) -> tuple[float, State]:
         """Return ``min(1, target / r)``; 1 where r = 0."""
-        target = self.target_at(reading.step)
+        target = target_of(reading, self.target_at)
         return (1.0 if reading.ratio <= target else target / reading.ratio), state
+
+    def would_unread(self, ratio: Tensor, target: float) -> Tensor:
+        """Return the same for a tensor of ratios."""
+        return torch.where(ratio <= target, 1.0, target / ratio)
 
     def would(self, reading: Reading, state: State) -> float:
         """Return the same scale: a cap is always applied."""

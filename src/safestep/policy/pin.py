@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from safestep.policy.base import Target, check_target, evaluate_target
+from safestep.policy.base import Target, check_target, evaluate_target, target_of
 from safestep.radius.base import State
 from safestep.reading import Reading, Status
 
@@ -58,8 +58,8 @@ class Pin:
 
     def scale(self, reading: Reading, state: State) -> tuple[float, State]:
         """Return ``target / r``; 1 where r = 0."""
-        target = self.target_at(reading.step)
-        scale = 1.0 if reading.unbounded else target / reading.ratio
+        target = target_of(reading, self.target_at)
+        scale = 1.0 if reading.ratio == 0.0 else target / reading.ratio
         return (scale if math.isfinite(scale) else 1.0), state
 
     def would(self, reading: Reading, state: State) -> float:

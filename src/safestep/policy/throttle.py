@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
+from torch import Tensor
+
 from safestep.formulas.throttle import order_0, order_1, order_2, quantised
 from safestep.radius.base import Radius, State
 from safestep.radius.curvature import CurvatureRadius
@@ -120,6 +122,10 @@ class Throttle:
         if self.order != 0:
             later = {"alpha": float(alpha), "velocity": float(velocity)}
         return float(alpha), later
+
+    def would_unread(self, ratio: Tensor, target: float) -> Tensor:
+        """Return alpha of order 0 for a tensor of ratios; the guard asks where `always` does not hold."""
+        return order_0(2.0 * ratio, self.chi, low=self.low, high=self.high)
 
     def would(self, reading: Reading, state: State) -> float:
         """Return the same alpha: a throttle is always applied."""

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
+
+import torch
+from torch import Tensor
 
 from safestep.policy.base import Policy
 from safestep.radius.base import Radius, State
@@ -59,6 +63,13 @@ class Watch:
     def scale(self, reading: Reading, state: State) -> tuple[float, State]:
         """Return 1, and the state the watched policy would have reached."""
         return 1.0, self.policy.scale(reading, state)[1] if self.policy else state
+
+    def would_unread(self, ratio: Tensor, target: float) -> Tensor | None:
+        """Return the scales of the watched policy for a tensor of ratios; None if it cannot tell, 1 without one."""
+        if self.policy is None:
+            return torch.ones_like(ratio)
+        unread: Callable[[Tensor, float], Tensor | None] | None = getattr(self.policy, "would_unread", None)
+        return None if unread is None else unread(ratio, target)
 
     def would(self, reading: Reading, state: State) -> float:
         """Return the scale of the watched policy; 1 without one."""

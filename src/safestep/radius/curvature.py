@@ -8,15 +8,17 @@ from typing import ClassVar, NamedTuple, get_args
 
 from torch import Tensor
 
+from safestep.backward import Output
 from safestep.errors import MeasurementError
 from safestep.formulas.curvature import curvature_ratio
 from safestep.forward import Forward, Seen
+from safestep.outputs import Path, named
 from safestep.radius.agreement import mean
 from safestep.radius.base import State, Wants
 from safestep.radius.doubts import say_doubts
-from safestep.radius.losses import LOSSES, LossName, Reduction, unbalanced
+from safestep.radius.losses import LOSSES, LossName, Reduction
 from safestep.radius.quadratic import Quadratic
-from safestep.radius.tangents import Tangents, check_seen, unit_of
+from safestep.radius.tangents import Tangents, check_seen, say_doubts_of_heads, unit_of
 from safestep.reading import Reading
 from safestep.route import Route, as_state, from_state
 from safestep.step import Step
@@ -106,42 +108,57 @@ class CurvatureRadius:
     def measure(self, step: Step, seen: Seen, state: State) -> tuple[Reading, State]:
         """Return r of a step over the recorded forwards, and what was learned of the model. See `Radius.measure`."""
         route = Route() if state is None else from_state(state["route"])
+        looked = 0 if state is None else state.get("looked", 1)
+        # Until the gradients have told something, and now and then after that, until a doubt was said.
+        check = looked >= 0 and looked & (looked - 1) == 0
         unit = unit_of(step.length)  # a power of two, the same on all ranks, whatever each finds convenient
 
         def found() -> _Found:
             nonlocal route
             tangents = Tangents(step, seen, "train", route)
             try:
-                model, parts = self._added_up(seen, tangents, check=state is None)
+                models, parts = self._added_up(seen, tangents, check=check)
             finally:
                 route = tangents.route
-            off = unbalanced(seen) if state is None and LOSSES[self.loss].ignores else 0.0
-            return self._summed(model, parts, seen, off, exact=tangents.exact).over(unit / tangents.unit)
+            found = [self._summed(model, parts, seen, exact=tangents.exact) for model in models]
+            return _Found(*map(sum, zip(*found, strict=True))).over(unit / tangents.unit)
 
         # On several ranks the loss is the mean of theirs, and so are both terms of its quadratic model.
         model = _Found(*mean(step, seen, found, len(_Found._fields)))
-        if state is None:
-            slope, off = model.slope * unit, model.off
-            say_doubts(self, step, seen, slope=slope, effort=model.effort, likely=model.likely, off=off)
+        if check:
+            slope = model.slope * unit
+            said = say_doubts(self, step, seen, slope=slope, effort=model.effort, likely=model.likely)
+            looked = -1 if said else looked if model.effort == slope == 0.0 else looked + 1
+        elif looked > 0:
+            looked += 1
         ratio = curvature_ratio(model.bend, model.slope) * unit
         uphill = ratio == math.inf and math.isfinite(model.bend) and model.slope >= 0.0
         message = "uphill on this batch: g.p >= 0" if uphill else seen.parts
         reading = Reading(step.index, ratio, f"{route.way}/train", model.rough == 0.0, message, uphill=uphill)
-        return reading, {"route": as_state(route)}
+        return reading, {"route": as_state(route), "looked": looked}
 
-    def _added_up(self, seen: Seen, tangents: Tangents, *, check: bool) -> tuple[Quadratic, float]:
-        """Measure on this rank; return also over how many forwards the step went, for each that was kept."""
-        check_seen(seen, _check_gradients)
+    def _added_up(self, seen: Seen, tangents: Tangents, *, check: bool) -> tuple[list[Quadratic], float]:
+        """Measure on this rank, head by head; return also over how many forwards the step went, for each kept one."""
+        check_seen(seen, self._resolve)
         counted, stored = _counted(seen)
-        gradients, model = {id(forward): _gradient(forward) for forward in counted}, Quadratic(LOSSES[self.loss])
-        for forward, value, tangent in tangents:
-            if (gradient := gradients.get(id(forward))) is not None:
-                model.add(forward, value, tangent, gradient, check=check)
+        gradients = {id(output): _gradient(output) for forward in counted for output in forward.heads}
+        models: dict[Path, Quadratic] = {}
+        for output, value, tangent in tangents:
+            if (gradient := gradients.get(id(output))) is not None:
+                model = models.setdefault(output.path, Quadratic(LOSSES[self.loss]))
+                model.add(output, value, tangent, gradient, check=check)
         # dL/dz is of a part of the step's loss, and the forwards that were kept have their share of all parts.
         missing = seen.dropped - seen.handed if stored else seen.dropped
-        return model, 1.0 + missing / max(1, len(counted))
+        return list(models.values()), 1.0 + missing / max(1, len(counted))
 
-    def _summed(self, model: Quadratic, parts: float, seen: Seen, off: float, *, exact: bool) -> _Found:
+    def _resolve(self, seen: Seen) -> None:
+        seen.resolve(LOSSES[self.loss].wanted)
+        for forward in _counted(seen)[0]:
+            for output in forward.heads:
+                _gradient(output)
+        say_doubts_of_heads(seen)
+
+    def _summed(self, model: Quadratic, parts: float, seen: Seen, *, exact: bool) -> _Found:
         whole = self.reduction == "sum"
         return _Found(
             self.scale * (parts * model.bend if whole else model.mean),
@@ -149,19 +166,17 @@ class CurvatureRadius:
             parts * model.effort / seen.loss_scale,
             self.scale * (parts * model.likely if whole else model.likely / model.count),
             float(not (exact and (whole or model.even))),
-            off,
         )
 
 
 class _Found(NamedTuple):
-    """What one rank found, for a direction ``p / unit``: see `Quadratic` and `unbalanced`."""
+    """What one rank found, for a direction ``p / unit``: see `Quadratic`."""
 
     bend: float
     slope: float
     effort: float
     likely: float
     rough: float
-    off: float
 
     def over(self, factor: float) -> _Found:
         """Return the same for a direction that is shorter by a factor."""
@@ -177,15 +192,11 @@ def _counted(seen: Seen) -> tuple[list[Forward], bool]:
     return [forward for forward in seen.forwards if forward.stored or not stored], stored
 
 
-def _check_gradients(seen: Seen) -> None:
-    for forward in _counted(seen)[0]:
-        _gradient(forward)
-
-
-def _gradient(forward: Forward) -> Tensor:
-    if forward.gradient is None:
+def _gradient(output: Output) -> Tensor:
+    if output.gradient is None:
         raise MeasurementError(
-            "the gradient at the logits was not seen (a logits= function that makes a new tensor?), so neither is "
-            "g.p: let it return a tensor that the loss goes through, or use HessianRadius(closure)"
+            f"the gradient at {named(output.path)} was not seen (a logits= function that makes a new tensor, or a loss "
+            "inside a compiled forward?), so neither is g.p: let the loss go through what the model or logits= "
+            "returns, or use HessianRadius(closure)"
         )
-    return forward.gradient
+    return output.gradient

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from typing import Protocol
 
-from safestep.errors import SafestepWarning
 from safestep.forward import Seen
+from safestep.once import warn
 from safestep.radius.losses import LossName, Reduction
 from safestep.step import Step
 
@@ -28,8 +27,11 @@ class Told(Protocol):
     def scale(self) -> float: ...  # noqa: D102
 
 
-def say_doubts(told: Told, step: Step, seen: Seen, *, slope: float, effort: float, likely: float, off: float) -> None:
+def say_doubts(told: Told, step: Step, seen: Seen, *, slope: float, effort: float, likely: float) -> bool:
     """Warn of what does not fit; on several ranks all say the same, as a warning may be made an error.
+
+    Returns:
+        Whether something was said.
 
     Args:
         told: what the radius is told.
@@ -38,24 +40,15 @@ def say_doubts(told: Told, step: Step, seen: Seen, *, slope: float, effort: floa
         slope: ``g.p`` by the gradient at the logits.
         effort: ``||dL/dz||_1 / 2``.
         likely: the same for hard labels of the loss as told; 0 where the gradient does not tell the labels.
-        off: see `safestep.radius.losses.unbalanced`.
     """
-    for doubt in _doubts(told, step, seen, slope, effort, likely, off):
-        warnings.warn(doubt, SafestepWarning, stacklevel=4)
+    doubts = list(_doubts(told, step, seen, slope, effort, likely))
+    for doubt in doubts:
+        warn(doubt)
+    return bool(doubts)
 
 
-def _doubts(
-    told: Told, step: Step, seen: Seen, slope: float, effort: float, likely: float, off: float
-) -> Iterator[str]:
-    if off:
-        yield (
-            f"the gradient at the logits does not sum to zero over the last dimension (off by {off:.0%} of its size), "
-            "so the loss is not a softmax cross-entropy over it, and r is not that of the loss. Squared errors: "
-            "CurvatureRadius('mse') or ('half_mse'); independent logits: ('bce'); any other loss: "
-            "HessianRadius(closure). Classes in another dimension: let the model return out.movedim(1, -1). A model "
-            "that returns log-probabilities: r is right as it is"
-        )
-    elif likely > 0.0 and (factor := effort / likely) > _TOO_MUCH:
+def _doubts(told: Told, step: Step, seen: Seen, slope: float, effort: float, likely: float) -> Iterator[str]:
+    if likely > 0.0 and (factor := effort / likely) > _TOO_MUCH:
         yield (
             f"the gradient at the logits is {factor:.3g} times that of CurvatureRadius(loss={told.loss!r}, "
             f"reduction={told.reduction!r}, scale={told.scale:g}), so r is too small, by about as much or more. If "

@@ -12,8 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from safestep.blame import first_line
-from safestep.errors import MeasurementError
+from safestep.errors import MeasurementError, first_line
 from safestep.formulas.curvature import curvature_ratio
 from safestep.forward import Seen
 from safestep.pieces import any_sharded

@@ -10,13 +10,10 @@ import torch
 from torch import Tensor
 
 from safestep.formulas.curvature import sigmoid_bend, softmax_bend, square_bend
-from safestep.forward import Seen
+from safestep.heads import Wanted
 
 LossName = Literal["cross_entropy", "bce", "half_mse", "mse"]
 Reduction = Literal["mean", "sum"]
-
-_BALANCED = 0.1
-"""Rows of a softmax loss's dL/dz sum to zero; a quotient of sums above this is another loss, not rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +25,7 @@ class Loss:
             ``(rows, outputs)``.
         entries: whether a mean is over all entries of the output, rather than over its rows.
         ignores: whether rows without a gradient (ignored labels, padding) are left out of the mean.
+        wanted: which outputs of the model it can be the loss of.
         likely: what ``||G||_1 / 2`` of each row would be with hard labels and weight 1, from logits and ``G``; None
             where the gradient does not tell the labels.
     """
@@ -35,6 +33,7 @@ class Loss:
     bend: Callable[[Tensor, Tensor], Tensor]
     entries: bool = False
     ignores: bool = False
+    wanted: Wanted = "any"
     likely: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def count(self, active: Tensor, outputs: int) -> int:
@@ -56,15 +55,9 @@ def _sigmoid_effort(logits: Tensor, gradient: Tensor) -> Tensor:
 
 
 LOSSES: dict[LossName, Loss] = {
-    "cross_entropy": Loss(softmax_bend, ignores=True, likely=_softmax_effort),
-    "bce": Loss(sigmoid_bend, entries=True, likely=_sigmoid_effort),
+    "cross_entropy": Loss(softmax_bend, ignores=True, wanted="cross_entropy", likely=_softmax_effort),
+    "bce": Loss(sigmoid_bend, entries=True, wanted="sigmoid", likely=_sigmoid_effort),
     "half_mse": Loss(lambda _, tangent: square_bend(tangent)),
     "mse": Loss(lambda _, tangent: 2 * square_bend(tangent), entries=True),
 }
 """The losses by name."""
-
-
-def unbalanced(seen: Seen) -> float:
-    """Return by how much of its size dL/dz fails to sum to zero over the classes; 0 where that is a softmax loss's."""
-    worst = max((float(f.imbalance) for f in seen.forwards if f.imbalance is not None), default=0.0)
-    return worst if worst > _BALANCED else 0.0

@@ -9,7 +9,6 @@ from typing import Protocol
 import torch
 
 from safestep.derivative import Line
-from safestep.formulas.softmax import Head
 from safestep.forward import Forward, Seen
 from safestep.probe import INSIDE, Probe, first_guess
 from safestep.replay import Mode, no_trace
@@ -22,7 +21,7 @@ class Options(Protocol):
     """What a probing radius is told, see `safestep.radius.softmax.SoftmaxRadius`."""
 
     @property
-    def head(self) -> Head: ...  # noqa: D102
+    def every(self) -> bool: ...  # noqa: D102
     @property
     def mode(self) -> Mode: ...  # noqa: D102
     @property
@@ -103,7 +102,7 @@ class Probing:
     def _probe(self, forwards: list[Forward]) -> Probe:
         line = Line.of(self.step, self.seen.model)
         options, rough = self.options, bool(self.track.rough)
-        return Probe(self.seen, forwards, options.mode, line, options.head, options.quantile, rough)
+        return Probe(self.seen, forwards, options.mode, line, options.every, options.quantile, rough)
 
     def _careless(self) -> float:
         return 0.0 if self.step.always else self.options.tiers.inside * self.target

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from safestep.backward import Output
 from safestep.errors import MeasurementError, NothingToMeasureError
-from safestep.forward import Forward
 from safestep.pieces import whole
 from safestep.radius.losses import Loss
 from safestep.replay import without_autocast
-from safestep.spreads import active_rows
+from safestep.spreads import active_rows, head_of
 
 _CHUNK = 1 << 18
 """Elements of the logits that are looked at at a time: no further tensor of their size is made, and a CPU is fastest
@@ -65,12 +65,14 @@ class Quadratic:
             return pooled
         return max(pooled, sum(bend / rows for bend, rows in self._parts if rows) / len(self._parts))
 
-    def add(self, forward: Forward, value: Tensor, tangent: Tensor, gradient: Tensor, *, check: bool) -> None:
-        """Add a forward: its logits, ``J p / unit`` and dL/dz, each of shape ``(*samples, outputs)``.
+    def add(self, output: Output, value: Tensor, tangent: Tensor, gradient: Tensor, *, check: bool) -> None:
+        """Add an output of a forward: its values, ``J p / unit`` and dL/dz, all as the model returns them.
 
         Raises:
             MeasurementError: if its rows cannot be told from its outputs, or are single classes.
         """
+        head = head_of(output)
+        value, tangent, gradient = head.read(value), head.read(tangent), head.read_gradient(gradient)
         if value.ndim == 1 and not (self._loss.entries or self._loss.ignores):
             raise MeasurementError(
                 f"an output of shape {tuple(value.shape)}: half_mse is a mean over samples, and one dimension does not "
@@ -81,7 +83,7 @@ class Quadratic:
                 "one output under CurvatureRadius('cross_entropy'): the probability of a single class is 1 whatever "
                 "the step does. Say which loss it is: CurvatureRadius('mse'), ('half_mse') or ('bce')"
             )
-        active = active_rows(forward, value, "softmax").flatten() if self._loss.ignores else _all_rows(value)
+        active = active_rows(output, value).flatten() if self._loss.ignores else _all_rows(value)
         rows = self._loss.count(active, value.shape[-1])
         pieces = _pieces(value, tangent, gradient, active)
         masked = value.numel() > 0 and bool(whole(value.amin()) == -math.inf)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-import warnings
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
-from torch import Tensor
 
 from safestep.deferred import Foresight, Settled
-from safestep.errors import SafestepWarning
+from safestep.errors import LossMismatchError
 from safestep.formulas.softmax import Head, step_ratio
 from safestep.forward import Seen
 from safestep.radius.agreement import largest
 from safestep.radius.base import State, Wants
-from safestep.radius.losses import unbalanced
 from safestep.radius.probing import Probing
-from safestep.radius.tangents import Tangents, check_recorded, check_seen
+from safestep.radius.tangents import Tangents, check_recorded, check_seen, say_doubts_of_heads
 from safestep.reading import Reading
 from safestep.replay import Mode
 from safestep.route import Route, as_state, from_state
@@ -28,6 +26,7 @@ from safestep.tiers import Tier, Tiers, Track
 
 Method = Literal["tiered", "probe", "exact"]
 Sync = Literal["auto", "never"]
+Rows = Literal["trained", "all"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,15 +43,20 @@ class SoftmaxRadius:
             takes a difference of the logits at a small predicted part of the step (one forward), within a few percent
             of r. ``"tiered"`` probes where the step may be near the target, looks at some rows of the batch where it is
             not, and mostly measures nothing while the step is far inside; what it leaves out is in `Tiers`.
-        head: ``"softmax"`` over the last dimension, or ``"sigmoid"`` for independent logits.
+        head: ``"softmax"`` over the dimension that the gradient tells (the last by default), and independent sigmoids
+            where the gradient shows those; ``"sigmoid"`` for independent logits whatever it shows.
         mode: ``"train"`` measures with the train/eval flags, batch statistics and dropout masks of the training
             forward; ``"eval"`` measures the model as it would be evaluated. With BatchNorm the two differ by factors.
         quantile: 1 for the largest sample, the only choice with a guarantee; below 1 that quantile of the samples,
             rounded up to an actual sample, and no reading is called exact.
+        rows: ``"trained"`` for the samples that have a gradient; ``"all"`` for every one, where a loss lets samples go
+            for a while: those outside the clip of PPO have no gradient, and are the ones that have moved farthest.
+            Padding and ignored labels then count too.
         tiers: when the tiered method may measure less; the other methods measure every step.
         sync: ``"auto"`` reads a handful of numbers from the device after each step. ``"never"`` reads none on a step
-            that it does not measure: the prediction is compared with the target on the device, with the margin of
-            `Tiers`, so that such a step may be shortened early, and what became of it is known a step later.
+            that it does not measure: the policy is asked on the device, of the prediction times the margin of `Tiers`,
+            so that such a step may be shortened early, and what became of it is known a step later. A policy without
+            ``would_unread`` is asked the usual way.
 
     Raises:
         ValueError: at construction, for an unknown option or a quantile outside (0, 1].
@@ -80,6 +84,7 @@ class SoftmaxRadius:
     head: Head = "softmax"
     mode: Mode = "train"
     quantile: float = 1.0
+    rows: Rows = "trained"
     tiers: Tiers = field(default_factory=Tiers)
     sync: Sync = "auto"
 
@@ -89,6 +94,7 @@ class SoftmaxRadius:
     def __post_init__(self) -> None:
         """Check the options."""
         options = {"method": get_args(Method), "head": get_args(Head), "mode": get_args(Mode), "sync": get_args(Sync)}
+        options["rows"] = get_args(Rows)
         for name, allowed in options.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(map(repr, allowed))}")
@@ -104,6 +110,11 @@ class SoftmaxRadius:
         return Wants(logits=trained and not exact, tape=trained and exact)
 
     @property
+    def every(self) -> bool:
+        """Whether samples without a gradient count too."""
+        return self.rows == "all"
+
+    @property
     def exactly(self) -> SoftmaxRadius:
         """The same radius by the exact method, for an audit."""
         return replace(self, method="exact")
@@ -113,15 +124,12 @@ class SoftmaxRadius:
         if self.method == "exact":
             step.look()
             return
+        with contextlib.suppress(LossMismatchError):  # measuring will meet it again
+            seen.resolve(self.head)
         slope = state is None or self.tiers.needs_bound(_Known.from_state(state).track, _target(step))
         # What the tiers go by, all ranks have to know alike, or some would measure and others not.
         tiered = self.method == "tiered" and not step.always
-        step.look(slope=slope and not step.always, effort=self._effort(seen), agree=tiered)
-
-    def _effort(self, seen: Seen) -> Tensor | None:
-        """Return ``e`` such that ``|g.p| <= pi e r``: rows of G sum to zero under a softmax, not under sigmoids."""
-        effort = seen.effort()
-        return effort if effort is None or self.head == "softmax" else 2 * effort
+        step.look(slope=slope and not step.always, effort=seen.effort(), agree=tiered)
 
     def measure(self, step: Step, seen: Seen, state: State) -> tuple[Reading, State]:
         """Return r of a step over the recorded forwards, and what was learned. See `Radius.measure`."""
@@ -136,16 +144,14 @@ class SoftmaxRadius:
             track = known.track.skipped()
             predicted = track.expected(step.length)
             return self._reading(step, predicted, "skip", age=track.age), replace(known, track=track).as_state()
-        reading, known = largest(
-            step, seen, lambda: self._measured(step, seen, known, tier, first=state is None), known
-        )
+        reading, known = largest(step, seen, lambda: self._measured(step, seen, known, tier), known)
         if reading.finite and self.method != "exact":
             known = replace(known, track=known.track.measured(reading.ratio, step.vitals))
         return reading, known.as_state()
 
-    def _measured(self, step: Step, seen: Seen, known: _Known, tier: Tier, *, first: bool) -> tuple[Reading, _Known]:
+    def _measured(self, step: Step, seen: Seen, known: _Known, tier: Tier) -> tuple[Reading, _Known]:
         """Measure on this rank."""
-        check_seen(seen, *([self._check_loss] if first else []))
+        check_seen(seen, self._resolve)
         if self.method == "exact":
             return self._differentiated(step, seen, known)
         target = _target(step)
@@ -156,10 +162,10 @@ class SoftmaxRadius:
         return self._reading(step, ratio, way, message=seen.parts), known
 
     def foresee(self, step: Step, seen: Seen, state: State) -> Foresight | None:
-        r"""Return what to do about a step without reading the device; None if it has to be measured.
+        r"""Return what a step is without reading the device; None if it has to be measured.
 
         Equation:
-            ``s = min(1, target / (margin R ||p||))`` with ``R`` the largest ``r / ||p||`` of the last measurements.
+            ``r <= margin R ||p||`` with ``R`` the largest ``r / ||p||`` of the last measurements.
         """
         if (
             not seen.peers.alone
@@ -175,28 +181,23 @@ class SoftmaxRadius:
         if track.alarmed or not track.enough or track.age + 1 >= tiers.every:
             return None
         square, slope = step.sums(slope=tiers.needs_bound(track, target))
-        length, effort = square.sqrt(), self._effort(seen)
-        scale = (target / (tiers.margin * track.expected(1.0) * length)).clamp(max=1.0)
-        scale = torch.where(torch.isfinite(length), scale, 0.0)
+        length, effort = square.sqrt(), seen.effort()
         unknown = torch.full_like(length, math.nan)
-        numbers = [length, unknown if slope is None else slope, unknown if effort is None else effort.to(length), scale]
+        numbers = [length, unknown if slope is None else slope, unknown if effort is None else effort.to(length)]
 
         def settle(values: list[float]) -> Settled:
-            applied = values.pop()
             vitals = Vitals(values[0], *(None if math.isnan(value) else value for value in values[1:]))
             alarmed = tiers.choose(track, vitals, target) != "skip"
             later = replace(track.skipped(), alarmed=alarmed)
             reading = self._reading(step, track.expected(vitals.length), "skip", age=later.age)
-            if applied < 1.0:
-                reading = replace(reading, message="shortened early: r was predicted, not measured (sync='never')")
-            return Settled(reading, vitals, applied, replace(known, track=later).as_state())
+            return Settled(reading, vitals, replace(known, track=later).as_state())
 
-        return Foresight(scale, torch.stack(numbers), settle)
+        return Foresight(tiers.margin * track.expected(1.0) * length, torch.stack(numbers), settle)
 
     def _differentiated(self, step: Step, seen: Seen, known: _Known) -> tuple[Reading, _Known]:
-        tangents, spreads = Tangents(step, seen, self.mode, known.route), Spreads(self.head)
-        for forward, value, tangent in tangents:
-            spreads.add(forward, value, tangent)
+        tangents, spreads = Tangents(step, seen, self.mode, known.route), Spreads(every=self.every)
+        for output, value, tangent in tangents:
+            spreads.add(output, value, tangent)
         # Of an empty batch that the others could not do without, what was learned counts, and no sample does.
         idle = seen.peers.lockstep and spreads.empty
         ratio = -math.inf if idle else step_ratio(spreads.largest(self.quantile)) * tangents.unit
@@ -211,17 +212,9 @@ class SoftmaxRadius:
         quantile = "" if self.quantile == 1.0 else f"/quantile {self.quantile:g}"
         return Reading(step.index, ratio, f"{way}/{self.mode}{quantile}", exact, message, age)
 
-    def _check_loss(self, seen: Seen) -> None:
-        """Say once, at the first measured step, if the gradient at the logits is not that of a softmax loss."""
-        if self.head == "softmax" and (off := unbalanced(seen)):
-            warnings.warn(
-                f"the gradient at the logits does not sum to zero over the last dimension (off by {off:.0%}"
-                " of its size), so the loss is not a softmax cross-entropy over it, and r = 1 is no boundary of it. "
-                "Classes in another dimension: attach(..., logits=lambda out: out.movedim(1, -1)). Independent "
-                "sigmoids: SoftmaxRadius(head='sigmoid'). A model that returns log-probabilities: r is right as it is",
-                SafestepWarning,
-                stacklevel=2,
-            )
+    def _resolve(self, seen: Seen) -> None:
+        seen.resolve(self.head)
+        say_doubts_of_heads(seen)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from safestep.backward import Output
 from safestep.derivative import Line
 from safestep.errors import MeasurementError, NothingToMeasureError
 from safestep.forward import Forward, Seen
+from safestep.once import warn
 from safestep.replay import Mode, no_trace
 from safestep.route import Route
 from safestep.step import Step
@@ -20,12 +22,12 @@ _PLAIN_LENGTHS = (1e-12, 1e12)
 
 _REDUCED = (torch.float16, torch.bfloat16)
 
-Tangent = tuple[Forward, Tensor, Tensor]
-"""A forward, its logits ``z`` and ``J p / unit``, both of shape ``(*samples, classes)``."""
+Tangent = tuple[Output, Tensor, Tensor]
+"""A head of a forward, its values ``z`` and ``J p / unit``, as the model returns them."""
 
 
 class Tangents:
-    """Iterates over the forwards of a step with their logits and ``J p / unit``.
+    """Iterates over the heads of the forwards of a step with their values and ``J p / unit``.
 
     One forward's tensors live at a time, unless several radii of one step share them.
 
@@ -79,10 +81,10 @@ class Tangents:
         line = Line.of(self._step, self._seen.model, self.unit)
         self.exact = self.exact and all(tensor.dtype not in _REDUCED for tensor in line.start.values())
         for forward in self._seen.forwards:
-            value, tangent, self.route = self.route.derivative(self._seen, forward, self._mode, line)
+            (values, tangents), self.route = self.route.derivative(self._seen, forward, self._mode, line)
             reduced = forward.reduced or (forward.tape is not None and forward.tape.reduced)
-            self.exact = self.exact and self.route.exact and not reduced
-            yield forward, value, tangent
+            self.exact = self.exact and self.route.exact and not reduced and not forward.guessed
+            yield from zip(forward.heads, values, tangents, strict=True)
 
 
 def unit_of(length: float) -> float:
@@ -143,8 +145,22 @@ def check_recorded(seen: Seen) -> None:
         )
 
 
+def say_doubts_of_heads(seen: Seen) -> None:
+    """Say, once each, what a user should know of how the loss reads the outputs."""
+    for doubt in seen.known.doubts():
+        warn(doubt)
+
+
 def _check_inputs(seen: Seen) -> None:
     """Raise MeasurementError if a forward cannot be repeated."""
+    for forward in seen.forwards:
+        if forward.problem:
+            raise MeasurementError(forward.problem)
+        if forward.unrepeatable:
+            raise MeasurementError(
+                f"the forward moved {', '.join(forward.unrepeatable)} on, which cannot be put back, so that running "
+                "the model again would leave a trace: keep it out of the forward, or in a buffer or an attribute"
+            )
     if any(forward.changed_inputs() for forward in seen.forwards):
         raise MeasurementError(
             "an input tensor of the model was overwritten in place between its forward and the step, so the forward "

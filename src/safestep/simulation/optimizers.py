@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from safestep.blame import first_line
-from safestep.errors import UnknownNameError
+from safestep.errors import UnknownNameError, first_line
 from safestep.experiments.names import nearest
 from safestep.experiments.settings import SettingError
 from safestep.simulation.values import value

@@ -12,8 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from safestep.blame import first_line
-from safestep.errors import UnknownNameError
+from safestep.errors import UnknownNameError, first_line
 from safestep.experiments.names import nearest
 from safestep.experiments.settings import SettingError
 from safestep.lab.descent import DescentError, Function

@@ -44,22 +44,22 @@ class Op:
                 yield from (one for one in value if isinstance(one, Slot))
 
 
-def leading_to(cell: int, ops: list[Op], lent: Collection[int]) -> list[Op]:
-    """Return the operations that lead to a cell, and tell each what nobody reads after it.
+def leading_to(cells: Collection[int], ops: list[Op], lent: Collection[int]) -> list[Op]:
+    """Return the operations that lead to some cells, and tell each what nobody reads after it.
 
     Args:
-        cell: the cell that counts.
+        cells: the cells that count.
         ops: the operations, in order.
         lent: cells whose tangent belongs to the caller, and is never written to.
     """
-    alive, found = {cell}, []
+    alive, found = set(cells), []
     for op in reversed(ops):
         first = next((slot for slot in op.results if slot is not None and slot.cell in alive), None)
         if first is None:
             continue
         slots = list(op.slots())
         read = {slot.cell for slot in slots if slot.cell >= 0}
-        cells = [slot.cell for slot in slots]
+        arguments_cells = [slot.cell for slot in slots]
         op.last = read - alive
         arguments: list[tuple[Position, Any]] = [*enumerate(op.args), *op.kwargs.items()]
         op.spent = [
@@ -68,7 +68,7 @@ def leading_to(cell: int, ops: list[Op], lent: Collection[int]) -> list[Op]:
             if isinstance(slot, Slot)
             and (slot.cell in op.last or (slot.cell == first.cell and slot.layout == first.layout))
             and slot.cell not in lent
-            and cells.count(slot.cell) == 1
+            and arguments_cells.count(slot.cell) == 1
             and not slot.overlaps
         ]
         alive |= read

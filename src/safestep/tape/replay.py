@@ -43,18 +43,21 @@ class Replay:
         self._asked: set[int] = set()
         self._starts: dict[int, Tensor] = {}
 
-    def run(self, logits: Slot) -> Tensor:
-        """Return the tangent of the tensor in a slot."""
-        with torch.no_grad(), _no_autocast(logits.device.type):
+    def run(self, outputs: Sequence[Slot]) -> list[Tensor]:
+        """Return the tangents of the tensors in some slots."""
+        with torch.no_grad(), _no_autocast(outputs[0].device.type):
             for op in self._ops:
                 self._advance(op)
                 for cell in op.last:
                     self._mirrors.pop(cell, None)
                     self._starts.pop(cell, None)
-            tangent = self._dot(logits)
-            if tangent is None:
-                return torch.zeros(logits.layout[0], dtype=logits.layout[3], device=logits.device)
-            return tangent.clone() if logits.cell in self._parameters else tangent
+            return [self._result(slot) for slot in outputs]
+
+    def _result(self, slot: Slot) -> Tensor:
+        tangent = self._dot(slot)
+        if tangent is None:
+            return torch.zeros(slot.layout[0], dtype=slot.layout[3], device=slot.device)
+        return tangent.clone() if slot.cell in self._parameters else tangent
 
     def _advance(self, op: Op) -> None:
         dots = [self._dots(value) for value in op.args]

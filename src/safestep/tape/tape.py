@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,6 +23,8 @@ MAX_OPERATIONS = 100_000
 """Recorded operations after which the tape gives up: a mode that was never left."""
 
 _REDUCED = (torch.float16, torch.bfloat16)
+
+_UNRELATED = "the logits do not follow from the parameters through operations that the tape has seen"
 
 _CHECKPOINTED = (
     "the model recomputes activations in backward (checkpointing, or other saved-tensor hooks): a tape would hold them"
@@ -93,7 +95,7 @@ class Tape(TorchDispatchMode):
         self._ops: list[Op] = []
         self._ledger: Ledger | None = Ledger(parameters, constants)
         self._known: Known = self._ledger.parameters
-        self._logits: Slot | None = None
+        self._outputs: list[Slot | str] = []  # a text says why it cannot be had
         self._count = 0
 
     @classmethod
@@ -105,41 +107,63 @@ class Tape(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:
         return False  # the wrapper that skips it imports torch's compiler, which takes seconds
 
-    def close(self, logits: Tensor) -> None:
-        """End the recording: keep what leads to the logits, drop the rest."""
+    def close(self, *outputs: Tensor) -> None:
+        """End the recording: keep what leads to these outputs, drop the rest."""
         ledger, self._ledger = self._ledger, None
         if ledger is None:
             return
         try:
-            cell = ledger.cell_at(address_of(logits))
-            if not self.problem and cell < 0:
-                self.problem = "the logits do not follow from the parameters through operations that the tape has seen"
+            cells = [ledger.cell_at(address_of(output)) for output in outputs]
             if not self.problem:
-                self._logits = Slot.of(logits, cell)
-                self._ops = leading_to(cell, self._ops, self._known)
-                self.problem = next((op.reason for op in reversed(self._ops) if op.reason), "")
+                self._outputs = [
+                    Slot.of(output, cell) if cell >= 0 else _UNRELATED
+                    for output, cell in zip(outputs, cells, strict=True)
+                ]
+                self._ops = leading_to([cell for cell in cells if cell >= 0], self._ops, self._known)
+                if len(outputs) == 1:  # of several, it is seen later which count
+                    self.problem = self._obstacle([0])
         except Exception as error:
             self._stop(f"recording failed: {error!r}")
         if self.problem:
-            self._ops, self._known, self._logits = [], {}, None
+            self._ops, self._known, self._outputs = [], {}, []
+
+    def _obstacle(self, which: Sequence[int]) -> str:
+        """Return why some outputs cannot be differentiated; an empty text if they can."""
+        slots = [self._outputs[index] for index in which]
+        unrelated = next((slot for slot in slots if isinstance(slot, str)), "")
+        if unrelated:
+            return unrelated
+        cells = [slot.cell for slot in slots if isinstance(slot, Slot)]
+        return next((op.reason for op in reversed(leading_to(cells, self._ops, self._known)) if op.reason), "")
 
     def tangent(self, start: Mapping[Tensor, Tensor], direction: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return ``J p`` of the logits.
+        """Return ``J p`` of the first output, see `tangents`."""
+        return self.tangents(start, direction, [0])[0]
+
+    def tangents(
+        self, start: Mapping[Tensor, Tensor], direction: Callable[[Tensor], Tensor], which: Sequence[int]
+    ) -> list[Tensor]:
+        """Return ``J p`` of some of the outputs.
 
         Args:
             start: parameters as they were in the forward; one that is missing has not moved and is read as it is.
             direction: from a parameter to its ``p``; called once for each, when it is needed, and only read.
+            which: the places of the outputs, as `close` was given them.
 
         Returns:
-            The tangent, in the shape and dtype of the logits.
+            The tangents, each in the shape and dtype of its output.
 
         Raises:
             TapeError: if there is a `problem`, if a value that is needed has been overwritten since the forward, or if
                 torch has no forward derivative for an operation.
         """
-        if self._logits is None:
+        if not self._outputs:
             raise TapeError(self.problem or "the tape is still recording: close(logits) first")
-        return Replay(self._ops, self._known, start, direction).run(self._logits)
+        if obstacle := self._obstacle(which):
+            raise TapeError(obstacle)
+        slots = [slot for index in which if isinstance(slot := self._outputs[index], Slot)]
+        ops = leading_to([slot.cell for slot in slots], self._ops, self._known)
+        return Replay(ops, self._known, start, direction).run(slots)
 
     @property
     def operations(self) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from safestep.blame import first_line
+from safestep.errors import first_line
 from safestep.lab.descent.layout import by_variable
 from safestep.lab.descent.objective import DescentError, Objective
 

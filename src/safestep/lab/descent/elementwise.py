@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from safestep.blame import first_line
+from safestep.errors import first_line
 from safestep.lab.descent.objective import DescentError
 from safestep.lab.descent.rule import Rule
 

@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from safestep.blame import first_line
-from safestep.errors import MeasurementError
+from safestep.errors import MeasurementError, first_line
 
 
 class Hessian:

@@ -1,0 +1,1 @@
+"""Real training frameworks on tiny random models, one file each; a framework that is not installed is skipped."""

@@ -1,0 +1,121 @@
+"""Tiny language models, random texts, and a run of a trainer of the Hugging Face family beside a guard."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before the import: nothing here comes from elsewhere
+
+import pytest
+
+transformers = pytest.importorskip("transformers", reason="transformers is not installed: make integrations")
+pytest.importorskip("accelerate", reason="accelerate is not installed: make integrations")
+
+import torch
+from torch import Tensor
+
+import safestep
+from frameworks.witness import EXACT, PROMPT, Witness, causal
+
+VOCABULARY, STEPS = 29, 6
+QUIET = (
+    "ignore:`torch.jit:DeprecationWarning",
+    "ignore:.*pin_memory.*:UserWarning",
+    "ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning",
+)
+"""Warnings of the frameworks and of torch about each other."""
+
+
+class Texts(torch.utils.data.Dataset):
+    """Random tokens; the first of each text are a prompt, which is no part of the loss."""
+
+    def __len__(self) -> int:
+        return 96
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        ids = torch.randint(0, VOCABULARY, (8,), generator=torch.Generator().manual_seed(index))
+        return {"input_ids": ids, "labels": torch.where(torch.arange(8) < PROMPT, -100, ids)}
+
+
+def gpt2(dropout: float = 0.0) -> Any:
+    torch.manual_seed(0)
+    shape = {"vocab_size": VOCABULARY, "n_positions": 16, "n_embd": 16, "n_layer": 2, "n_head": 2}
+    rates = {"resid_pdrop": dropout, "embd_pdrop": dropout, "attn_pdrop": dropout}
+    return transformers.GPT2LMHeadModel(transformers.GPT2Config(**shape, **rates, bos_token_id=0, eos_token_id=0))
+
+
+def llama() -> Any:
+    torch.manual_seed(0)
+    shape = {"vocab_size": VOCABULARY, "hidden_size": 16, "intermediate_size": 32, "max_position_embeddings": 16}
+    heads = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**shape, **heads))
+
+
+@dataclass
+class Run:
+    """A run of a trainer: what came out, and who watched."""
+
+    trainer: Any
+    model: Any
+    guard: safestep.Guard | None
+    audit: Any
+    witness: Witness
+
+
+class SaveGuard(transformers.TrainerCallback):
+    """Saves the guard beside each checkpoint."""
+
+    guard: safestep.Guard
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        torch.save(self.guard.state_dict(), Path(args.output_dir) / f"checkpoint-{state.global_step}" / "guard.pt")
+
+
+def train(
+    folder: Path,
+    policy: safestep.Policy | None,
+    *,
+    build: Callable[[], Any] = gpt2,
+    attached: dict[str, Any] | None = None,
+    audited: bool = False,
+    resume: int = 0,
+    kinds: tuple[Any, Any] = (transformers.Trainer, transformers.TrainingArguments),
+    given: dict[str, Any] | None = None,
+    **arguments: Any,
+) -> Run:
+    """Train a model with a guard, or without.
+
+    Args:
+        folder: where checkpoints go.
+        policy: of the guard; None for no guard.
+        build: makes the model.
+        attached: what else `safestep.attach` is given.
+        audited: whether every step is measured again.
+        resume: the step of the checkpoint to go on from.
+        kinds: the trainer and its settings.
+        given: what else the trainer is given.
+        arguments: the settings that are not the usual ones.
+    """
+    model = build()
+    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-2)
+    options = {"policy": policy, "radius": EXACT, **(attached or {})}
+    guard = None if policy is None else safestep.attach(model, optimizer, **options)
+    audit = guard.audit(1.0) if guard is not None and audited else None
+    witness = Witness(model, build, causal).watch(optimizer)
+    defaults = {"max_steps": STEPS, "save_strategy": "no", "per_device_train_batch_size": 4, "logging_steps": 1}
+    quiet = {"use_cpu": True, "report_to": [], "disable_tqdm": True}
+    settings = kinds[1](str(folder), **{**quiet, **defaults, **arguments})
+    trainer = kinds[0](model, settings, **{"train_dataset": Texts(), "optimizers": (optimizer, None), **(given or {})})
+    if guard is not None and settings.save_strategy != "no":
+        callback = SaveGuard()
+        callback.guard = guard
+        trainer.add_callback(callback)
+    checkpoint = folder / f"checkpoint-{resume}"
+    if resume and guard is not None:
+        guard.load_state_dict(torch.load(checkpoint / "guard.pt", weights_only=True))
+    trainer.train(resume_from_checkpoint=str(checkpoint) if resume else None)
+    return Run(trainer, model, guard, audit, witness)
