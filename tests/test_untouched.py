@@ -187,19 +187,26 @@ def test_a_schedule_does_not_count_the_trial_as_a_step(recwarn):
         schedule.step()  # as it does where no step was taken
 
 
-def test_generators_that_a_module_owns_are_restored():
+def test_what_a_module_keeps_of_its_own_is_restored():
+    """A generator, a list that grows, a running mean in a plain tensor."""
+
     class Noisy(nn.Module):
         def __init__(self):
             super().__init__()
             self.head, self.chance = nn.Linear(4, 3), torch.Generator().manual_seed(1)
+            self.batches, self.mean = [], torch.zeros(4)
 
         def forward(self, x):
+            self.batches.append(len(x))
+            self.mean.mul_(0.9).add_(x.detach().mean(0), alpha=0.1)
             return self.head(x + 0.1 * torch.randn(x.shape, generator=self.chance))
 
     model = Noisy()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     x, y = torch.randn(8, 4), torch.randint(0, 3, (8,))
-    before = model.chance.get_state()
-    with said("no replay repeats"):
-        suggest_lr(model, optimizer, lambda: F.cross_entropy(model(x), y).backward())
+    before, mean, batches = model.chance.get_state(), model.mean, model.batches
+    suggest_lr(model, optimizer, lambda: F.cross_entropy(model(x), y).backward())
     assert torch.equal(model.chance.get_state(), before)
+    assert model.mean is mean
+    assert not mean.any()
+    assert model.batches is batches == []

@@ -39,7 +39,9 @@ def listen(listener: Listener, forward: Forward, tensors: list[Tensor], returned
         if base is None:
             base = next((one for one in given if _shares(tensor, one)), None)
         if base is None:
-            continue  # `logits=` made a new tensor: no loss goes through it
+            if tensor.requires_grad:  # out of an object that nobody can look into, or new: no loss goes through that
+                tensor.register_hook(partial(_at_tensor, listener, forward, output))
+            continue
         if base is not tensor:
             told.add(id(base))
             base.register_hook(partial(_seen_through, listener, forward, output, base.detach(), tensor.detach()))

@@ -261,7 +261,7 @@ class ForwardRecorder:
             return  # a training step called as the forward: the model within it gave the logits
         for forward in within:
             forward.ignored = True
-        if any(t.requires_grad for t in tensors_in(output)):
+        if any(t.requires_grad for t in (*found.values(), *tensors_in(output))):
             self._forward(entry, tape, module, output)
 
     def _forward(self, entry: Entry, tape: Tape | None, module: nn.Module, output: Any) -> Forward:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from safestep.rng import preserved_generators
+from safestep.state import Snapshot, reachable
 from safestep.step import Parameters
 
 _TABLES = ("_parameters", "_buffers", "_modules")
@@ -21,11 +22,11 @@ _TABLES = ("_parameters", "_buffers", "_modules")
 def untouched(model: nn.Module, parameters: Iterable[Tensor]) -> Iterator[Parameters]:
     """Leave a model, the given parameters and every generator bit for bit as they were, whatever happens inside.
 
-    Inside, every ``.grad`` starts as None; afterwards each is the very tensor that it was. Beyond it are a list or
-    dict that a module mutates in place, and whatever does not belong to the model.
+    Inside, every ``.grad`` starts as None; afterwards each is the very tensor that it was. Beyond it is whatever does
+    not belong to the model, and an iterator that moves on.
 
     Args:
-        model: its parameters, buffers, flags and attributes are restored.
+        model: its parameters, buffers, flags, attributes and what these hold are restored.
         parameters: of the optimizers, the model's or not.
 
     Yields:
@@ -34,7 +35,7 @@ def untouched(model: nn.Module, parameters: Iterable[Tensor]) -> Iterator[Parame
     everything = dict.fromkeys([*model.parameters(), *parameters])
     start = {p: p.detach().clone() for p in everything if p.requires_grad}
     gradients = [(p, p.requires_grad, p.grad) for p in everything]
-    modules = [_Module.of(module) for module in model.modules()]
+    modules, held = [_Module.of(module) for module in model.modules()], Snapshot(reachable(model))
     for parameter in everything:
         parameter.grad = None
     with ExitStack() as stack:
@@ -42,6 +43,7 @@ def untouched(model: nn.Module, parameters: Iterable[Tensor]) -> Iterator[Parame
             stack.callback(_restore, parameter, required, gradient, start.get(parameter))
         for kept in modules:
             stack.callback(kept.restore)
+        stack.callback(held.restore)
         stack.enter_context(preserved_generators())
         yield start
 
@@ -56,24 +58,21 @@ def _restore(parameter: Tensor, required: bool, gradient: Tensor | None, start: 
 
 @dataclass(frozen=True, slots=True)
 class _Module:
-    """A module as it was: its attributes by reference, its buffers by value, generators that it owns by state."""
+    """A module as it was: its attributes by reference, its buffers by value."""
 
     module: nn.Module
     attributes: dict[str, Any]
     tables: dict[str, dict[str, Any]]
     buffers: list[tuple[Tensor, Tensor]]
-    generators: list[tuple[torch.Generator, Tensor]]
 
     @classmethod
     def of(cls, module: nn.Module) -> _Module:
         attributes = dict(vars(module))
-        owned = [value for value in attributes.values() if type(value) is torch.Generator]
         return cls(
             module,
             attributes,
             {name: dict(attributes[name]) for name in _TABLES},
             [(buffer, buffer.detach().clone()) for buffer in module.buffers(recurse=False)],
-            [(generator, generator.get_state()) for generator in owned],
         )
 
     @torch.no_grad()
@@ -83,8 +82,6 @@ class _Module:
             _reset(self.attributes[name], table)
         for buffer, copy in self.buffers:
             buffer.copy_(copy)
-        for generator, state in self.generators:
-            generator.set_state(state)
 
 
 def _reset(now: dict[str, Any], before: dict[str, Any]) -> None:

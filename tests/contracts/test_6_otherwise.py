@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import math
 import re
-import warnings
 
 import pytest
 import torch
@@ -13,9 +12,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim import SGD
 
-from safestep import MeasurementError, SafestepWarning, Status, Watch
-from zoo import ALL, METHODS, RADII, ZOO, Case, Recipe, Scene, Training, applied_ratio, twin_ratio
-from zoo.asserts import PRECISION
+from safestep import LossMismatchError, MeasurementError, SafestepWarning, Status, Watch
+from zoo import ALL, METHODS, ZOO, Case, Recipe, Scene, Training, applied_ratio, twin_ratio
+from zoo.asserts import PRECISION, assert_identical
 from zoo.models import Squared
 
 
@@ -32,17 +31,33 @@ def test_another_way_than_the_training_pass_is_said_once(case):
     assert all(report.exact is not case.difference for report in guard.history)
 
 
-@pytest.mark.parametrize(
+REGRESSIONS = pytest.mark.parametrize(
     "loss",
     [lambda z, y: z.square().mean(), lambda z, y: F.mse_loss(z, torch.ones_like(z)), lambda z, y: z.abs().sum()],
     ids=["square", "mse", "absolute"],
 )
-def test_a_regression_is_told_that_r_means_nothing(loss):
+
+
+@METHODS
+@REGRESSIONS
+def test_a_regression_has_no_r_and_is_refused(loss, method):
     training = Training(Case("regression", ZOO["mlp"].build, ZOO["mlp"].batch, objective=loss), ALL["SGD"])
-    training.attach()
-    with pytest.warns(SafestepWarning, match="not a softmax cross-entropy") as caught:
+    training.attach(method=method)
+    start = training.parameters()
+    with pytest.raises(LossMismatchError, match=r"no softmax cross-entropy.*CurvatureRadius\('mse'\)"):
+        training.step()
+    assert_identical(training.parameters(), start)
+
+
+@METHODS
+@REGRESSIONS
+def test_a_regression_that_is_watched_is_told_once_that_it_has_no_r(loss, method):
+    training = Training(Case("regression", ZOO["mlp"].build, ZOO["mlp"].batch, objective=loss), ALL["SGD"])
+    guard = training.attach(policy=Watch(), method=method)
+    with pytest.warns(SafestepWarning, match="no softmax cross-entropy") as caught:
         training.steps(3)
     assert len(caught) == 1
+    assert {report.status for report in guard.history} == {Status.UNMEASURED}
 
 
 @pytest.mark.parametrize(
@@ -97,7 +112,7 @@ def test_parameters_hidden_from_differentiation_are_measured_all_the_same(method
     assert guard.last.ratio == pytest.approx((slope.amax(1) - slope.amin(1)).max().item() / math.pi, rel=precision)
 
 
-# -- forwards that cannot be repeated ---------------------------------------------------------------------------------
+# -- forwards that are other functions when they run again ------------------------------------------------------------
 
 
 class OwnGenerator(nn.Module):
@@ -146,29 +161,28 @@ class NoiseByDtype(nn.Module):
         return self.last(self.square(hidden * torch.randn_like(hidden)))
 
 
-@RADII
+@METHODS
 @pytest.mark.parametrize("build", [OwnGenerator, Counting])
-def test_a_forward_that_cannot_be_repeated_is_not_measured_in_silence(build, method):
-    """Run again, it is another function: an error, or a warning and a record that does not claim to be exact.
+def test_a_forward_that_changes_its_module_is_measured_from_where_it_was(build, method):
+    """In micro-batches, since a single forward is differentiated as it ran; the twins move on as the model did."""
+    training = Training(Case(build.__name__, build, ZOO["mlp"].batch), ALL["SGD"], dtype=torch.float64)
+    ahead, behind = (copy.deepcopy(training.model) for _ in range(2))
+    guard, start = training.attach(policy=Watch(), method=method), training.parameters()
+    batch = training.case.batch(0, training.dtype)
+    parts = list(zip(batch.args[0].chunk(3), batch.labels.chunk(3), strict=True))
+    for x, y in parts:
+        F.cross_entropy(training.model(x), y).backward()
+    training.optimizers[0].step()
+    with torch.no_grad():
+        for twin, part in ((ahead, 1e-4), (behind, -1e-4)):
+            for name, p in twin.named_parameters():
+                p.add_(training.parameters()[name] - start[name], alpha=part)
+        tangents = [(ahead(x) - behind(x)) / 2e-4 for x, _ in parts]
+    largest = max((tangent.amax(-1) - tangent.amin(-1)).max().item() for tangent in tangents)
+    assert guard.last.ratio == pytest.approx(largest / math.pi, rel=PRECISION[method])
 
-    In micro-batches, since a single forward is differentiated as it ran.
-    """
-    training = Training(Case(build.__name__, build, ZOO["mlp"].batch), ALL["SGD"], big=True)
-    guard = training.attach(method=method)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", SafestepWarning)
-        with contextlib.suppress(MeasurementError):
-            for index in range(2):
-                batch = training.case.batch(index, training.dtype)
-                for x, y in zip(batch.args[0].chunk(3), batch.labels.chunk(3), strict=True):
-                    F.cross_entropy(training.model(x), y).backward()
-                training.optimizers[0].step()
-            assert caught
-            assert not guard.last.exact
-    assert caught or guard.last is None
 
-
-def test_a_forward_that_cannot_be_repeated_is_differentiated_as_it_ran():
+def test_a_forward_that_changes_its_module_is_differentiated_as_it_ran():
     training = Training(Case("counting", Counting, ZOO["mlp"].batch), ALL["SGD"])
     guard = training.attach(policy=Watch(), method="exact")
     body = Training(Case("body", ZOO["mlp"].build, ZOO["mlp"].batch), ALL["SGD"])

@@ -23,7 +23,8 @@ class Unreadable(nn.Module):
         self.body = ZOO["mlp"].build()
 
     def forward(self, x):
-        return {"scores": self.body(x)}
+        logits = self.body(x)
+        return lambda: logits
 
 
 def step_without_forward(training):
@@ -83,7 +84,7 @@ def bad_target(step):
     raise ArithmeticError("the schedule broke")
 
 
-UNREADABLE = Case("unreadable", Unreadable, ZOO["mlp"].batch, lambda output: output["scores"])
+UNREADABLE = Case("unreadable", Unreadable, ZOO["mlp"].batch, lambda output: output())
 ONE_OUTPUT = Case("one-output", lambda: nn.Linear(4, 1), ZOO["mlp"].batch, objective=lambda z, _: z.square().mean())
 TROUBLES = {
     "no-forward": (ZOO["mlp"], step_without_forward, {}, MeasurementError, "no forward to measure"),
@@ -91,7 +92,13 @@ TROUBLES = {
     "input-overwritten": (ZOO["mlp"], step_after_overwriting_the_input, {}, MeasurementError, "overwritten in place"),
     "empty-batch": (ZOO["mlp"], step_on_an_empty_batch, {}, MeasurementError, "no samples"),
     "torch.func": (ZOO["mlp"], step_inside_a_transform, {}, MeasurementError, "torch.func"),
-    "no-logits": (UNREADABLE, plain_step, {}, MeasurementError, r"keys \['scores'\].*logits=function"),
+    "no-logits": (
+        UNREADABLE,
+        plain_step,
+        {},
+        MeasurementError,
+        r"no logits in the model's output, a function.*logits=function",
+    ),
     "one-output": (ONE_OUTPUT, plain_step, {}, ValueError, "head='sigmoid'"),
     "radius-breaks": (
         ZOO["mlp"],
@@ -173,7 +180,7 @@ def test_an_interrupt_while_measuring_leaves_the_start():
 @METHODS
 def test_logits_are_found_where_the_user_says(method):
     training = Training(UNREADABLE, ALL["SGD"], big=True)
-    guard = training.attach(logits=lambda output: output["scores"], method=method)
+    guard = training.attach(logits=lambda output: output(), method=method)
     scene, start = Scene.of(training), training.parameters()
     training.step()
     applied = {name: p - start[name] for name, p in training.parameters().items()}

@@ -134,14 +134,14 @@ def test_frozen_and_thawed_between_steps():
     assert len(guard.history) == 3
 
 
-def test_a_rate_of_zero_and_a_step_that_moves_nothing_are_not_steps():
+def test_a_rate_of_zero_is_a_step_of_the_trainer_that_stands_still():
     training = Training(ZOO["mlp"], Recipe("still", SGD, 0.0, 0.0))
     guard = training.attach()
     training.steps(2)
-    assert not guard.history
+    assert [report.status for report in guard.history] == [Status.STILL] * 2
     training.optimizers[0].param_groups[0]["lr"] = 0.1
     training.step()
-    assert guard.last.step == 0
+    assert guard.last.step == 2
 
 
 def test_a_rate_that_is_a_tensor():

@@ -84,20 +84,21 @@ def test_the_loss_is_that_of_training(case):
 
 
 def test_no_guard_hears_of_what_a_probe_runs():
-    """Not this one, and not another one on the same model."""
-    model, x = nn.Linear(4, 3), torch.randn(6, 4)
-    mine, others = (torch.optim.SGD(model.parameters(), lr=0.1) for _ in range(2))
+    """Not this one, and not that of the other tower, which runs beside it."""
+    model, tower, x = nn.Linear(4, 3), nn.Linear(4, 3), torch.randn(6, 4)
+    mine, others = (torch.optim.SGD(one.parameters(), lr=0.1) for one in (model, tower))
     heard = []
     look = lambda step, seen, report: heard.append(len(seen.forwards)) or {}  # noqa: E731
 
     def closure():
-        return nn.functional.cross_entropy(model(x), torch.tensor([0, 1, 2, 0, 1, 2]))
+        return nn.functional.cross_entropy(model(x) + tower(x), torch.tensor([0, 1, 2, 0, 1, 2]))
 
     options = {"policy": Watch(), "radius": SecantCurvature()}
-    other = safestep.attach(model, others, probes=[look], **options)
+    other = safestep.attach(tower, others, probes=[look], **options)
     safestep.attach(model, mine, probes=[Loss(closure), Sharpness(closure), look], **options)
     for _ in range(3):
         mine.zero_grad()
+        others.zero_grad()
         closure().backward()
         mine.step()
         others.step()

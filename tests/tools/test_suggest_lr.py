@@ -297,14 +297,17 @@ def test_under_autocast_the_answer_is_not_called_exact():
 
 
 def test_a_step_that_moves_no_logit_is_unbounded():
-    model = nn.Linear(4, 3)
-    model.weight.requires_grad_(False)
-    nn.init.zeros_(model.bias)  # the shift that the logits have in common is then one without rounding
+    """The cross-entropy of even labels at logits of zero pulls at no bias, and a penalty shifts them all alike."""
+    model = nn.Linear(4, 4)
+    nn.init.zeros_(model.weight).requires_grad_(False)
+    nn.init.zeros_(model.bias)
     optimizer = torch.optim.SGD([model.bias], lr=0.1)
-    x = torch.randn(8, 4)
-    radius = SoftmaxRadius(method="exact")
-    with said("not a softmax cross-entropy"):
-        found = suggest_lr(model, optimizer, lambda: model(x).sum().backward(), radius=radius)
+    x, y = torch.randn(8, 4), torch.arange(8) % 4
+
+    def closure():
+        (F.cross_entropy(model(x), y) + model.bias.sum()).backward()
+
+    found = suggest_lr(model, optimizer, closure, radius=SoftmaxRadius(method="exact"))
     assert (found.status, found.lr, found.ratio) == ("unbounded", math.inf, 0.0)
     assert "moves no logit" in str(found)
 

@@ -68,9 +68,10 @@ class Journey:
 
     def step(self) -> None:
         self.optimizer.zero_grad()
-        for number in range(MICRO[self.index % len(MICRO)]):
+        count = MICRO[self.index % len(MICRO)]
+        for number in range(count):
             x, y = self.batch(number)
-            loss = cross_entropy(self.model(x), y)
+            loss = cross_entropy(self.model(x), y) / count
             self.scaler.scale(loss * (torch.inf if self.index == OVERFLOW else 1.0)).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()

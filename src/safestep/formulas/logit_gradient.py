@@ -56,11 +56,12 @@ def softmax_factor(
         precision: the relative rounding of either, for types coarser than theirs.
 
     Returns:
-        The factor; None where no factor fits (dense soft labels, several losses on one output).
+        The factor; None where no factor fits (dense soft labels, several losses on one output). Of fewer numbers than
+        the model with the most unknowns has, ``known`` is false.
 
     Example:
-        >>> z = torch.tensor([[0.3, -1.0, 0.5, 0.1], [0.2, 0.0, -0.7, 1.0]], dtype=torch.float64, requires_grad=True)
-        >>> loss = torch.nn.functional.cross_entropy(z / 0.25, torch.tensor([0, 2]))
+        >>> z = torch.randn(8, 4, dtype=torch.float64, requires_grad=True)
+        >>> loss = torch.nn.functional.cross_entropy(z / 0.25, torch.arange(8) % 4)
         >>> round(softmax_factor(z.detach(), torch.autograd.grad(loss, z)[0]).value, 6)
         4.0
     """
