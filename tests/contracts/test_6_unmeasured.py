@@ -97,7 +97,7 @@ TROUBLES = {
         plain_step,
         {},
         MeasurementError,
-        r"no logits in the model's output, a function.*logits=function",
+        r"the model's output, a function.*logits=function",
     ),
     "one-output": (ONE_OUTPUT, plain_step, {}, ValueError, "head='sigmoid'"),
     "radius-breaks": (
