@@ -306,6 +306,38 @@ def test_a_loss_that_r_means_nothing_for_is_refused_never_capped(loss, radius):
 
 
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def classifier():
+    """Return a network whose logits have grown apart, as those of a trained classifier: their sum stays what it was."""
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 4))
+    with torch.no_grad():
+        last = model[-1]
+        last.weight.mul_(30.0).sub_(0.96 * last.weight.mean(0))
+        last.bias.mul_(30.0).sub_(0.96 * last.bias.mean())
+    return model
+
+
+@METHODS
+def test_squared_errors_of_what_was_a_classifier_are_no_softmax(radius):
+    """Rows of z - y almost sum to zero there."""
+    model, (x, _) = classifier(), batch()
+    z = model(x)
+    rows = z.sum(-1).abs().sum() / z.abs().sum()
+    assert 0.01 < rows < 0.1
+    with pytest.raises(LossMismatchError):
+        step(model, lambda z, y: z.square().mean(), read=lambda out: [out], radius=radius, policy=Cap(1.0))
+
+
+@METHODS
+@pytest.mark.parametrize("penalty", [1e-4, 1e-3])
+def test_a_small_penalty_on_the_normaliser_leaves_it_a_softmax(penalty, radius):
+    """The z-loss of large language models: rows sum to its part of the gradient, not to zero."""
+    loss = lambda z, y: F.cross_entropy(z, y) + penalty * z.logsumexp(-1).square().mean()  # noqa: E731
+    guard, truth = step(classifier(), loss, read=lambda out: [out], radius=radius, lr=0.1)
+    assert guard.last.ratio == pytest.approx(truth, rel=0.02)
+    assert [head.kind for head in guard.heads] == ["softmax"]
+
+
 def test_an_adaptive_softmax_is_not_taken_for_one_sample():
     torch.manual_seed(1)
     model = nn.AdaptiveLogSoftmaxWithLoss(5, 12, cutoffs=[4, 8])

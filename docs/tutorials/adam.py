@@ -47,7 +47,6 @@ if any(importlib.util.find_spec(module) is None for module in ("safestep", "matp
 import copy
 import math
 import tempfile
-import warnings
 from dataclasses import asdict
 
 import matplotlib.pyplot as plt
@@ -391,8 +390,9 @@ axes = training_loss(curves_of(lines))
 # ## 7. Your own model: independent yes/no outputs
 #
 # A network with one sigmoid per output is not a softmax over them: each output is a two-class problem of its own,
-# with logits $(0, z)$, so the spread is $\max_k |a_k|$. Say so with `head="sigmoid"`. If you forget, the guard
-# notices, as the gradient at the logits of a softmax loss would sum to zero, and warns once.
+# with logits $(0, z)$, so the spread is $\max_k |a_k|$. With labels 0 and 1 the guard reads that off the gradient, and
+# says so in `guard.heads`. Soft labels, or weights of the samples' own, leave another gradient: then say it with
+# `radius=SoftmaxRadius(head="sigmoid")`.
 
 # %%
 seed_everything(SEED)
@@ -414,25 +414,20 @@ def tag_step() -> float:
     return loss.item()
 
 
-with warnings.catch_warnings(record=True) as caught, safestep.attach(tagger, optimizer):
-    warnings.simplefilter("always")
-    tag_step()
-print("without head=:", caught[-1].message, "\n")
-assert any(issubclass(warning.category, safestep.SafestepWarning) for warning in caught)
-
-guard = safestep.attach(tagger, optimizer, radius=safestep.SoftmaxRadius(head="sigmoid"))
+guard = safestep.attach(tagger, optimizer)
 losses = [tag_step() for _ in range(60)]
 with torch.no_grad():
     right = ((tagger(split.test_x) > 0) == tags(split.test_y)).float().mean(dim=0)
-print(f"with head='sigmoid': loss {losses[0]:.3f} -> {losses[-1]:.3f}")
+print("found:", *guard.heads)
+print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}")
 print("right answers to each question on the test images:", [round(share, 3) for share in right.tolist()])
 print(guard.last)
 assert losses[-1] < 0.5 * losses[0]
 assert max(guard.history["applied_ratio"]) <= 1.001
 
 # %% [markdown]
-# Other outputs: `.logits`, dicts and tuples are in the table of the [first tutorial](sgd.ipynb), a function that
-# finds the logits in the [second](momentum.ipynb).
+# Other outputs are in the table of the [first tutorial](sgd.ipynb), and a loss that has no $r$ is in the
+# [second](momentum.ipynb).
 #
 # ## 8. What to keep
 #

@@ -37,12 +37,13 @@ if any(importlib.util.find_spec(module) is None for module in ("safestep", "matp
 #    them is inside,
 # 3. compare fixed and capped runs at rates from 0.05 to 2.0,
 # 4. check what the cap does to the buffer, and what Nesterov's variant changes,
-# 5. guard a model whose output safestep cannot guess.
+# 5. guard a model of your own, and see what is refused.
 #
 # Whatever the text claims of a number is checked by an `assert` in a cell beside it.
 
 # %%
 import math
+from collections.abc import Callable
 
 import matplotlib.pyplot as plt
 import torch
@@ -335,12 +336,11 @@ for n, name in enumerate(("first", "second")):
 assert math.isclose(nesterov[0].ratio, (1 + MU) * plain[0].ratio, rel_tol=1e-3)
 
 # %% [markdown]
-# ## 6. Your own model: when the logits cannot be guessed
+# ## 6. Your own model: which outputs count
 #
-# A guard finds logits in a tensor, in `.logits` or `["logits"]`, or in a tuple (there is a table in the [first
-# tutorial](sgd.ipynb)). A network that paints a class onto each pixel is another matter: this one returns a dict with
-# a name of its own, and its classes are in dimension 1, not last. So the guard refuses, and says what it needs: a
-# function from your output to the logits, classes last.
+# A guard is told neither the loss nor the labels. It looks at the gradient that backward brings to each output: rows of
+# a softmax cross-entropy's sum to zero over the classes. So a network that paints a class onto each pixel needs no
+# setting, though it returns a dict with a name of its own, and its classes are in dimension 1, not last.
 
 
 # %%
@@ -352,16 +352,31 @@ class Painter(nn.Module):
         self.layers = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.GELU(), nn.Conv2d(16, 3, 3, padding=1))
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return the logits under a name that safestep does not know."""
+        """Return the logits under a name of our own."""
         return {"mask": self.layers(images)}
 
 
-def paint_step(painter: Painter, optimizer: torch.optim.Optimizer) -> float:
-    """Take one step towards painting background, grey and ink; return the loss before it."""
-    images = split.train_x[:64].reshape(-1, 1, 8, 8)
-    wanted = torch.bucketize(images[:, 0], torch.tensor([0.2, 0.7]))  # class 0, 1 or 2 for each pixel
+images = split.train_x[:64].reshape(-1, 1, 8, 8)
+classes = torch.bucketize(images[:, 0], torch.tensor([0.2, 0.7]))  # background, grey or ink, for each pixel
+brightness = torch.cat([images, images**2, 1 - images], dim=1)
+
+
+def of_classes(mask: torch.Tensor) -> torch.Tensor:
+    """Return the cross-entropy of the painted classes."""
+    return nn.functional.cross_entropy(mask, classes)
+
+
+def of_brightness(mask: torch.Tensor) -> torch.Tensor:
+    """Return the squared error of the same network as a regression."""
+    return nn.functional.mse_loss(mask, brightness)
+
+
+def paint_step(
+    painter: Painter, optimizer: torch.optim.Optimizer, loss_of: Callable[[torch.Tensor], torch.Tensor]
+) -> float:
+    """Take one step; return the loss before it."""
     optimizer.zero_grad()
-    loss = nn.functional.cross_entropy(painter(images)["mask"], wanted)
+    loss = loss_of(painter(images)["mask"])
     loss.backward()
     optimizer.step()
     return loss.item()
@@ -371,27 +386,32 @@ seed_everything(SEED)
 painter = Painter()
 optimizer = torch.optim.SGD(painter.parameters(), lr=5.0, momentum=MU)
 
-try:
-    with safestep.attach(painter, optimizer):
-        paint_step(painter, optimizer)
-except safestep.MeasurementError as error:
-    print(f"refused: {error}\n")
-else:
-    raise AssertionError("a guard must not guess")
-
-
-def mask(output: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Return the logits with the classes last."""
-    return output["mask"].movedim(1, -1)
-
-
-with safestep.attach(painter, optimizer, radius=exact, logits=mask) as guard:
-    losses = [paint_step(painter, optimizer) for _ in range(40)]
+with safestep.attach(painter, optimizer, radius=exact) as guard:
+    losses = [paint_step(painter, optimizer, of_classes) for _ in range(40)]
 shortened = sum(report.scale < 1 for report in guard.history)
+print("found:", *guard.heads)
 print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}; {shortened} of {len(guard.history)} steps shortened")
 print(guard.last)
 assert losses[-1] < 0.5 * losses[0]
 assert max(guard.history["applied_ratio"]) <= 1.001
+
+# %% [markdown]
+# Of a loss that is no softmax cross-entropy $r$ would say nothing, and a cap by it would be a guess. The guard refuses,
+# takes the step back, and names what fits: here the curvature of the squared error.
+
+# %%
+try:
+    with safestep.attach(painter, optimizer):
+        paint_step(painter, optimizer, of_brightness)
+except safestep.LossMismatchError as error:
+    print(f"refused: {error}\n")
+else:
+    raise AssertionError("a guard must not guess")
+
+with safestep.attach(painter, optimizer, radius=safestep.CurvatureRadius("mse"), policy=safestep.Cap(0.5)):
+    losses = [paint_step(painter, optimizer, of_brightness) for _ in range(40)]
+print(f"by its curvature: squared error {losses[0]:.3f} -> {losses[-1]:.3f}")
+assert losses[-1] < 0.5 * losses[0]
 
 # %% [markdown]
 # (`with attach(...) as guard:` takes the guard off at the end of the block. Without `with` it stays as long as the

@@ -379,15 +379,15 @@ if SEEDS == [SEED]:
 # ## 7. Your own model and data
 #
 # Nothing above is special to digits. `attach` wants the module you call and the optimizer you step; the batches can
-# be anything your model takes. What has to be found is the **logits**, with the classes in the last dimension:
+# be anything your model takes. Which outputs are **logits** is read off the gradient at them:
 #
 # | your model returns | you write |
 # |---|---|
-# | a tensor of logits, `(batch, classes)` or `(batch, tokens, classes)` | `attach(model, optimizer)` |
-# | an object or a dict with `logits`, as Hugging Face models do | `attach(model, optimizer)` |
-# | a tuple whose first floating-point tensor with a dimension is the logits | `attach(model, optimizer)` |
-# | anything else | `attach(model, optimizer, logits=function)`: see [momentum](momentum.ipynb) |
-# | a logit for each independent yes/no question | `radius=SoftmaxRadius(head="sigmoid")`: see [Adam](adam.ipynb) |
+# | logits, alone or in a tuple, dict or object, classes last or in the second dimension | `attach(model, optimizer)` |
+# | several heads | the same: $r$ is the largest over them |
+# | a logit for each independent yes/no question | the same, see [Adam](adam.ipynb) |
+# | anything that the guard cannot tell: it refuses | what the error names; see [momentum](momentum.ipynb) |
+# | a loss alone, whose logits are never made | `attach(model, optimizer, forward=function)`: see `docs/heads.md` |
 #
 # Here is a model that takes two named inputs, computes its own loss and returns an object with `.logits`. Replace
 # `batch` by yours.

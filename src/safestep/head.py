@@ -16,8 +16,11 @@ from safestep.pieces import whole
 Kind = Literal["softmax", "sigmoid", "other"]
 """What a loss makes of the values: one softmax over the classes, a sigmoid of each, or neither that can be told."""
 
-_BALANCED = 0.1
-"""Rows of a softmax loss's dL/dz sum to zero; a quotient of sums above this is another loss, not rounding."""
+_BALANCED = 1e-3
+"""Rows of a softmax loss's dL/dz sum to zero; a quotient of sums above this, and two roundings, is no softmax."""
+_NEARLY = 0.1
+"""Up to this it is softmax all the same if one with plain labels explains it (a small penalty on the logits, fp16's
+underflow); squared errors of what was a classifier come as near."""
 _NOISE = 64.0
 """Roundings of a mean loss's gradient below which it tells nothing: the labels are the predictions."""
 _ROWS = 32
@@ -126,10 +129,13 @@ class Evidence:
         if not math.isfinite(total) or total <= _NOISE * self.precision:
             return None
         for axis, off in self.sums.items():
-            if float(off) <= _BALANCED * float(self.total) and (
-                axis not in self.rows or self.rows[axis][0].shape[-1] > 1
-            ):
+            unbalanced = float(off) / float(self.total)
+            if axis in self.rows and self.rows[axis][0].shape[-1] == 1:
+                continue
+            if unbalanced <= max(_BALANCED, 2.0 * self.precision):
                 return self._softmax(path, axis)
+            if unbalanced <= _NEARLY and axis in self.rows and (found := self._softmax(path, axis)).plain:
+                return found if found.settled else None
         for axis, (z, gradient) in self.rows.items():
             if _log_probabilities(z, gradient):
                 return Head(path, "softmax", axis, balanced=False, settled=True)

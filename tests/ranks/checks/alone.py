@@ -53,9 +53,10 @@ def spike(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def empty(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    rows = len(x)
     if here():
         x, y = x[:0], y[:0]
-    return F.cross_entropy(model(x), y, reduction="sum") / 4
+    return F.cross_entropy(model(x), y, reduction="sum") / rows
 
 
 def check_a_nan_on_one_rank_undoes_the_step_on_all() -> None:

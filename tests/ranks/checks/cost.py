@@ -96,6 +96,7 @@ def check_all_ranks_make_the_same_plan() -> None:
         run = Run(kind, lambda p: torch.optim.Adam(p, lr=2e-3), radius=SoftmaxRadius(), policy=Cap(0.5)).steps(40)
         alike(["skip" in method for method in run.guard.history["method"]])
         alike(run.guard.history["ratio"])
+        alike([report.known_ratio for report in run.guard.history])
         assert {"skip/train", "probe/train"} <= set(run.guard.history["method"])
 
 

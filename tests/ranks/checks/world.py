@@ -191,8 +191,8 @@ def raised(act: Callable[[], Any]) -> str:
 
 
 def alike(value: Any) -> None:
-    """Assert that every rank has the same, bit for bit."""
-    first, *others = everyone(value)
+    """Assert that every rank has the same, bit for bit; a nan is one."""
+    first, *others = map(repr, everyone(value))
     assert all(other == first for other in others), f"ranks differ: {first} and {others}"
 
 
