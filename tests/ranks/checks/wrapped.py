@@ -67,6 +67,52 @@ def mine() -> dict[str, int]:
     return {"split": distributed.get_world_size(), "part": distributed.get_rank()}
 
 
+class Parcel(nn.Module):
+    """Two heads in some parcel; takes its loss inside where it is given labels."""
+
+    def __init__(self, pack: Callable[[Tensor, Tensor, Tensor], Any]) -> None:
+        super().__init__()
+        self.body, self.pack = mlp(), pack
+        self.other = nn.Linear(8, 7)
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Any:
+        one, two = self.body(x), 10.0 * self.other(x)
+        return self.pack(x.sum() if labels is None else _both(one, two, labels), one, two)
+
+
+def _both(one: Tensor, two: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(one, y) + F.cross_entropy(two, y)
+
+
+def _as_tuple(loss: Tensor, one: Tensor, two: Tensor) -> Any:
+    return loss, one, two
+
+
+def _as_dict(loss: Tensor, one: Tensor, two: Tensor) -> Any:
+    return {"loss": loss, "logits": one, "aux": {"deep": two}}
+
+
+def _read(out: Any) -> tuple[Tensor, ...]:
+    return out if isinstance(out, tuple) else (out["loss"], out["logits"], out["aux"]["deep"])
+
+
+def _inside(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    return _read(model(x, labels=y))[0]
+
+
+def _outside(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    return _both(*_read(model(x))[1:], y)
+
+
+def check_heads_in_a_parcel_with_the_loss_in_and_outside() -> None:
+    for kind, pack in (("data parallel", _as_tuple), ("sharded", _as_dict)):
+        for loss in (_inside, _outside):
+            for name, radius in RADII.items():
+                found = ratios(KINDS[kind](Parcel(pack)), radius, loss=loss, steps=3, **mine())
+                alone = ratios(Parcel(pack), radius, loss=loss, ranks=None, steps=3)
+                near(found, alone, 1e-3 if name == "probe" else 1e-5)
+
+
 def check_units_that_compute_in_bfloat16() -> None:
     """r carries the rounding of the units, and no record calls it exact."""
     for name in ("exact", "probe"):
