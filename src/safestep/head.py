@@ -134,8 +134,8 @@ class Evidence:
                 continue
             if unbalanced <= max(_BALANCED, 2.0 * self.precision):
                 return self._softmax(path, axis)
-            if unbalanced <= _NEARLY and axis in self.rows and (found := self._softmax(path, axis)).plain:
-                return found if found.settled else None
+            if unbalanced <= _NEARLY and axis in self.rows and (nearly := self._softmax(path, axis)).plain:
+                return nearly if nearly.settled else None
         for axis, (z, gradient) in self.rows.items():
             if _log_probabilities(z, gradient):
                 return Head(path, "softmax", axis, balanced=False, settled=True)
