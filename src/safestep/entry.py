@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +71,7 @@ class Entries:
 
     def before(self, model: nn.Module, given: Arguments, place: int) -> Entry:
         """Return what a forward that begins may change."""
-        buffers = dict(model.named_buffers())
+        buffers = _buffers(model.named_modules())
         kept = buffers.keys() if self.volatile is None else self.volatile & buffers.keys()
         return Entry(
             _copied(given, tensors=False),
@@ -97,7 +97,8 @@ class Entries:
 
     def after(self, model: nn.Module, entry: Entry, outputs: list[Output], device: str, tape: Tape | None) -> Forward:
         """Return the record of a forward that is over, with its outputs."""
-        after = _versions(dict(model.named_buffers()))
+        modules = list(model.named_modules())  # one walk: of small models they are what a forward costs
+        after = _versions(_buffers(modules))
         changed = {name for name, version in after.items() if entry.versions.get(name) != version}
         self.volatile = changed | (self.volatile or set())
         self.changing = {node.name for node in entry.state.changed()} | (self.changing or set())
@@ -109,7 +110,7 @@ class Entries:
             args,
             kwargs,
             entry.inputs if spare is None else (),
-            tuple(m.training for m in model.modules()),
+            tuple(module.training for _, module in modules),
             {name: copy for name, copy in entry.copies.items() if name in self.volatile},
             entry.state.only(self.changing),
             entry.generators,
@@ -129,6 +130,16 @@ def _copied(value: Any, *, tensors: bool) -> Any:
     if type(value) in (tuple, list):
         return type(value)(_copied(item, tensors=tensors) for item in value)
     return {key: _copied(item, tensors=tensors) for key, item in value.items()} if type(value) is dict else value
+
+
+def _buffers(modules: Iterable[tuple[str, nn.Module]]) -> dict[str, Tensor]:
+    """Return the buffers by name, as `torch.nn.Module.named_buffers` does: each once."""
+    found: dict[Tensor, str] = {}
+    for name, module in modules:
+        for key, buffer in module._buffers.items():
+            if buffer is not None:
+                found.setdefault(buffer, f"{name}.{key}".lstrip("."))
+    return {name: buffer for buffer, name in found.items()}
 
 
 def _versions(buffers: dict[str, Tensor]) -> dict[str, tuple[int, int]]:

@@ -10,7 +10,7 @@ from types import MethodType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 _FSDP = "torch.distributed.fsdp"
 
@@ -20,7 +20,7 @@ At = Callable[[str, Tensor], Tensor | None]
 
 def units_of(model: nn.Module) -> list[nn.Module]:
     """Return the modules that ``fully_shard`` was called on: each gathers its parameters while it runs."""
-    module = sys.modules.get(_FSDP)
+    module = sys.modules.get(_FSDP) if distributed.is_available() and distributed.is_initialized() else None
     return [] if module is None else [m for m in model.modules() if isinstance(m, module.FSDPModule)]
 
 
