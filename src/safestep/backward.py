@@ -40,6 +40,9 @@ class Output:
         head: how the loss reads it; None where it does not read it as logits.
         labelled: which samples have a label, where the gradient was not seen and labels are among the arguments.
         apart: whether it is none of those that the user has named by ``logits=``.
+        source: the output that it is a transposition of, and the permutation of dimensions that leads back; None for
+            most.
+        turned: what transpositions of it have brought to its gradient in the backward that is running.
     """
 
     path: Path
@@ -58,6 +61,22 @@ class Output:
     head: Head | None = None
     labelled: Tensor | None = None
     apart: bool = False
+    source: tuple[Output, tuple[int, ...]] | None = None
+    turned: list[Tensor] = field(default_factory=list)
+
+    def own(self, gradient: Tensor) -> Tensor:
+        """Return the part of a gradient that the loss brought here itself.
+
+        Contrastive models return ``z`` and ``z.T``, and take a softmax over the rows of each: the gradient at ``z``
+        holds both.
+        """
+        if self.source is not None:
+            source, back = self.source
+            source.turned.append(gradient.permute(back))
+        for other in self.turned:
+            gradient = gradient - other.to(gradient.dtype)
+        self.turned = []
+        return gradient
 
     def tell(self, gradient: Tensor, axes: tuple[int, ...], *, look: bool) -> None:
         """Take in a gradient that backward brought here.

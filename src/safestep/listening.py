@@ -11,7 +11,7 @@ from torch._compile import _disable_dynamo
 
 from safestep.backward import Output
 from safestep.forward import Forward
-from safestep.outputs import root, tensors_in
+from safestep.outputs import Root, root, tensors_in, turned
 from safestep.pieces import is_sharded
 
 
@@ -33,7 +33,7 @@ def listen(listener: Listener, forward: Forward, tensors: list[Tensor], returned
     """
     given = [tensor for tensor in tensors_in(returned) if tensor.requires_grad]
     told: set[int] = set()
-    roots: set[tuple[Any, int]] = set()
+    roots: dict[Root, Output] = {}
     for output, tensor in zip(forward.outputs[: len(tensors)], tensors, strict=True):
         base = next((one for one in given if one is tensor), None)
         if base is None:
@@ -50,11 +50,15 @@ def listen(listener: Listener, forward: Forward, tensors: list[Tensor], returned
         node, index, through = root(tensor)
         if (node, index) in roots:
             continue  # the same numbers under another name count once
-        roots.add((node, index))
+        roots[node, index] = output
         if through and not is_sharded(tensor):
             node.register_prehook(partial(_at_node, listener, forward, output, index))
         else:
             tensor.register_hook(partial(_at_tensor, listener, forward, output))
+    for output, tensor in zip(forward.outputs[: len(tensors)], tensors, strict=True):
+        back, behind = turned(tensor) or ((), None)
+        if behind in roots:
+            output.source = roots[behind], back
     for tensor in given:
         if id(tensor) not in told:  # a loss, say; through it too the forward counts
             tensor.register_hook(partial(_at_tensor, listener, forward, None))

@@ -17,6 +17,11 @@ _COPIES = frozenset(
     for name in ("ToCopy", "Clone", "View", "UnsafeView", "ReshapeAlias", "Alias", "Unsqueeze", "Squeeze")
 )
 """Nodes of a graph whose result holds the numbers of their argument, in the same order."""
+_TURNS = frozenset({"TBackward", "TransposeBackward", "PermuteBackward"})
+"""Nodes whose result holds them with the dimensions in another order."""
+
+Root = tuple[Any, int]
+"""A node of a graph, and which of its results is meant."""
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
@@ -79,13 +84,43 @@ def root(tensor: Tensor) -> tuple[Any, int, bool]:
     Returns:
         The node, which of its results it is, and whether that is another tensor than the one given.
     """
-    node, index, through = tensor.grad_fn, tensor.output_nr, False
-    while node is not None and node.name().rstrip("0123456789") in _COPIES:
+    (node, index), first = _behind_copies((tensor.grad_fn, tensor.output_nr)), tensor.grad_fn
+    return node, index, node is not first
+
+
+def turned(tensor: Tensor) -> tuple[tuple[int, ...], Root] | None:
+    """Return where the numbers of a transposed tensor come from; None if it is none.
+
+    Returns:
+        The permutation that takes a gradient back there, and the root behind it. No node of the graph is held.
+
+    Example:
+        >>> z = torch.ones(2, 3, requires_grad=True) * 2
+        >>> dims, behind = turned(z.T)
+        >>> behind == root(z)[:2], z.T.permute(dims).shape
+        (True, torch.Size([2, 3]))
+    """
+    node, _, _ = root(tensor)
+    if node is None or _kind(node) not in _TURNS or node.next_functions[0][0] is None:
+        return None
+    marks = [2**k for k in range(tensor.ndim)]  # as strides, they tell what became of each dimension
+    back = node(torch.empty_strided(tensor.shape, marks, device="meta"))
+    return tuple(map(marks.index, back.stride())), _behind_copies(node.next_functions[0])
+
+
+def _kind(node: Any) -> str:
+    name: str = node.name().rstrip("0123456789")
+    return name
+
+
+def _behind_copies(start: Root) -> Root:
+    node, index = start
+    while node is not None and _kind(node) in _COPIES:
         behind, number = node.next_functions[0]
         if behind is None or behind.name().endswith("AccumulateGrad"):
             break
-        node, index, through = behind, number, True
-    return node, index, through
+        node, index = behind, number
+    return node, index
 
 
 def rounded(tensor: Tensor, most: int = 2000) -> bool:

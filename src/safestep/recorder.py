@@ -322,7 +322,7 @@ class ForwardRecorder:
         try:
             self._count(forward)
             if output is not None and gradient is not None:
-                output.reached = True
+                output.reached, gradient = True, output.own(gradient)
                 axes = self._heads.axes(output.path, axes_of(output))
                 known = self._heads.known.get(output.path)
                 output.tell(
