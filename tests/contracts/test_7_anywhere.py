@@ -19,7 +19,7 @@ GUARDS = {
     "order-1": {"policy": Throttle(order=1)},
     "order-2": {"policy": Throttle(order=2)},
     "secant": {"radius": SecantCurvature(), "policy": Throttle(chi=1.9, order=1, start=1.0), "sgd": True},
-    "tightest": {"radius": Tightest({SoftmaxRadius(tiers=QUICK): 0.5, CurvatureRadius(): 0.1}), "sgd": True},
+    "tightest": {"radius": Tightest({SoftmaxRadius(tiers=QUICK): 0.2, CurvatureRadius(): 0.1}), "sgd": True},
 }
 SEEN = {
     "exact": {"tangents", "forward-mode"},
