@@ -305,7 +305,6 @@ def test_a_loss_that_r_means_nothing_for_is_refused_never_capped(loss, radius):
     assert {report.status for report in guard.history} == {Status.UNMEASURED}
 
 
-@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 def classifier():
     """Return a network whose logits have grown apart, as those of a trained classifier: their sum stays what it was."""
     torch.manual_seed(3)
@@ -338,6 +337,7 @@ def test_a_small_penalty_on_the_normaliser_leaves_it_a_softmax(penalty, radius):
     assert [head.kind for head in guard.heads] == ["softmax"]
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 def test_an_adaptive_softmax_is_not_taken_for_one_sample():
     torch.manual_seed(1)
     model = nn.AdaptiveLogSoftmaxWithLoss(5, 12, cutoffs=[4, 8])
