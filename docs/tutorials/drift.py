@@ -56,15 +56,15 @@ from torch import nn
 import safestep
 from safestep import CurvatureRadius, History, Policy, Radius, SecantCurvature, StepReport, Throttle, Watch
 from safestep.formulas.curvature import spectral_radius
-from safestep.forward import Seen
-from safestep.guard import Probe
+from safestep.guard.guard import Probe
 from safestep.lab.affine_teacher import AffineTeacher
 from safestep.lab.digits import load_split
 from safestep.lab.drift import DriftRun
 from safestep.lab.models import mlp
 from safestep.lab.seeding import seed_everything
 from safestep.lab.student import Student
-from safestep.step import Step
+from safestep.recording.forward import Seen
+from safestep.recording.step import Step
 from safestep.tools.probes import Sharpness
 
 plt.switch_backend(plt.get_backend())  # loaded now, so that pictures made outside pyplot are shown, too

@@ -53,7 +53,7 @@ from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import LambdaLR
 
 from safestep import Throttle
-from safestep.lab.descent import (
+from safestep.descent import (
     PLANE,
     Batches,
     Bowls,

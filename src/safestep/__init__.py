@@ -2,7 +2,7 @@
 
 from safestep import logs, schedules
 from safestep._version import __version__
-from safestep.audit import Audit
+from safestep.distributed.ranks import Ranks
 from safestep.errors import (
     AttachError,
     LogitsNotFoundError,
@@ -13,17 +13,17 @@ from safestep.errors import (
     SafestepError,
     SafestepWarning,
 )
-from safestep.guard import Guard
+from safestep.guard.attach import attach
+from safestep.guard.audit import Audit
+from safestep.guard.guard import Guard
 from safestep.logs import JsonLines
 from safestep.policy import Cap, Pin, Policy, Throttle, Watch
 from safestep.radius import CurvatureRadius, HessianRadius, Radius, SecantCurvature, SoftmaxRadius, Tightest
-from safestep.ranks import Ranks
-from safestep.reading import Reading, Status
-from safestep.readout import Readout
-from safestep.record import History, StepReport
-from safestep.tiers import Tiers
+from safestep.radius.tiers import Tiers
+from safestep.recording.readout import Readout
+from safestep.records.reading import Reading, Status
+from safestep.records.report import History, StepReport
 from safestep.tools import LearningRate, suggest_lr
-from safestep.wiring import attach
 
 __all__ = [
     "AttachError",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import sys
 
+from safestep._torch.extras import need
 from safestep.errors import MissingExtraError
-from safestep.extras import need
 
 
 def main() -> None:
@@ -17,7 +17,9 @@ def main() -> None:
     try:
         need("typer", "experiments")
         need("rich", "experiments")
-        from safestep.cli import app  # here and not above: a process that carries out runs imports no more than this
+        from safestep.cli.app import (
+            app,  # here and not above: a process that carries out runs imports no more than this
+        )
     except MissingExtraError as error:
         print(f"safestep: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -24,7 +24,7 @@ from safestep.bench.descent import (
     ways,
 )
 from safestep.bench.descent_ways import SCHEDULE
-from safestep.lab.descent import PLANE, Gaussian, exact_law, simulate
+from safestep.descent import PLANE, Gaussian, exact_law, simulate
 
 WAYS = (CLOSED, AUTOGRAD, FLOATS, ALONE, ALONE_BACKWARD)
 

@@ -11,12 +11,12 @@ from torch.optim import SGD
 
 import safestep
 from safestep import Cap, MeasurementError, SafestepWarning, SoftmaxRadius, Status, Watch
+from safestep.distributed.consensus import Peers
 from safestep.errors import RanksError
-from safestep.guard import Guard
-from safestep.judge import Judge
-from safestep.peers import Peers
-from safestep.standstill import Standstill
-from safestep.step import Step
+from safestep.guard.decision import Judge
+from safestep.guard.guard import Guard
+from safestep.guard.stalls import Standstill
+from safestep.recording.step import Step
 from zoo.asserts import assert_identical
 from zoo.loop import Loop
 

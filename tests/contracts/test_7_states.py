@@ -16,8 +16,8 @@ from torch.nn.functional import cross_entropy
 
 import safestep
 from safestep import Cap, CurvatureRadius, Pin, SecantCurvature, SoftmaxRadius, Throttle, Tightest
-from safestep.checkpoint import Saved
-from safestep.reading import Reading
+from safestep.guard.checkpoint import Saved
+from safestep.records.reading import Reading
 from zoo import said
 from zoo.asserts import assert_identical
 from zoo.checkpoints import Journey, loaded, saved

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from safestep.experiments.experiment import Column, Experiment, Run
-from safestep.experiments.settings import Settings
+from safestep.experiments.runner.experiment import Column, Experiment, Run
+from safestep.experiments.runner.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from safestep.experiments import find
-from safestep.experiments.summary import over_seeds
-from safestep.record import json_line, plain
+from safestep.experiments.report.summary import over_seeds
+from safestep.records.report import json_line, plain
 
 EPOCHS = 6
 RUNS = [

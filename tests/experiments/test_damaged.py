@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 from experiments.damage import damage
 from safestep import cli
 from safestep.experiments import figures, find
-from safestep.experiments.gaps import gaps
-from safestep.experiments.rundir import RunDirectory, drawable_records, require_results
-from safestep.experiments.session import Session
+from safestep.experiments.report.gaps import gaps
+from safestep.experiments.runner.rundir import RunDirectory, drawable_records, require_results
+from safestep.experiments.runner.session import Session
 
 RUNS = {
     "digits-sgd": ["epochs=2", "width=4", "lrs=0.5", "batch_size=700"],

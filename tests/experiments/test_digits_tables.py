@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import pytest
 
 from safestep.experiments import find
-from safestep.experiments.rundir import RunDirectory, read_records, read_results
-from safestep.experiments.session import Session
-from safestep.record import number
+from safestep.experiments.runner.rundir import RunDirectory, read_records, read_results
+from safestep.experiments.runner.session import Session
+from safestep.records.report import number
 
 ROW_KEYS = {
     "label",

@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from safestep.experiments import find
-from safestep.experiments.experiment import key_of
-from safestep.experiments.figures import draw
-from safestep.experiments.page import write_page
-from safestep.experiments.rundir import RunDirectory, read_records, read_results
-from safestep.experiments.session import Session
-from safestep.experiments.settings import SettingError
+from safestep.experiments.report.figures import draw
+from safestep.experiments.report.page import write_page
+from safestep.experiments.runner.experiment import key_of
+from safestep.experiments.runner.rundir import RunDirectory, read_records, read_results
+from safestep.experiments.runner.session import Session
+from safestep.experiments.runner.settings import SettingError
 
 EXPERIMENT = find("drift-map")
 SETTINGS = EXPERIMENT.settings(side=9, steps=40, checks=2)

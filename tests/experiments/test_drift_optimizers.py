@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from safestep.experiments import find
-from safestep.experiments.drift_optimizers_cases import BATCHES, OPTIMIZERS, RATES, STUDENTS, half_mse, rate_of
-from safestep.experiments.drift_optimizers_run import (
+from safestep.experiments.drift.drift_optimizers_cases import BATCHES, OPTIMIZERS, RATES, STUDENTS, half_mse, rate_of
+from safestep.experiments.drift.drift_optimizers_run import (
     HOPELESS,
     PILOTS,
     Case,
@@ -21,13 +21,13 @@ from safestep.experiments.drift_optimizers_run import (
     outcome,
     target_loss,
 )
-from safestep.experiments.drift_optimizers_verdict import findings, most_slowdown, verdicts
-from safestep.experiments.experiment import key_of
-from safestep.experiments.figures import draw
-from safestep.experiments.page import write_page
-from safestep.experiments.rundir import RunDirectory, read_records, read_results
-from safestep.experiments.session import Session
-from safestep.experiments.settings import SettingError
+from safestep.experiments.drift.drift_optimizers_verdict import findings, most_slowdown, verdicts
+from safestep.experiments.report.figures import draw
+from safestep.experiments.report.page import write_page
+from safestep.experiments.runner.experiment import key_of
+from safestep.experiments.runner.rundir import RunDirectory, read_records, read_results
+from safestep.experiments.runner.session import Session
+from safestep.experiments.runner.settings import SettingError
 
 EXPERIMENT = find("drift-optimizers")
 SETTINGS = EXPERIMENT.settings(

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from safestep.experiments.drift_cells import carry_out, chosen_cells
-from safestep.experiments.drift_laws import LAWS, Protocol, guard_of
-from safestep.experiments.drift_plane import simulate
+from safestep.experiments.drift.drift_cells import carry_out, chosen_cells
+from safestep.experiments.drift.drift_laws import LAWS, Protocol, guard_of
+from safestep.experiments.drift.drift_plane import simulate
 from safestep.lab.affine_teacher import AffineTeacher
 
 TEACHER = AffineTeacher(seed=42)

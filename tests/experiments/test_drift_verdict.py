@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from safestep.experiments.drift_outcome import outcome
-from safestep.experiments.drift_verdict import findings, over_seeds
+from safestep.experiments.drift.drift_outcome import outcome
+from safestep.experiments.drift.drift_verdict import findings, over_seeds
 from safestep.lab.affine_teacher import AffineTeacher
 
 TEACHER = AffineTeacher().drifted(4.0)

@@ -14,10 +14,10 @@ import pytest
 
 from safestep.errors import SafestepError
 from safestep.experiments import find
-from safestep.experiments.engine import execute, jobs_for
-from safestep.experiments.experiment import Run
-from safestep.experiments.rundir import RunDirectory, read_records, read_results
-from safestep.experiments.session import Session
+from safestep.experiments.runner.engine import execute, jobs_for
+from safestep.experiments.runner.experiment import Run
+from safestep.experiments.runner.rundir import RunDirectory, read_records, read_results
+from safestep.experiments.runner.session import Session
 
 
 def carry_out(path: Path, name: str, changes: list[str], seeds: list[int], jobs: int) -> Session:

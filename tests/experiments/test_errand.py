@@ -12,9 +12,9 @@ from experiments.counting import Counting, CountingSettings
 from safestep import SafestepError
 from safestep.errors import MissingExtraError
 from safestep.experiments import elsewhere
-from safestep.experiments.elsewhere import Engine
-from safestep.experiments.errand import Errand, UnwantedError
-from safestep.experiments.experiment import Run
+from safestep.experiments.runner.elsewhere import Engine
+from safestep.experiments.runner.errand import Errand, UnwantedError
+from safestep.experiments.runner.experiment import Run
 
 
 def errand(**changes):

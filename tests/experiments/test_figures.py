@@ -11,7 +11,7 @@ from PIL import Image
 
 from experiments.made_up import run_directory
 from safestep.errors import RunDirectoryError
-from safestep.experiments.figures import draw
+from safestep.experiments.report.figures import draw
 
 SINGLE = ["training_loss", "test_accuracy", "effective_lr", "largest_ratio"]
 

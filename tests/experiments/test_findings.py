@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from experiments.made_up import RUNS, epochs, row
-from safestep.experiments.findings import findings
+from safestep.experiments.report.findings import findings
 
 
 @pytest.fixture

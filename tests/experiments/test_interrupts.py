@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from safestep.experiments.interrupts import heeded
+from safestep.experiments.runner.interrupts import heeded
 
 
 def press():

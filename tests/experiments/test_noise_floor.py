@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from safestep.descent import stationary_law
 from safestep.experiments import find
-from safestep.experiments.experiment import key_of
-from safestep.experiments.figures import draw
-from safestep.experiments.floor_plan import cells, law_floor
-from safestep.experiments.page import write_page
-from safestep.experiments.rundir import RunDirectory, read_records, read_results
-from safestep.experiments.session import Session
-from safestep.experiments.settings import SettingError
-from safestep.lab.descent import stationary_law
-from safestep.record import number
+from safestep.experiments.noise.floor_plan import cells, law_floor
+from safestep.experiments.report.figures import draw
+from safestep.experiments.report.page import write_page
+from safestep.experiments.runner.experiment import key_of
+from safestep.experiments.runner.rundir import RunDirectory, read_records, read_results
+from safestep.experiments.runner.session import Session
+from safestep.experiments.runner.settings import SettingError
+from safestep.records.report import number
 
 EXPERIMENT = find("noise-floor")
 SMALL = EXPERIMENT.settings(rates=(0.05, 0.1, 0.4, 0.5, 0.55), batches=(1, 4), samples=8, runs=400)

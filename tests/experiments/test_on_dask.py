@@ -16,11 +16,11 @@ import pytest
 from experiments.counting import Counting, CountingSettings
 from safestep import SafestepError
 from safestep.experiments import find, on_dask
-from safestep.experiments.elsewhere import Engine
-from safestep.experiments.errand import Errand
-from safestep.experiments.experiment import Run
-from safestep.experiments.rundir import RunDirectory, read_results
-from safestep.experiments.session import Session
+from safestep.experiments.runner.elsewhere import Engine
+from safestep.experiments.runner.errand import Errand
+from safestep.experiments.runner.experiment import Run
+from safestep.experiments.runner.rundir import RunDirectory, read_results
+from safestep.experiments.runner.session import Session
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:distributed")]
 NAME, CHANGES, SEEDS = "drift-throttle", ["runs=warmup,B", "warmup_steps=8", "drift_steps=10"], range(12)

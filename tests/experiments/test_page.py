@@ -14,8 +14,8 @@ import pytest
 
 from experiments.made_up import run_directory
 from safestep.errors import RunDirectoryError
-from safestep.experiments.figures import draw
-from safestep.experiments.page import write_page
+from safestep.experiments.report.figures import draw
+from safestep.experiments.report.page import write_page
 
 VOID = {"meta", "link", "img", "br", "circle", "line", "path"}
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

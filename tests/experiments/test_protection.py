@@ -8,15 +8,15 @@ from dataclasses import replace
 import pytest
 
 from safestep.experiments import find
-from safestep.experiments.experiment import key_of
-from safestep.experiments.figures import draw
-from safestep.experiments.page import write_page
-from safestep.experiments.protection_ends import comparisons
-from safestep.experiments.protection_findings import findings
-from safestep.experiments.protection_verdict import verdicts
-from safestep.experiments.rundir import RunDirectory, read_records, read_results
-from safestep.experiments.session import Session
-from safestep.experiments.settings import SettingError
+from safestep.experiments.protection.protection_ends import comparisons
+from safestep.experiments.protection.protection_findings import findings
+from safestep.experiments.protection.protection_verdict import verdicts
+from safestep.experiments.report.figures import draw
+from safestep.experiments.report.page import write_page
+from safestep.experiments.runner.experiment import key_of
+from safestep.experiments.runner.rundir import RunDirectory, read_records, read_results
+from safestep.experiments.runner.session import Session
+from safestep.experiments.runner.settings import SettingError
 
 EXPERIMENT = find("protection")
 SETTINGS = EXPERIMENT.settings(

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from safestep import Cap, SoftmaxRadius, Watch, attach
-from safestep.experiments.protection_steps import StepLine, columns, outcome, steps
-from safestep.experiments.protection_witness import Witness
+from safestep.experiments.protection.protection_steps import StepLine, columns, outcome, steps
+from safestep.experiments.protection.protection_witness import Witness
 from safestep.lab.disturbances import DISTURBANCES, Disturbance
 from safestep.lab.seeding import seed_everything
 from safestep.lab.tasks import digits_mlp

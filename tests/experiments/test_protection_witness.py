@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from safestep.experiments.protection_witness import Witness
+from safestep.experiments.protection.protection_witness import Witness
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from safestep.errors import RunDirectoryError
-from safestep.experiments.rundir import (
+from safestep.experiments.runner.rundir import (
     RunDirectory,
     append_record,
     append_records,
@@ -84,7 +84,7 @@ def test_a_full_disk_is_told_before_any_work(tmp_path):
 def test_a_second_process_is_kept_out_until_the_first_ends(tmp_path):
     code = f"""
 import sys
-from safestep.experiments.rundir import RunDirectory
+from safestep.experiments.runner.rundir import RunDirectory
 with RunDirectory({str(tmp_path)!r}):
     print("in", flush=True)
     sys.stdin.readline()

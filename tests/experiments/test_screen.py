@@ -10,8 +10,8 @@ from rich.console import Console
 
 from experiments.counting import Counting
 from safestep.experiments import NAMES, find
-from safestep.experiments.rundir import append_record
-from safestep.experiments.screen import cell, console, progress, say, tell
+from safestep.experiments.report.screen import cell, console, progress, say, tell
+from safestep.experiments.runner.rundir import append_record
 
 COUNTING = Counting()
 

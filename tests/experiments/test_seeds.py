@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from safestep.experiments.seeds import read_seeds, written_seeds
-from safestep.experiments.settings import SettingError
+from safestep.experiments.runner.seeds import read_seeds, written_seeds
+from safestep.experiments.runner.settings import SettingError
 
 
 @pytest.mark.parametrize(

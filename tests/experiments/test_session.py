@@ -9,8 +9,8 @@ import pytest
 from experiments.counting import Counting, CountingSettings
 from safestep.errors import RunDirectoryError
 from safestep.experiments import session as session_module
-from safestep.experiments.rundir import RunDirectory, read_records, read_results
-from safestep.experiments.session import Session
+from safestep.experiments.runner.rundir import RunDirectory, read_records, read_results
+from safestep.experiments.runner.session import Session
 
 SETTINGS = CountingSettings()
 

@@ -8,10 +8,10 @@ import pytest
 
 from safestep.errors import UnknownNameError
 from safestep.experiments import NAMES, find
-from safestep.experiments.digits_adam import AdamSettings
-from safestep.experiments.digits_momentum import MomentumSettings
-from safestep.experiments.digits_sgd import SGDSettings
-from safestep.experiments.settings import SettingError, assignment
+from safestep.experiments.digits.digits_adam import AdamSettings
+from safestep.experiments.digits.digits_momentum import MomentumSettings
+from safestep.experiments.digits.digits_sgd import SGDSettings
+from safestep.experiments.runner.settings import SettingError, assignment
 
 
 def test_the_defaults_are_the_protocol():

@@ -7,9 +7,9 @@ import pytest
 from faults.many import play, shrink
 from faults.schedule import FAULTS, Schedule
 from safestep import Status
-from safestep.guard import Guard
-from safestep.hooks import StepHooks
-from safestep.judge import Judge, report_of
+from safestep.guard.decision import Judge, report_of
+from safestep.guard.guard import Guard
+from safestep.recording.optimizer_hooks import StepHooks
 
 SEEDS = range(20)
 

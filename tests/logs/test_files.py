@@ -17,7 +17,7 @@ import safestep
 from logs.reports import report, run, same
 from safestep.errors import AttachError, SafestepWarning
 from safestep.logs import Csv, JsonLines, read
-from safestep.record import COLUMNS
+from safestep.records.report import COLUMNS
 
 SINKS = pytest.mark.parametrize("make", [JsonLines, Csv])
 

@@ -12,7 +12,7 @@ from logs.reports import report
 from safestep import Status
 from safestep.logs import Csv, read
 from safestep.logs.columns import numbers
-from safestep.record import json_line
+from safestep.records.report import json_line
 from zoo.loop import Loop
 
 

@@ -10,7 +10,7 @@ import torch
 from safestep.lab.affine_teacher import AffineTeacher
 from safestep.lab.drift import DriftRun
 from safestep.plots import affine_histogram, affine_scatter, throttled_run
-from safestep.record import StepReport
+from safestep.records.report import StepReport
 
 TEACHER = AffineTeacher(samples=100)
 

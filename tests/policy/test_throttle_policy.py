@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safestep import Cap, CurvatureRadius, Reading, SoftmaxRadius, Status, Throttle, Watch
-from safestep.checkpoint import Saved
 from safestep.formulas.throttle import order_2
+from safestep.guard.checkpoint import Saved
 from zoo import ALL, ZOO, Training
 from zoo.asserts import assert_untouched
 

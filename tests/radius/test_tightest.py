@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safestep import Cap, CurvatureRadius, SoftmaxRadius, Status, Tightest, Watch
-from safestep.checkpoint import Saved
-from safestep.route import Route
-from safestep.tiers import Tiers
+from safestep.guard.checkpoint import Saved
+from safestep.jvp.selection import Route
+from safestep.radius.tiers import Tiers
 from zoo import ALL, ZOO, Training, examples
 
 EXACT = SoftmaxRadius(method="exact")

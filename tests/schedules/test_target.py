@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import safestep
-from safestep.reading import Reading
+from safestep.records.reading import Reading
 from safestep.schedules import Cosine, Inverse, WarmUp
 from schedules.examples import every_schedule
 

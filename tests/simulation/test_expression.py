@@ -9,9 +9,9 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from safestep.descent import PLANE, Function, Quadratic
 from safestep.errors import UnknownNameError
-from safestep.experiments.settings import SettingError
-from safestep.lab.descent import PLANE, Function, Quadratic
+from safestep.experiments.runner.settings import SettingError
 from safestep.simulation.expression import read_expression
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from safestep.descent import PLANE, VALLEY, Beale, DescentError, Function, Quadratic, Rosenbrock, Saddle
 from safestep.errors import UnknownNameError
-from safestep.experiments.settings import SettingError
-from safestep.lab.descent import PLANE, VALLEY, Beale, DescentError, Function, Quadratic, Rosenbrock, Saddle
+from safestep.experiments.runner.settings import SettingError
 from safestep.simulation.objectives import NAMED, read_objective
 
 MINE = """

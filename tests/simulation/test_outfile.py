@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from safestep.experiments.settings import SettingError
+from safestep.experiments.runner.settings import SettingError
 from safestep.simulation.outfile import check_target, write_new, write_over
 
 

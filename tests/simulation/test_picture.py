@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from safestep.lab.descent import PLANE, Beale, Function, Gaussian, Quadratic, simulate
+from safestep.descent import PLANE, Beale, Function, Gaussian, Quadratic, simulate
 from safestep.simulation.picture import animate, draw
 
 

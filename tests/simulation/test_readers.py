@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from safestep.descent import DescentError, Gaussian
 from safestep.errors import UnknownNameError
-from safestep.experiments.settings import SettingError
-from safestep.lab.descent import DescentError, Gaussian
+from safestep.experiments.runner.settings import SettingError
 from safestep.policy import Cap, Pin, Throttle, Watch
 from safestep.schedules import (
     Constant,

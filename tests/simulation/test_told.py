@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from safestep.lab.descent import PLANE, Bowls, Gaussian, Quadratic, Rosenbrock, distance, simulate
+from safestep.descent import PLANE, Bowls, Gaussian, Quadratic, Rosenbrock, distance, simulate
 from safestep.simulation.told import law_table, outcome, why_no_law
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safestep.experiments.settings import SettingError
+from safestep.experiments.runner.settings import SettingError
 from safestep.simulation.values import numbers, rows, value
 
 finite = st.floats(allow_nan=False, allow_infinity=False)

@@ -13,13 +13,13 @@ from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from safestep.bench.cases import RATES, TARGETS, Batch, Case, Situation
-from safestep.guard import Guard
+from safestep.guard.attach import attach
+from safestep.guard.guard import Guard
 from safestep.policy import Cap, Policy, Watch
 from safestep.radius import CurvatureRadius, Radius
 from safestep.radius.softmax import Method, SoftmaxRadius
-from safestep.reading import Status
-from safestep.record import StepReport
-from safestep.wiring import attach
+from safestep.records.reading import Status
+from safestep.records.report import StepReport
 
 PLAIN, AGAIN, CLIP, JVP = "plain step", "plain step again", "clip_grad_norm_", "torch.func.jvp"
 METHODS: tuple[str, ...] = get_args(Method)

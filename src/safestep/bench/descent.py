@@ -14,7 +14,7 @@ from safestep.bench.descent_ways import USERS, all_at_once, floats, one_by_one
 from safestep.bench.measure import Told
 from safestep.bench.memory import PeakMeter
 from safestep.bench.timing import paired, quartiles, take_turns
-from safestep.lab.descent import PLANE
+from safestep.descent import PLANE
 
 CLOSED, AUTOGRAD = "simulate, gradient in closed form", "simulate, user's function by autograd"
 FLOATS = "a plain Python loop over floats"

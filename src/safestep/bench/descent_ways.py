@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
-from safestep.lab.descent import PLANE, PUBLISHED_FIRST, Function, Gaussian, Objective, simulate
+from safestep.descent import PLANE, PUBLISHED_FIRST, Function, Gaussian, Objective, simulate
 from safestep.schedules import Polynomial
 
 RATE, BETA, ALPHA = 0.1, 0.1, 0.5

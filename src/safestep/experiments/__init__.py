@@ -6,8 +6,8 @@ import importlib
 from typing import Any
 
 from safestep.errors import UnknownNameError
-from safestep.experiments.experiment import Experiment
-from safestep.experiments.names import nearest
+from safestep.experiments.runner.experiment import Experiment
+from safestep.experiments.runner.names import nearest
 
 NAMES = (
     "digits-sgd",

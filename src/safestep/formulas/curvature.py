@@ -17,7 +17,7 @@ import math
 import torch
 from torch import Tensor
 
-from safestep._shapes import Float
+from safestep._torch.shapes import Float
 
 
 def softmax_bend(logits: Float[Tensor, "*samples classes"], tangent: Float[Tensor, "*samples classes"]) -> Tensor:

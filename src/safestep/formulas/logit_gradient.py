@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from safestep._shapes import Float
+from safestep._torch.shapes import Float
 
 _LOWEST, _HIGHEST = 1e-4, 1e4
 """Factors that are looked for."""

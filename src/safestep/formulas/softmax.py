@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from safestep._shapes import Float
+from safestep._torch.shapes import Float
 from safestep.errors import OneLogitError
 
 Head = Literal["softmax", "sigmoid"]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from safestep._shapes import Float
-from safestep.extras import need
+from safestep._torch.extras import need
+from safestep._torch.shapes import Float
 
 CLASSES = 10
 

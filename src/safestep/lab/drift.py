@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from safestep.guard import Probe
+from safestep.guard.attach import attach
+from safestep.guard.guard import Probe
 from safestep.lab.affine_teacher import AffineTeacher
 from safestep.lab.run_history import RunHistory
 from safestep.lab.student import Student
 from safestep.policy import Policy, Throttle, Watch
 from safestep.radius import CurvatureRadius, Radius, SecantCurvature
 from safestep.tools.probes import published
-from safestep.wiring import attach
 
 Law = Literal["none", "secant", "curvature"]
 """No throttle; the published one; the one by the curvature on the batch."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from safestep.extras import need
+from safestep._torch.extras import need
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING
 
-from safestep.record import History, StepReport
+from safestep.records.report import History, StepReport
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

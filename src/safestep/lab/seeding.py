@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from safestep.extras import need
+from safestep._torch.extras import need
 
 LARGEST_SEED = 2**32 - 1
 """The largest seed that NumPy takes."""

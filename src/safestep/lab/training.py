@@ -13,11 +13,11 @@ from torch import nn
 from torch.optim import Optimizer
 
 from safestep.errors import PoisonedOptimizerError
-from safestep.guard import Guard
+from safestep.guard.guard import Guard
 from safestep.lab.digits import Loader
-from safestep.nonfinite import all_finite
-from safestep.reading import Status
-from safestep.record import StepReport
+from safestep.recording.nonfinite import all_finite
+from safestep.records.reading import Status
+from safestep.records.report import StepReport
 
 _HOPELESS = 10.0
 """A batch loss above this many times ln(classes), the loss of a model that knows nothing, is called diverged."""

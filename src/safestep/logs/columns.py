@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from safestep.record import StepReport
+from safestep.records.report import StepReport
 
 MEASURED = ("ratio", "applied_ratio", "radius")
 """What rests on a measurement of r."""

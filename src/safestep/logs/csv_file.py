@@ -13,7 +13,7 @@ from typing import Any
 
 from safestep.errors import AttachError
 from safestep.logs.line_file import LineFile
-from safestep.record import COLUMNS, LATER, StepReport, cell
+from safestep.records.report import COLUMNS, LATER, StepReport, cell
 
 
 class Csv(LineFile):

@@ -6,8 +6,8 @@ import math
 
 from safestep.errors import AttachError
 from safestep.logs.ranks import on_each_rank
-from safestep.reading import Status
-from safestep.record import Sink, StepReport
+from safestep.records.reading import Status
+from safestep.records.report import Sink, StepReport
 
 LOST = frozenset({Status.UNDONE, Status.SKIPPED, Status.HELD, Status.NONFINITE, Status.UNMEASURED})
 """What becomes of a step that nobody should miss."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from safestep.logs.line_file import LineFile
-from safestep.record import StepReport, json_line
+from safestep.records.report import StepReport, json_line
 
 
 class JsonLines(LineFile):

@@ -8,7 +8,7 @@ import stat
 from io import FileIO
 from pathlib import Path
 
-from safestep.once import warn
+from safestep._torch.warn_once import warn
 
 _BLOCK = 1 << 16
 

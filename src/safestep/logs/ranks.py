@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from safestep.errors import AttachError
-from safestep.record import Sink, StepReport
+from safestep.records.report import Sink, StepReport
 
 
 def leads() -> bool:

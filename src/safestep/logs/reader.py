@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from safestep._torch.warn_once import warn
 from safestep.logs.row import report_of
-from safestep.once import warn
-from safestep.record import History, StepReport
+from safestep.records.report import History, StepReport
 
 
 def read(path: str | Path, *, superseded: bool = False) -> History:

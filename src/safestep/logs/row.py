@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from safestep.reading import Status
-from safestep.record import COLUMNS, LATER, StepReport, number
+from safestep.records.reading import Status
+from safestep.records.report import COLUMNS, LATER, StepReport, number
 
 
 def report_of(row: object) -> StepReport:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from safestep._torch.warn_once import Once
 from safestep.errors import AttachError
 from safestep.logs.csv_file import Csv
 from safestep.logs.every import Every, check_every
 from safestep.logs.json_lines import JsonLines
 from safestep.logs.ranks import leads, on_each_rank
-from safestep.once import Once
-from safestep.record import Sink, StepReport
+from safestep.records.report import Sink, StepReport
 
 _PACKED = frozenset({".gz", ".bz2", ".xz", ".zst", ".zip"})
 

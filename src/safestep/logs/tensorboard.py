@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from safestep.extras import need
+from safestep._torch.extras import need
 from safestep.logs.columns import numbers
 from safestep.logs.every import is_lost
-from safestep.record import StepReport
+from safestep.records.report import StepReport
 
 
 class TensorBoard:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from safestep.extras import need
+from safestep._torch.extras import need
 from safestep.logs.columns import MEASURED, numbers
-from safestep.record import StepReport
+from safestep.records.report import StepReport
 
 
 class WandB:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from safestep.extras import need
+from safestep._torch.extras import need
 
 matplotlib = need("matplotlib", "plots")

@@ -15,7 +15,7 @@ from safestep.plots.endlabels import End, label_ends
 from safestep.plots.frame import LEAVES, count_axis, departures, drawable, log_axis, log_frame, plain_number
 from safestep.plots.lines import mark_departures
 from safestep.plots.panel import bare_axes, headline, name_axes
-from safestep.record import number
+from safestep.records.report import number
 
 _NONE = "none"
 _COLOURS = {_NONE: style.COLOURS["fixed"], "secant": style.COLOURS["pin"], "curvature": style.COLOURS["cap"]}

@@ -14,7 +14,7 @@ from safestep.plots.endlabels import End, label_ends
 from safestep.plots.frame import log_axis, plain_number
 from safestep.plots.headlines import sentence
 from safestep.plots.panel import bare_axes, headline, name_axes
-from safestep.record import number
+from safestep.records.report import number
 
 _COLOURS = {"exact": style.FAINT, "control": "#CC79A7", "probe": "#D55E00", "tiered": "#0072B2"}
 _LEAVES = "\N{BLACK RIGHT-POINTING TRIANGLE}"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from safestep.record import number
+from safestep.records.report import number
 
 _IDENTITY = frozenset({"kind", "label", "optimizer", "policy", "base_lr", "seed", "epoch", "diverged"})
 

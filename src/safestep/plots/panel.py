@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
-from safestep.extras import need
+from safestep._torch.extras import need
 from safestep.plots.style import DPI, FAINT, GRID, HEIGHT, INK, TEXT_SIZE, TITLE_SIZE, WIDTH
 
 _BOTTOM, _EDGE = 40.0, 8.0

@@ -13,7 +13,7 @@ from safestep.plots import headlines as say
 from safestep.plots import style
 from safestep.plots.curves import quantile
 from safestep.plots.panel import Panel, bare_axes, headline, name_axes
-from safestep.record import number
+from safestep.records.report import number
 
 _MEDIANS = 58.0
 """Points right of the axes, for the medians in numbers."""

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from safestep.plots import style
 from safestep.plots.headlines import sentence
 from safestep.plots.panel import Panel, bare_axes, headline, name_axes
-from safestep.record import number
+from safestep.records.report import number
 
 _LAW, _OTHER = "curvature", "secant"
 _KEYS = {"student", "optimizer", "batch", "rate", "law", "slowdown", "most_slowdown", "held_share"}

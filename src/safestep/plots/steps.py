@@ -12,8 +12,8 @@ from safestep.plots.endlabels import End, label_ends
 from safestep.plots.frame import LEAVES, count_axis, departures, drawable, log_axis, log_frame, plain_number, usable
 from safestep.plots.lines import mark_departures
 from safestep.plots.panel import bare_axes, headline, name_axes
-from safestep.reading import Status
-from safestep.record import StepReport
+from safestep.records.reading import Status
+from safestep.records.report import StepReport
 
 _BLUE, _ORANGE = style.COLOURS["cap"], style.COLOURS["fixed"]
 _LOST = (Status.UNDONE, Status.SKIPPED, Status.NONFINITE)

@@ -14,7 +14,7 @@ from safestep.plots.endlabels import End, label_ends
 from safestep.plots.frame import LEAVES, count_axis, departures, drawable, log_axis, log_frame, plain_number, usable
 from safestep.plots.lines import mark_departures
 from safestep.plots.panel import bare_axes, headline, level, name_axes, panel
-from safestep.record import StepReport
+from safestep.records.report import StepReport
 
 Columns = Mapping[str, Sequence[float]]
 """Values over the steps, by column; and ``step``."""

@@ -8,7 +8,7 @@ from numbers import Real
 from typing import ClassVar, Protocol
 
 from safestep.radius.base import State
-from safestep.reading import Reading, Status
+from safestep.records.reading import Reading, Status
 
 Target = float | Callable[[int], float]
 """The largest r a policy lets through: a positive number (inf allowed), or a function of the step, counted from 0."""

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from safestep.policy.base import Target, check_target, evaluate_target, target_of
 from safestep.radius.base import State
-from safestep.reading import Reading, Status
+from safestep.records.reading import Reading, Status
 
 
 @dataclass(frozen=True)

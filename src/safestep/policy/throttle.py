@@ -11,7 +11,7 @@ from torch import Tensor
 from safestep.formulas.throttle import order_0, order_1, order_2, quantised
 from safestep.radius.base import Radius, State
 from safestep.radius.curvature import CurvatureRadius
-from safestep.reading import Reading, Status
+from safestep.records.reading import Reading, Status
 
 Order = Literal[0, 1, 2]
 

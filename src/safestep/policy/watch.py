@@ -12,7 +12,7 @@ from torch import Tensor
 
 from safestep.policy.base import Policy
 from safestep.radius.base import Radius, State
-from safestep.reading import Reading, Status
+from safestep.records.reading import Reading, Status
 
 
 @dataclass(frozen=True)

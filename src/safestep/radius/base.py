@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from safestep.forward import Seen
-from safestep.reading import Reading
-from safestep.step import Step
+from safestep.recording.forward import Seen
+from safestep.recording.step import Step
+from safestep.records.reading import Reading
 
 State = dict[str, Any] | None
 """What a radius or policy remembers from step to step: plain data, kept by the guard; None at the first step."""

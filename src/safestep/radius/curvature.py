@@ -8,20 +8,20 @@ from typing import ClassVar, NamedTuple, get_args
 
 from torch import Tensor
 
-from safestep.backward import Output
 from safestep.errors import MeasurementError
 from safestep.formulas.curvature import curvature_ratio
-from safestep.forward import Forward, Seen
-from safestep.outputs import Path, named
-from safestep.radius.agreement import mean
+from safestep.heads.output import Output
+from safestep.heads.places import Path, named
+from safestep.jvp.selection import Route, as_state, from_state
+from safestep.jvp.tangents import Tangents, check_seen, say_doubts_of_heads, unit_of
+from safestep.radius.across_ranks import mean
 from safestep.radius.base import State, Wants
-from safestep.radius.doubts import say_doubts
+from safestep.radius.loss_check import say_doubts
 from safestep.radius.losses import LOSSES, LossName, Reduction
 from safestep.radius.quadratic import Quadratic
-from safestep.radius.tangents import Tangents, check_seen, say_doubts_of_heads, unit_of
-from safestep.reading import Reading
-from safestep.route import Route, as_state, from_state
-from safestep.step import Step
+from safestep.recording.forward import Forward, Seen
+from safestep.recording.step import Step
+from safestep.records.reading import Reading
 
 
 @dataclass(frozen=True)

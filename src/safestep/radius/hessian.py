@@ -12,17 +12,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from safestep.distributed.dtensor import any_sharded
 from safestep.errors import MeasurementError, first_line
 from safestep.formulas.curvature import curvature_ratio
-from safestep.forward import Seen
-from safestep.pieces import any_sharded
-from safestep.radius.agreement import mean
+from safestep.jvp.replay import no_trace
+from safestep.jvp.restore import untouched
+from safestep.radius.across_ranks import mean
 from safestep.radius.base import State
-from safestep.reading import Reading
-from safestep.replay import no_trace
-from safestep.step import Step
-from safestep.unheard import unheard
-from safestep.untouched import untouched
+from safestep.recording.forward import Seen
+from safestep.recording.mute import unheard
+from safestep.recording.step import Step
+from safestep.records.reading import Reading
 
 Closure = Callable[[], Tensor]
 """Evaluates the loss of the step's batch at the parameters as they are; runs no backward."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from safestep.formulas.curvature import sigmoid_bend, softmax_bend, square_bend
-from safestep.heads import Wanted
+from safestep.heads.model_heads import Wanted
 
 LossName = Literal["cross_entropy", "bce", "half_mse", "mse"]
 Reduction = Literal["mean", "sum"]

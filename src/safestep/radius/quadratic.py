@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from safestep.backward import Output
+from safestep.distributed.dtensor import whole
 from safestep.errors import MeasurementError, NothingToMeasureError
-from safestep.pieces import whole
+from safestep.heads.output import Output
+from safestep.jvp.replay import without_autocast
 from safestep.radius.losses import Loss
-from safestep.replay import without_autocast
-from safestep.spreads import active_rows, head_of
+from safestep.radius.spreads import active_rows, head_of
 
 _CHUNK = 1 << 18
 """Elements of the logits that are looked at at a time: no further tensor of their size is made, and a CPU is fastest

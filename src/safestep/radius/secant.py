@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from safestep.distributed.dtensor import any_sharded
 from safestep.errors import MeasurementError
 from safestep.formulas.throttle import running_mean, secant_curvature
-from safestep.forward import Seen
-from safestep.pieces import any_sharded
 from safestep.radius.base import State
-from safestep.reading import Reading
-from safestep.step import Step
+from safestep.recording.forward import Seen
+from safestep.recording.step import Step
+from safestep.records.reading import Reading
 
 _STILL = 8.0
 """Moves of at most this many units in the last place of theta tell nothing: the change of g is their rounding."""

@@ -9,20 +9,20 @@ from typing import Any, ClassVar, Literal, get_args
 
 import torch
 
-from safestep.deferred import Foresight, Settled
 from safestep.errors import LossMismatchError
 from safestep.formulas.softmax import Head, step_ratio
-from safestep.forward import Seen
-from safestep.radius.agreement import largest
+from safestep.jvp.replay import Mode
+from safestep.jvp.selection import Route, as_state, from_state
+from safestep.jvp.tangents import Tangents, check_recorded, check_seen, say_doubts_of_heads
+from safestep.radius.across_ranks import largest
 from safestep.radius.base import State, Wants
-from safestep.radius.probing import Probing
-from safestep.radius.tangents import Tangents, check_recorded, check_seen, say_doubts_of_heads
-from safestep.reading import Reading
-from safestep.replay import Mode
-from safestep.route import Route, as_state, from_state
-from safestep.spreads import Spreads
-from safestep.step import Step, Vitals
-from safestep.tiers import Tier, Tiers, Track
+from safestep.radius.deferred import Foresight, Settled
+from safestep.radius.estimate import Probing
+from safestep.radius.spreads import Spreads
+from safestep.radius.tiers import Tier, Tiers, Track
+from safestep.recording.forward import Seen
+from safestep.recording.step import Step, Vitals
+from safestep.records.reading import Reading
 
 Method = Literal["tiered", "probe", "exact"]
 Sync = Literal["auto", "never"]

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from safestep.forward import Seen
-from safestep.radius.agreement import measured
+from safestep.radius.across_ranks import measured
 from safestep.radius.base import Radius, State, Wants
-from safestep.reading import Reading
-from safestep.step import Step
+from safestep.recording.forward import Seen
+from safestep.recording.step import Step
+from safestep.records.reading import Reading
 
 
 @dataclass(frozen=True, init=False)

@@ -10,12 +10,12 @@ from typing import Any
 
 from torch import Tensor
 
+from safestep._torch.extras import need
+from safestep.descent import Function, Objective, Quadratic
+from safestep.descent.objective import Point
 from safestep.errors import UnknownNameError, first_line
-from safestep.experiments.names import nearest
-from safestep.experiments.settings import SettingError
-from safestep.extras import need
-from safestep.lab.descent import Function, Objective, Quadratic
-from safestep.lab.descent.objective import Point
+from safestep.experiments.runner.names import nearest
+from safestep.experiments.runner.settings import SettingError
 
 _FUNCTIONS: Mapping[str, str] = {
     **{name: name for name in ("sqrt", "exp", "log", "sin", "cos", "tan", "asin", "acos", "atan")},

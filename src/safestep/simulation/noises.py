@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from safestep.experiments.settings import SettingError
-from safestep.lab.descent import Gaussian
+from safestep.descent import Gaussian
+from safestep.experiments.runner.settings import SettingError
 from safestep.simulation.values import numbers, rows
 
 

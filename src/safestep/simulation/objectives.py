@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from safestep.descent import PLANE, VALLEY, Beale, Objective, Quadratic, Rosenbrock, Saddle
+from safestep.descent.objective import Point
 from safestep.errors import UnknownNameError
-from safestep.experiments.names import nearest
-from safestep.experiments.settings import SettingError
-from safestep.lab.descent import PLANE, VALLEY, Beale, Objective, Quadratic, Rosenbrock, Saddle
-from safestep.lab.descent.objective import Point
+from safestep.experiments.runner.names import nearest
+from safestep.experiments.runner.settings import SettingError
 from safestep.simulation.expression import KNOWN, read_expression
 from safestep.simulation.userfile import read_function
 from safestep.simulation.values import numbers, rows

@@ -12,8 +12,8 @@ import torch
 from torch.optim import Optimizer
 
 from safestep.errors import UnknownNameError, first_line
-from safestep.experiments.names import nearest
-from safestep.experiments.settings import SettingError
+from safestep.experiments.runner.names import nearest
+from safestep.experiments.runner.settings import SettingError
 from safestep.simulation.values import value
 
 

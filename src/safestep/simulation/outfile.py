@@ -9,7 +9,7 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
-from safestep.experiments.settings import SettingError
+from safestep.experiments.runner.settings import SettingError
 
 
 def check_target(path: Path, option: str, suffixes: tuple[str, ...]) -> None:

@@ -9,8 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from safestep.lab.descent import Ensemble, Objective, Quadratic, Silent, exact_law
-from safestep.lab.descent.objective import Point
+from safestep.descent import Ensemble, Objective, Quadratic, Silent, exact_law
+from safestep.descent.objective import Point
 from safestep.plots import LossBand, animate_trace, loss_over_steps, style, trace_contours
 from safestep.plots.panel import level, panel
 from safestep.simulation.told import why_no_law

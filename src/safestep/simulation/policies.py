@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from safestep.errors import UnknownNameError
-from safestep.experiments.names import nearest
-from safestep.experiments.settings import SettingError
+from safestep.experiments.runner.names import nearest
+from safestep.experiments.runner.settings import SettingError
 from safestep.policy import Cap, Pin, Policy, Throttle, Watch
 from safestep.simulation.values import numbers
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from functools import reduce
 
 from safestep.errors import ScheduleError, UnknownNameError
-from safestep.experiments.names import nearest
-from safestep.experiments.settings import SettingError
+from safestep.experiments.runner.names import nearest
+from safestep.experiments.runner.settings import SettingError
 from safestep.schedules import (
     Constant,
     Cosine,

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from safestep.experiments.settings import SettingError
+from safestep.experiments.runner.settings import SettingError
 
 _BYTES = 8
 _TENSORS = 8

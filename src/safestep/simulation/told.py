@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.table import Table
 
 from safestep.bench.grid import on_screen
-from safestep.lab.descent import Ensemble, QuadraticSum, distance
-from safestep.lab.descent.quadratic import Quadratic
+from safestep.descent import Ensemble, QuadraticSum, distance
+from safestep.descent.quadratic import Quadratic
 
 FEW = 8
 """Of so many runs at most each last point is told."""
@@ -18,7 +18,7 @@ def outcome(ensemble: Ensemble) -> str:
     """Return lines on where the runs ended.
 
     Example:
-        >>> from safestep.lab.descent import PLANE, simulate
+        >>> from safestep.descent import PLANE, simulate
         >>> print(outcome(simulate(PLANE, steps=20)))
         epoch 20, x1: -0.057646, x2: -0.000073
     """

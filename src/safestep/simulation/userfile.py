@@ -12,11 +12,11 @@ from typing import Any
 
 from torch import Tensor
 
+from safestep.descent import DescentError, Function
+from safestep.descent.objective import Point
 from safestep.errors import UnknownNameError, first_line
-from safestep.experiments.names import nearest
-from safestep.experiments.settings import SettingError
-from safestep.lab.descent import DescentError, Function
-from safestep.lab.descent.objective import Point
+from safestep.experiments.runner.names import nearest
+from safestep.experiments.runner.settings import SettingError
 
 
 def read_function(path: Path, name: str, start_of: Callable[[int | None], Point]) -> Function:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from safestep.experiments.settings import SettingError
+from safestep.experiments.runner.settings import SettingError
 
 _WORDS = {"true": True, "false": False, "none": None}
 

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from torch import nn
 from torch.optim import LBFGS, Optimizer
 
-from safestep.checks import check_attachment, check_functions
+from safestep.distributed.ranks import EVERYONE, Ranks, check_ranks
 from safestep.errors import MeasurementError
-from safestep.hooks import innermost
-from safestep.logits import LogitsFinder
+from safestep.guard.validation import check_attachment, check_functions
 from safestep.policy import Watch
 from safestep.radius import Radius, SoftmaxRadius
-from safestep.ranks import EVERYONE, Ranks, check_ranks
+from safestep.recording.logits import LogitsFinder
+from safestep.recording.optimizer_hooks import innermost
 from safestep.tools.learning_rate import LearningRate, Outcome
 from safestep.tools.rates import Rates
 from safestep.tools.trial import Trial, trial_steps

@@ -12,21 +12,21 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from safestep.distributed.consensus import ALONE
+from safestep.distributed.ranks import Ranks
 from safestep.errors import MeasurementError
-from safestep.forward import Seen
-from safestep.logits import LogitsFinder
-from safestep.nonfinite import parameters_of
-from safestep.peers import ALONE
+from safestep.jvp.restore import untouched
 from safestep.radius import Radius
-from safestep.radius.agreement import measured
+from safestep.radius.across_ranks import measured
 from safestep.radius.base import Wants
-from safestep.ranks import Ranks
-from safestep.reading import Reading
-from safestep.recorder import ForwardRecorder
-from safestep.step import Parameters, Step
+from safestep.recording.forward import Seen
+from safestep.recording.forward_hooks import ForwardRecorder
+from safestep.recording.logits import LogitsFinder
+from safestep.recording.mute import heard_only_by
+from safestep.recording.nonfinite import parameters_of
+from safestep.recording.step import Parameters, Step
+from safestep.records.reading import Reading
 from safestep.tools.twin import twin_of
-from safestep.unheard import heard_only_by
-from safestep.untouched import untouched
 
 
 @dataclass(frozen=True, slots=True)

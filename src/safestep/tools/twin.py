@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from safestep.errors import MeasurementError
-from safestep.hooks import StepHooks
-from safestep.nonfinite import parameters_of
+from safestep.recording.nonfinite import parameters_of
+from safestep.recording.optimizer_hooks import StepHooks
 
 _HOOKS = "_hooks"
 """How the attributes of a torch optimizer end that hold hooks."""

@@ -255,7 +255,7 @@ def check_ranks_at_different_steps_are_told() -> None:
         if here():
             run.guard.load_state_dict(fresh.guard.state_dict())
         assert "is at another place" in raised(run.step)
-        safestep.ranks._groups.clear()
+        safestep.distributed.ranks._groups.clear()
 
 
 def check_a_scaler_that_skips_on_all_ranks() -> None:

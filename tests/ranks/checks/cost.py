@@ -12,7 +12,7 @@ from torch import Tensor, distributed
 from world import KINDS, Run, adam, alike, said
 
 from safestep import Cap, CurvatureRadius, SoftmaxRadius, replay
-from safestep.peers import Peers
+from safestep.distributed.consensus import Peers
 
 
 @contextlib.contextmanager

@@ -49,7 +49,7 @@ def check_a_rank_that_does_not_come_is_told_in_time() -> None:
             assert all(torch.equal(a, b) for a, b in zip(run.weights(), before, strict=True))
             with asking_nobody():  # who goes on even so does not wait again
                 assert "could not agree with the others on step 1" in raised(run.optimizer.step)
-        safestep.ranks._groups.clear()
+        safestep.distributed.ranks._groups.clear()
         distributed.barrier()  # training's own group is none the worse
 
 
@@ -63,14 +63,14 @@ def check_watching_goes_on_without_a_rank() -> None:
             run.optimizer.step()
         assert run.guard.last.status == "unmeasured"
         assert run.guard.last.scale == 1.0
-    safestep.ranks._groups.clear()
+    safestep.distributed.ranks._groups.clear()
     distributed.barrier()
 
 
 def check_a_rank_that_never_came_is_told_in_time() -> None:
     """As when only rank 0 attaches: at the first step the guards do not even come together."""
     for policy in (Cap(0.1), Watch(Cap(0.1))):
-        safestep.ranks._groups.clear()
+        safestep.distributed.ranks._groups.clear()
         run = Run("data parallel", policy=policy, ranks=Ranks(timeout=WAIT))
         cross_entropy(run.model, *run.rows()).backward()
         before = run.weights()
@@ -86,4 +86,4 @@ def check_a_rank_that_never_came_is_told_in_time() -> None:
                 run.optimizer.step()
             assert run.guard.last.status == "unmeasured"
         distributed.barrier()
-    safestep.ranks._groups.clear()
+    safestep.distributed.ranks._groups.clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from safestep.extras import need
+from safestep._torch.extras import need
 
 keras = need("keras", "keras")
 ops = keras.ops

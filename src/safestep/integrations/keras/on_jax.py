@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from safestep.extras import need
+from safestep._torch.extras import need
 from safestep.integrations.keras._extra import Array, keras, ops
 from safestep.integrations.keras.along import Along, Measured
 from safestep.integrations.keras.apart import apart

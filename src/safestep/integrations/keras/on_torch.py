@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from safestep._torch.rng import GeneratorStates, preserved_generators
 from safestep.errors import MeasurementError
 from safestep.integrations.keras._extra import keras
 from safestep.integrations.keras.along import Along
-from safestep.rng import GeneratorStates, preserved_generators
 
 Logs = dict[str, Any]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from safestep.forward import Seen
-from safestep.nonfinite import all_finite
-from safestep.record import StepReport
-from safestep.step import Step
+from safestep.recording.forward import Seen
+from safestep.recording.nonfinite import all_finite
+from safestep.recording.step import Step
+from safestep.records.report import StepReport
 from safestep.tools.probes.loss import Loss
 from safestep.tools.probes.vectors import gradients
 

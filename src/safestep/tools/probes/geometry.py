@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from safestep.forward import Seen
-from safestep.record import StepReport
-from safestep.step import Step
+from safestep.recording.forward import Seen
+from safestep.recording.step import Step
+from safestep.records.report import StepReport
 from safestep.tools.probes.vectors import gradients, inner, moved, norm
 
 

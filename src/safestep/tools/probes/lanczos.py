@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from safestep.extras import need
+from safestep._torch.extras import need
 
 Product = Callable[[Tensor], Tensor]
 """From ``v`` to ``H v``, both float64, shape ``(size,)``."""

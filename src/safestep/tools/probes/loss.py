@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from safestep.forward import Seen
-from safestep.record import StepReport
-from safestep.step import Step
+from safestep.recording.forward import Seen
+from safestep.recording.step import Step
+from safestep.records.report import StepReport
 from safestep.tools.probes.start import at_start
 
 Closure = Callable[[], Tensor]

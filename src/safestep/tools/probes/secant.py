@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping
 
 from safestep.formulas.throttle import order_0
-from safestep.forward import Seen
 from safestep.radius.base import State
 from safestep.radius.secant import SecantCurvature
-from safestep.record import StepReport
-from safestep.step import Step
+from safestep.recording.forward import Seen
+from safestep.recording.step import Step
+from safestep.records.report import StepReport
 
 
 class Secant:

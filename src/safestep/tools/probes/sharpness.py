@@ -8,10 +8,10 @@ from collections.abc import Mapping
 import torch
 
 from safestep.formulas.curvature import margin, spectral_radius
-from safestep.forward import Seen
-from safestep.record import StepReport
-from safestep.replay import no_trace
-from safestep.step import Step
+from safestep.jvp.replay import no_trace
+from safestep.recording.forward import Seen
+from safestep.recording.step import Step
+from safestep.records.report import StepReport
 from safestep.tools.probes.hessian import Hessian
 from safestep.tools.probes.lanczos import Lanczos
 from safestep.tools.probes.loss import Closure

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 import torch
 
-from safestep.forward import Seen
-from safestep.step import Step
-from safestep.unheard import unheard
-from safestep.untouched import untouched
+from safestep.jvp.restore import untouched
+from safestep.recording.forward import Seen
+from safestep.recording.mute import unheard
+from safestep.recording.step import Step
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from safestep.step import Parameters, Step
+from safestep.recording.step import Parameters, Step
 
 
 def norm(tensors: Iterable[Tensor]) -> float:

@@ -1,0 +1,1 @@
+"""Several processes: what agrees across ranks, sharded tensors, and units that gather their parameters."""

@@ -1,0 +1,1 @@
+"""The handwritten digits under fixed rates, capped and pinned steps."""

@@ -1,0 +1,1 @@
+"""Regressions whose inputs drift, with and without the throttle."""

@@ -1,0 +1,130 @@
+"""Gradient descent on a whole plane of learning rates and drift gains at once: every cell is an entry of a tensor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from safestep.experiments.drift.drift_laws import CURVATURE, NONE, SECANT, Protocol
+from safestep.formulas import throttle
+from safestep.lab.affine_teacher import AffineTeacher
+
+_BETA = 0.05
+"""Share of the newest secant curvature in its running mean, as published."""
+
+
+@dataclass(frozen=True)
+class Plane:
+    """What became of every cell, as tensors of shape ``(gains, rates)``.
+
+    Attributes:
+        diverged: whether a loss was above the limit or not finite.
+        first_loss: of the drifted data, before any step.
+        peak_loss: the largest.
+        final_loss: the last; of a run that diverged, the one it stopped at.
+        steps: taken until it ended or diverged.
+    """
+
+    diverged: Tensor
+    first_loss: Tensor
+    peak_loss: Tensor
+    final_loss: Tensor
+    steps: Tensor
+
+
+def simulate(
+    teacher: AffineTeacher,
+    start: Tensor,
+    rates: Tensor,
+    gains: Tensor,
+    law: str,
+    protocol: Protocol,
+) -> Plane:
+    r"""Train a linear student with full batches at every learning rate on inputs drifted by every gain.
+
+    Equation:
+        With ``E = W - A / gamma`` the gradient is ``g = gamma^2 E S`` and the loss ``gamma^2 tr(E S E') / 2``,
+        ``S = X'X / N``; a step is ``E <- E - alpha eta g``. Nothing cancels, however small the loss becomes.
+
+    Args:
+        teacher: undrifted, without a bias.
+        start: the weights of the student, shape ``(outputs, inputs)``.
+        rates: learning rates, shape ``(n,)``.
+        gains: shape ``(m,)``.
+        law: a name of `safestep.experiments.drift.drift_laws.LAWS`.
+        protocol: aim of the throttle, steps, and the loss that ends a run.
+
+    Returns:
+        What became of each of the ``m n`` runs, computed in float64.
+    """
+    squared = gains.double()[:, None, None, None].square()
+    error = start.double() - teacher.reference / gains.double()[:, None, None, None]
+    error = error.expand(len(gains), len(rates), *start.shape)
+    control = _Control(law, protocol.chi, rates.double().expand(len(gains), -1))
+    first = last = _loss(error, squared, teacher.moments)
+    peak, alive = first, first <= protocol.limit
+    taken = torch.zeros_like(first, dtype=torch.int64)
+    for _ in range(protocol.steps):
+        gradient = squared * error @ teacher.moments
+        step = control.step(gradient, squared * gradient @ teacher.moments)
+        error = torch.where(alive[..., None, None], error + step, error)
+        last = torch.where(alive, _loss(error, squared, teacher.moments), last)
+        taken += alive
+        peak, alive = torch.fmax(peak, last), alive & (last <= protocol.limit)  # nan compares false
+    return Plane(~alive, first, peak, last, taken)
+
+
+def _loss(error: Tensor, squared: Tensor, moments: Tensor) -> Tensor:
+    return (squared * error @ moments * error).sum((-2, -1)) / 2
+
+
+class _Control:
+    """The law, and what it remembers of every cell."""
+
+    def __init__(self, law: str, chi: float, rates: Tensor) -> None:
+        self.law, self.chi, self.rates = law, chi, rates
+        self.alpha = self.velocity = self.curvature = self.mean = torch.zeros_like(rates)
+        self.before: tuple[Tensor, Tensor] | None = None
+
+    def step(self, gradient: Tensor, bent: Tensor) -> Tensor:
+        """Return the applied step of every cell, given ``g`` and ``H g``."""
+        if self.law == NONE:
+            alpha = torch.ones_like(self.rates)
+        elif self.law == CURVATURE:
+            alpha = throttle.order_0(self._along(gradient, bent), self.chi)
+        else:
+            alpha = self._of_order(SECANT[self.law], self._secant(gradient))
+        step = -(alpha * self.rates)[..., None, None] * gradient
+        self.before = gradient, step
+        return step
+
+    def _along(self, gradient: Tensor, bent: Tensor) -> Tensor:
+        """Return ``2 r = eta g.Hg / g.g``; 0 where there is no gradient."""
+        slope = gradient.square().sum((-2, -1))
+        return torch.where(slope > 0, self.rates * (gradient * bent).sum((-2, -1)) / slope, 0.0)
+
+    def _secant(self, gradient: Tensor) -> Tensor:
+        """Return ``eta C``; 0 at the first step, which has nothing to compare with."""
+        if self.before is None:
+            return torch.zeros_like(self.rates)
+        earlier, step = self.before
+        moved = _norm(step)
+        curvature = torch.as_tensor(throttle.secant_curvature(_norm(gradient - earlier), moved))
+        self.curvature = torch.where(moved > 0, curvature, self.curvature)
+        self.mean = torch.as_tensor(throttle.running_mean(self.mean, self.curvature, _BETA))
+        return self.rates * torch.maximum(self.curvature, self.mean)
+
+    def _of_order(self, order: int, margin: Tensor) -> Tensor:
+        if order == 0:
+            return throttle.order_0(margin, self.chi)
+        if order == 1:
+            self.alpha = throttle.order_1(self.alpha, margin, self.chi)
+        else:
+            self.alpha, self.velocity = throttle.order_2(self.alpha, self.velocity, margin, self.chi)
+        return self.alpha
+
+
+def _norm(matrices: Tensor) -> Tensor:
+    return matrices.square().sum((-2, -1)).sqrt()

@@ -1,0 +1,1 @@
+"""Noisy gradient descent on a plane, held against its exact law."""

@@ -1,0 +1,119 @@
+"""noise-floor: where noisy gradient descent at a constant rate settles, by rate and batch size, against the law."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch.optim import SGD
+
+from safestep.descent import Ensemble, distance, simulate
+from safestep.experiments.noise.floor_plan import Cell, NoiseFloorSettings, cells
+from safestep.experiments.noise.floor_verdict import findings, over_rates
+from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run
+from safestep.records.report import plain
+
+_RECORDS = 2
+_SECONDS_AT_LEAST = 0.1
+_SECONDS_PER_STEP = {"gaussian": 4e-8, "replacement": 2e-7, "distinct": 1e-6}
+"""About what a step of one run of an ensemble takes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseFloorExperiment(Experiment[NoiseFloorSettings]):
+    """An ensemble for each noise, batch size and rate, run until it has forgotten where it began."""
+
+    columns: tuple[Column, ...] = (
+        Column("label", "noise, batch and rate"),
+        Column("steps", "steps"),
+        Column("floor", "floor", ".4g"),
+        Column("law_floor", "law", ".4g"),
+        Column("standard_error", "standard error", ".2g", short="SE"),
+        Column("floor_z", "SE off", ".2f"),
+        Column("worst_z", "worst of five", ".2f", short="of five"),
+        Column("diverged", "diverged"),
+    )
+    summary_columns: tuple[Column, ...] = (
+        Column("label", "noise and batch"),
+        Column("slope", "floor / η at the smallest η", ".4g", short="floor / η"),
+        Column("law_slope", "law", ".4g"),
+        Column("last_rate", "largest η with a floor", "g", short="largest η"),
+        Column("last_floor", "its floor", ".4g"),
+        Column("last_law", "law", ".4g"),
+        Column("worst_floor_z", "SE off: most", ".2f", short="SE off"),
+        Column("diverged_from", "runs diverge from η", "g", short="diverges"),
+    )
+    summary_always: bool = True
+
+    def runs(self, settings: NoiseFloorSettings, seeds: Sequence[int]) -> list[Run]:
+        """Return one ensemble a noise, batch size, rate and seed."""
+        return [Run(cell.label, seed) for cell in cells(settings) for seed in seeds]
+
+    def records_per_run(self, settings: NoiseFloorSettings) -> int:
+        """Return one record."""
+        return 1
+
+    def seconds_per_run(self, settings: NoiseFloorSettings) -> float:
+        """Return about how long an average ensemble takes on one core."""
+        every = list(cells(settings))
+        work = sum(_SECONDS_PER_STEP[cell.kind] * cell.steps for cell in every) / len(every)
+        return _SECONDS_AT_LEAST + settings.runs * work
+
+    def execute(self, settings: NoiseFloorSettings, run: Run) -> Generator[Record, None, Row]:
+        """Simulate one ensemble, and compare where it ends with the law."""
+        cell = next(one for one in cells(settings) if one.label == run.label)
+        ensemble = simulate(
+            cell.objective,
+            partial(SGD, lr=cell.rate),
+            noise=cell.noise,
+            steps=cell.steps,
+            runs=settings.runs,
+            seed=cell.seed(run.seed),
+            records=_RECORDS,
+        )
+        row: Row = plain({"label": run.label, "seed": run.seed, **_compared(cell, ensemble)})
+        yield {"kind": "floor", "first_step": 0, **row}
+        return row
+
+    def summarise(self, rows: Sequence[Row]) -> list[Row]:
+        """Return one line a noise and batch size, over its rates and seeds."""
+        return over_rates(rows)
+
+    def findings(self, rows: Sequence[Row], target: float) -> list[str]:
+        """Return how the floor grows with the rate and falls with the batch, and where there is none."""
+        return findings(rows)
+
+
+def _compared(cell: Cell, ensemble: Ensemble) -> dict[str, Any]:
+    """Return where an ensemble ended beside the law; floors are heights above the minimum of f."""
+    objective, found, off = cell.objective, ensemble.moments, distance(ensemble)
+    bottom = objective.value(torch.tensor([objective.minimum], dtype=torch.float64)).item()
+    floor, law_floor = found.loss[-1].item() - bottom, cell.law_floor
+    error = math.sqrt(found.loss_variance[-1].item() / ensemble.runs)
+    return {
+        "noise": cell.kind,
+        "series": cell.series,
+        "batch": cell.batch,
+        "rate": cell.rate,
+        "steps": cell.steps,
+        "runs": ensemble.runs,
+        "floor": floor,
+        "law_floor": law_floor,
+        "standard_error": error,
+        "floor_z": (floor - law_floor) / error if error > 0 and 0 < law_floor < math.inf else None,
+        "law_at_end": off.law.loss[-1].item() - bottom,
+        "worst_z": off.worst[-1].item(),
+        "lost": ensemble.lost,
+        "diverged": bool(ensemble.lost),
+    }
+
+
+experiment = NoiseFloorExperiment(
+    name="noise-floor",
+    about="where noisy gradient descent at a constant rate settles, by learning rate and batch size, against the law",
+    settings=NoiseFloorSettings,
+)

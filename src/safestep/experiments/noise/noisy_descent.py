@@ -1,0 +1,101 @@
+"""noisy-descent: gradient descent with noise under each schedule, thousands of runs at once, against the exact law.
+
+Source of the runs: "Stochastic Gradient Descent", Dive into Deep Learning (d2l.ai), optimization chapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from torch.optim import SGD
+
+from safestep.descent import PLANE, distance, simulate
+from safestep.experiments.noise.descent_plan import NoisyDescentSettings, descents
+from safestep.experiments.noise.descent_records import records_of, row_of
+from safestep.experiments.noise.descent_verdict import findings, over_seeds
+from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run
+
+_RECORDS, _TRACES = 101, 3
+_SECONDS_PER_STEP, _SECONDS_AT_LEAST = 4e-8, 0.1
+"""About what a step of one run of an ensemble takes, and setting one up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoisyDescentExperiment(Experiment[NoisyDescentSettings]):
+    """An ensemble a schedule, on the plane of the note."""
+
+    columns: tuple[Column, ...] = (
+        Column("label", "schedule"),
+        Column("steps", "steps"),
+        Column("mean_x1", "mean x₁", ".4f"),
+        Column("mean_x2", "mean x₂", ".4f"),
+        Column("var_x1", "var x₁", ".3g"),
+        Column("var_x2", "var x₂", ".3g"),
+        Column("mean_f", "mean f", ".4g"),
+        Column("law_mean_f", "law", ".4g"),
+        Column("worst_z", "SE off", ".2f"),
+        Column("rate_sum", "Σ η so far", ".3g", short="Σ η"),
+        Column("rate_sum_ever", "Σ η for ever", ".3g", short="for ever"),
+    )
+    summary_columns: tuple[Column, ...] = (
+        Column("label", "schedule"),
+        Column("seeds", "seeds"),
+        Column("steps", "steps"),
+        Column("mean_x1", "mean x₁", ".4f"),
+        Column("mean_x2", "mean x₂", ".4f"),
+        Column("mean_f", "mean f", ".4g"),
+        Column("law_mean_f", "law", ".4g"),
+        Column("worst_z", "SE off: most", ".2f"),
+        Column("worst_z_any", "at any step", ".2f", short="any step"),
+    )
+
+    def runs(self, settings: NoisyDescentSettings, seeds: Sequence[int]) -> list[Run]:
+        """Return one ensemble a schedule and seed."""
+        return [Run(one.label, seed) for one in descents(settings) for seed in seeds]
+
+    def records_per_run(self, settings: NoisyDescentSettings) -> int:
+        """Return the statistics, the rates and the traces."""
+        return 2 + _TRACES
+
+    def seconds_per_run(self, settings: NoisyDescentSettings) -> float:
+        """Return about how long an average ensemble takes on one core."""
+        every = list(descents(settings))
+        work = sum(one.runs * one.steps for one in every) / len(every)
+        return _SECONDS_AT_LEAST + _SECONDS_PER_STEP * work
+
+    def execute(self, settings: NoisyDescentSettings, run: Run) -> Generator[Record, None, Row]:
+        """Simulate one ensemble and compare it with the law."""
+        descent = next(one for one in descents(settings) if one.label == run.label)
+        ensemble = simulate(
+            PLANE,
+            partial(SGD, lr=settings.rate),
+            schedule=descent.schedule,
+            first=settings.first,
+            noise=descent.noise,
+            steps=descent.steps,
+            runs=descent.runs,
+            seed=run.seed,
+            records=_RECORDS,
+            traces=min(_TRACES, descent.runs),
+        )
+        name = {"label": run.label, "seed": run.seed, "schedule": descent.name, "steps": descent.steps}
+        off = distance(ensemble)
+        yield from records_of(name, ensemble, off)
+        return row_of(name, settings, descent, ensemble, off)
+
+    def summarise(self, rows: Sequence[Row]) -> list[Row]:
+        """Return every schedule over its seeds."""
+        return over_seeds(rows)
+
+    def findings(self, rows: Sequence[Row], target: float) -> list[str]:
+        """Return where each kind of schedule leads, and how far all is from the law."""
+        return findings(rows)
+
+
+experiment = NoisyDescentExperiment(
+    name="noisy-descent",
+    about="what noise and learning-rate schedules do to gradient descent on a plane, against the exact law",
+    settings=NoisyDescentSettings,
+)

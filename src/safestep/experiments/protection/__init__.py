@@ -1,0 +1,1 @@
+"""Whether the cheap ways of measuring protect as the exact one does."""

@@ -1,0 +1,1 @@
+"""What an experiment shows: pages, tables, findings in words, what is missing."""

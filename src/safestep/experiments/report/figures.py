@@ -1,0 +1,140 @@
+"""Draw the figures of a run directory again, from its records alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safestep._torch.extras import need
+from safestep.errors import RunDirectoryError
+from safestep.experiments import descent_figures, drift_figures
+from safestep.experiments.runner.rundir import drawable_records, readable, require_results
+from safestep.records.report import number
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FIGURES = "figures"
+SHOWN = (
+    "training_loss",
+    "test_accuracy",
+    "effective_lr",
+    "largest_ratio",
+    "accuracy_over_seeds",
+    "audited_ratios",
+    "drift_losses",
+    "drift_alphas",
+    *drift_figures.RUNS,
+    "drift_data",
+    "drift_histograms",
+    "drift_maps",
+    "slowdown",
+    *descent_figures.DESCENTS,
+)
+"""The figures of a page, in its order."""
+_NAMES = (*SHOWN, "overview")
+"""All figures; the last repeats the others, for other places than the page."""
+
+
+def draw(directory: Path) -> list[Path]:
+    """Draw what the records of a run directory show, as PNG files in its ``figures``.
+
+    The same records give the same bytes. Each file carries its headline as the PNG texts "Title" and
+    "Description". What the records do not hold is not drawn, and a figure of it that was drawn before is removed; files
+    of other names are left alone.
+
+    Args:
+        directory: a run directory, finished or not.
+
+    Returns:
+        The files, in the order in which a page shows them.
+
+    Raises:
+        RunDirectoryError: if there is no run in the directory, or the figures cannot be written.
+        MissingExtraError: if matplotlib is not installed.
+    """
+    results = require_results(directory)
+    matplotlib = need("matplotlib", "plots")
+    records, _ = drawable_records(directory)
+    folder = directory / FIGURES
+    # The user's own matplotlib settings have no say in the files.
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        with readable(directory, "the figures"):
+            figures = _figures(results, records)
+        try:
+            folder.mkdir(exist_ok=True)
+            for name in _NAMES:
+                if name not in figures:
+                    (folder / f"{name}.png").unlink(missing_ok=True)
+            return [_save(figure, folder / f"{name}.png") for name, figure in figures.items()]
+        except OSError as error:
+            raise RunDirectoryError(
+                f"cannot write to {folder}: {error.strerror or error}; make room, then `safestep report {directory}`"
+            ) from error
+
+
+def _figures(results: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
+    from safestep import plots
+    from safestep.plots.panel import panel, single_figure
+
+    curves = plots.curves_of(records)
+    target = number(results["settings"].get("target"))
+    target = 1.0 if math.isnan(target) else target
+    pictures: dict[str, tuple[str, Callable[..., Any]]] = {
+        "training_loss": ("train_loss", plots.training_loss),
+        "test_accuracy": ("test_acc", plots.test_accuracy),
+        "effective_lr": ("mean_lr", plots.effective_lr),
+        "largest_ratio": ("max_r", lambda curves, ax: plots.largest_ratio(curves, target=target, ax=ax)),
+    }
+    figures: dict[str, Figure] = {}
+    for name, (column, draw_picture) in pictures.items():
+        if any(column in curve.columns for curve in curves):
+            figures[name] = single_figure()
+            draw_picture(curves, ax=panel(figures[name]))
+    rows = [row for row in results["rows"] if {"final_acc", "policy", "diverged"} <= row.keys()]
+    if len({row["seed"] for row in rows}) > 1:
+        figures["accuracy_over_seeds"] = single_figure()
+        plots.accuracy_over_seeds(rows, ax=panel(figures["accuracy_over_seeds"]))
+    if audited := plots.audited_of(records):
+        figures["audited_ratios"] = single_figure()
+        plots.audited_ratios(audited, target=target, ax=panel(figures["audited_ratios"]))
+    if maps := plots.drift_maps_of(records):
+        figures["drift_maps"] = plots.drift_maps(maps)
+    figures |= drift_figures.drift_figures(results, records)
+    figures |= descent_figures.descent_figures(results, records)
+    if slowdowns := plots.slowdowns_of(results.get("summary", [])):
+        figures["slowdown"] = single_figure()
+        plots.slowdown(slowdowns, ax=panel(figures["slowdown"]))
+    if pictures.keys() <= figures.keys():
+        figures["overview"] = plots.overview(curves, target=target, title=str(results["experiment"]))
+    return figures
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()
+    # 256 colours are more than lines and letters need, and a third of the bytes.
+    image = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba()).convert("RGB").quantize(256)
+    words = PngInfo()
+    for key, text in zip(("Title", "Description"), _headline(figure), strict=True):
+        words.add_itxt(key, " ".join(text.split()))
+    new = path.with_name(f".{path.name}.new")
+    image.save(new, format="png", pnginfo=words, dpi=(figure.dpi, figure.dpi))
+    return new.replace(path)
+
+
+def _headline(figure: Figure) -> tuple[str, str]:
+    """Return title and explanation of a figure: of its only panel, or its own and the titles of all panels."""
+    titles = [ax.get_title(loc="left") for ax in figure.axes]
+    if len(titles) > 1:
+        said, *more = [text.get_text() for text in figure.texts] or [""]
+        return said, " ".join(filter(None, [*more, "; ".join(filter(None, titles))]))
+    subtitles = [text.get_text() for text in figure.axes[0].texts if text.get_gid() == "subtitle"]
+    return titles[0], " ".join(subtitles)

@@ -1,0 +1,63 @@
+"""The outcome over seeds: what a typical run does, and how far the others are from it."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from safestep.experiments.runner.experiment import Row
+from safestep.records.report import number, plain
+
+
+def over_seeds(rows: Sequence[Row]) -> list[Row]:
+    """Return one summary for every label, in the order in which the labels appear.
+
+    Args:
+        rows: outcomes of training runs, with ``label``, ``optimizer``, ``policy``, ``base_lr``, ``final_acc``,
+            ``peak_r``, ``final_cap_fraction`` and ``diverged``.
+
+    Returns:
+        Summaries with the number of ``seeds`` and how many ``diverged``; of the accuracy the mean, the standard
+        deviation (divisor n - 1; "nan" for one seed), the median and the interquartile range (0 for one seed); the
+        medians of peak r and of the cap fraction. Diverged runs count with what they reached; a peak r of nan counts
+        as infinite. A row that lacks a number is left out of its statistic, "nan" where all do.
+
+    Example:
+        >>> row = {"label": "pin", "optimizer": "SGD", "policy": "pin", "base_lr": None, "peak_r": 1.0,
+        ...        "final_cap_fraction": 1.0, "diverged": False}
+        >>> (summary,) = over_seeds([{**row, "final_acc": 0.5}, {**row, "final_acc": 0.75}])
+        >>> summary["seeds"], summary["final_acc_mean"], summary["final_acc_iqr"]
+        (2, 0.625, 0.125)
+    """
+    labels = dict.fromkeys(row["label"] for row in rows)
+    return [_summary([row for row in rows if row["label"] == label]) for label in labels]
+
+
+def _summary(rows: Sequence[Row]) -> Row:
+    accuracies = _there(rows, "final_acc") or [math.nan]
+    several = len(accuracies) > 1
+    low, _, high = statistics.quantiles(accuracies, n=4, method="inclusive") if several else accuracies * 3
+    summary: dict[str, Any] = {key: rows[0].get(key) for key in ("label", "optimizer", "policy", "base_lr")}
+    summary |= {
+        "seeds": len(rows),
+        "diverged": sum(bool(row.get("diverged")) for row in rows),
+        "final_acc_mean": statistics.fmean(accuracies),
+        "final_acc_std": statistics.stdev(accuracies) if several else math.nan,
+        "final_acc_median": statistics.median(accuracies),
+        "final_acc_iqr": high - low,
+        "peak_r_median": _median(rows, "peak_r"),
+        "final_cap_fraction_median": _median(rows, "final_cap_fraction"),
+    }
+    record: Row = plain(summary)
+    return record
+
+
+def _median(rows: Sequence[Row], key: str) -> float:
+    values = [math.inf if math.isnan(value) else value for value in _there(rows, key)]
+    return statistics.median(values) if values else math.nan
+
+
+def _there(rows: Sequence[Row], key: str) -> list[float]:
+    return [number(row[key]) for row in rows if row.get(key) is not None]

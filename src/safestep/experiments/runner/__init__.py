@@ -1,0 +1,1 @@
+"""How experiments run: settings, seeds, run directories that resume, processes and clusters."""

@@ -1,0 +1,126 @@
+"""What an experiment is: a plan of runs, how one run is executed, and how the outcome is told."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from safestep.experiments.runner.settings import Settings
+
+S = TypeVar("S", bound=Settings)
+
+Record = Mapping[str, Any]
+"""A line of records.jsonl: its ``kind``, the ``label`` and ``seed`` of its run, and numbers."""
+Row = Mapping[str, Any]
+"""The outcome of one run, or a summary over seeds, in results.json: a ``label`` and numbers; a run's has a ``seed``."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of an experiment.
+
+    Attributes:
+        label: what is run, in the words of tables and pictures.
+        seed: of every generator.
+        options: what else the experiment has to know to execute it.
+    """
+
+    label: str
+    seed: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What tells this run from every other of its experiment."""
+        return self.label, self.seed
+
+
+def key_of(row: Row | Record) -> tuple[str, int]:
+    """Return the `Run.key` of the run that a row or record is of."""
+    return row["label"], row["seed"]
+
+
+def seeds_of(rows: Iterable[Row]) -> list[int]:
+    """Return every seed of some rows once, in order of first appearance."""
+    return list(dict.fromkeys(row["seed"] for row in rows))
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        key: of a row.
+        heading: above it.
+        form: format specification for its numbers; huge and tiny ones turn scientific.
+        short: the heading where room is scarce, as on a terminal; empty if that is short enough.
+    """
+
+    key: str
+    heading: str
+    form: str = ""
+    short: str = ""
+
+
+def columns_of(rows: Iterable[Row]) -> tuple[Column, ...]:
+    """Return columns for the rows of an experiment that this version does not know; seeds have no column."""
+    keys = dict.fromkeys(key for row in rows for key in row if key != "seed")
+    return tuple(Column(key, key.replace("_", " ")) for key in sorted(keys, key=lambda key: key != "label"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment(ABC, Generic[S]):
+    """A question, the runs that answer it, and the columns that tell the answer.
+
+    Attributes:
+        name: as on the command line: ``digits-sgd``.
+        about: what it shows, in one line.
+        settings: class of its settings.
+        columns: of the table of rows, for one seed.
+        summary_columns: of the table of summaries, for several.
+        summary_always: whether the summaries are the table for one seed too: they tell more than seeds apart.
+    """
+
+    name: str
+    about: str
+    settings: type[S]
+    columns: tuple[Column, ...]
+    summary_columns: tuple[Column, ...]
+    summary_always: bool = False
+
+    @abstractmethod
+    def runs(self, settings: S, seeds: Sequence[int]) -> list[Run]:
+        """Return every run, in the order of the table."""
+
+    @abstractmethod
+    def records_per_run(self, settings: S) -> int:
+        """Return how many records one run yields."""
+
+    @abstractmethod
+    def seconds_per_run(self, settings: S) -> float:
+        """Return about how long one run takes on one core, to judge whether more processes pay."""
+
+    @abstractmethod
+    def execute(self, settings: S, run: Run) -> Generator[Record, None, Row]:
+        """Carry out one run: yield its records as they come, return its row.
+
+        Nothing but the settings and the run may bear on the outcome: runs are executed in any order, each in any
+        process.
+        """
+
+    @abstractmethod
+    def summarise(self, rows: Sequence[Row]) -> list[Row]:
+        """Return one summary over the seeds for every label, in the order of the rows, or what else they come to."""
+
+    def findings(self, rows: Sequence[Row], target: float) -> list[str]:
+        """Return what the rows say, one sentence each, for the top of the page.
+
+        Args:
+            rows: of results.json.
+            target: the r that was aimed at; nan where there is none.
+        """
+        from safestep.experiments.report.findings import findings  # here: its pictures' words load matplotlib
+
+        return findings(rows, target)

@@ -1,0 +1,116 @@
+"""One reading for all ranks: each measures on its own part of the batch, then they agree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from safestep.errors import MeasurementError, NothingToMeasureError, RanksError
+from safestep.radius.base import Radius, State
+from safestep.recording.forward import Seen
+from safestep.recording.step import Step
+from safestep.records.reading import Reading
+
+Known = TypeVar("Known")
+
+_ANOTHER = (
+    "another rank could not measure this step, see its output: the step is not taken on any rank (or, under a policy "
+    "that only watches, reported as unmeasured)"
+)
+
+
+def measured(radius: Radius, step: Step, seen: Seen, state: State) -> tuple[Reading, State]:
+    """Return the reading of a radius for all ranks: its own answer, or else the largest r of any."""
+    if seen.peers.alone or getattr(radius, "joint", False):
+        return radius.measure(step, seen, state)
+    return largest(step, seen, lambda: radius.measure(step, seen, state), state)
+
+
+def largest(
+    step: Step, seen: Seen, measure: Callable[[], tuple[Reading, Known]], known: Known
+) -> tuple[Reading, Known]:
+    """Measure here, and return the reading with the largest r of any rank, in one reduction.
+
+    Args:
+        step: the step, which all ranks take.
+        seen: what this rank saw.
+        measure: measures on this rank; r = -inf says that there is nothing to measure on here.
+        known: what is known if there is nothing to measure on here.
+
+    Raises:
+        Exception: what ``measure`` raises here.
+        MeasurementError: if another rank could not measure.
+        RanksError: if the ranks do not take the same step.
+    """
+    if seen.peers.alone:
+        return measure()
+    reading, later = Reading(step.index, 0.0, "other ranks"), known
+    idle: NothingToMeasureError | None = None
+    error: Exception | None = None
+    finite = math.isfinite(step.length)
+    if finite:
+        try:
+            reading, later = measure()
+        except NothingToMeasureError as nothing:
+            idle = nothing
+        except Exception as failed:  # out of memory too: the others must not wait
+            error = failed
+    target = -1.0 if math.isnan(step.target) else step.target
+    length = step.length if finite else 0.0
+    flags = (not finite or math.isnan(reading.ratio), reading.uphill, not reading.exact, error is not None)
+    ratio = -math.inf if idle is not None or math.isnan(reading.ratio) else reading.ratio
+    found = seen.peers.maxima([ratio, *map(float, flags), target, -target, length, -length])
+    ratio, unknown, uphill, rough, failures, most, least, longest, shortest = found
+    if error is not None:
+        raise error
+    if failures:
+        raise MeasurementError(_ANOTHER)
+    if most != -least:
+        raise RanksError(
+            f"the policies of the ranks aim at different targets ({-least:g} to {most:g}): give all the same"
+        )
+    if not unknown:
+        seen.peers.check_lengths(-shortest, longest)
+    if ratio == -math.inf and not unknown:
+        raise idle or NothingToMeasureError(_ANOTHER)
+    reading = replace(reading, ratio=math.nan if unknown else ratio, uphill=bool(uphill), exact=not rough)
+    return reading, later
+
+
+def mean(step: Step, seen: Seen, measure: Callable[[], Sequence[float]], size: int) -> list[float]:
+    """Measure here, and return the mean over the ranks of each number, as data-parallel training averages gradients.
+
+    A rank without a sample counts as zeros, as its gradients do.
+
+    Args:
+        step: the step, which all ranks take.
+        seen: what this rank saw.
+        measure: measures on this rank.
+        size: how many numbers it returns, at most eight.
+
+    Raises:
+        Exception: what ``measure`` raises here.
+        MeasurementError: if another rank could not measure.
+    """
+    if seen.peers.alone:
+        return list(measure())
+    values: Sequence[float] = [0.0 if math.isfinite(step.length) else math.nan] * size
+    idle: NothingToMeasureError | None = None
+    error: Exception | None = None
+    try:
+        if math.isfinite(step.length):
+            values = measure()
+    except NothingToMeasureError as nothing:
+        idle = nothing
+    except Exception as failed:  # out of memory too: the others must not wait
+        error = failed
+    failures, empty, *sums = seen.peers.sums([float(error is not None), float(idle is not None), *values])
+    if error is not None:
+        raise error
+    if failures:
+        raise MeasurementError(_ANOTHER)
+    if empty == seen.peers.count:
+        raise idle or NothingToMeasureError(_ANOTHER)
+    return [value / seen.peers.count for value in sums]

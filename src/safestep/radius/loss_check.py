@@ -1,0 +1,67 @@
+"""What the gradients of the first step say against the loss that a curvature radius was told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from safestep._torch.warn_once import warn
+from safestep.radius.losses import LossName, Reduction
+from safestep.recording.forward import Seen
+from safestep.recording.step import Step
+
+_TOO_MUCH = 1.5
+"""Labels of any kind leave at most the gradient that hard ones would; beyond this factor it is another loss."""
+_MORE = 1.05
+"""Clipping makes the gradients of the parameters smaller than the loss's; beyond this factor they hold more than it."""
+
+
+class Told(Protocol):
+    """What a radius is told of the loss, see `safestep.radius.curvature.CurvatureRadius`."""
+
+    @property
+    def loss(self) -> LossName: ...  # noqa: D102
+    @property
+    def reduction(self) -> Reduction: ...  # noqa: D102
+    @property
+    def scale(self) -> float: ...  # noqa: D102
+
+
+def say_doubts(told: Told, step: Step, seen: Seen, *, slope: float, effort: float, likely: float) -> bool:
+    """Warn of what does not fit; on several ranks all say the same, as a warning may be made an error.
+
+    Returns:
+        Whether something was said.
+
+    Args:
+        told: what the radius is told.
+        step: the step.
+        seen: the forwards it was measured on.
+        slope: ``g.p`` by the gradient at the logits.
+        effort: ``||dL/dz||_1 / 2``.
+        likely: the same for hard labels of the loss as told; 0 where the gradient does not tell the labels.
+    """
+    doubts = list(_doubts(told, step, seen, slope, effort, likely))
+    for doubt in doubts:
+        warn(doubt)
+    return bool(doubts)
+
+
+def _doubts(told: Told, step: Step, seen: Seen, slope: float, effort: float, likely: float) -> Iterator[str]:
+    if likely > 0.0 and (factor := effort / likely) > _TOO_MUCH:
+        yield (
+            f"the gradient at the logits is {factor:.3g} times that of CurvatureRadius(loss={told.loss!r}, "
+            f"reduction={told.reduction!r}, scale={told.scale:g}), so r is too small, by about as much or more. If "
+            "the loop multiplies this loss by a constant, or adds the means of micro-batches: scale="
+            f"{told.scale * factor:.3g}. If it multiplies the logits (a temperature): let the model do that. "
+            "For another loss: HessianRadius(closure)"
+        )
+    # a rank may hold a piece of the gradients, which tells nothing by itself
+    product = None if seen.searched else step.look(slope=True).slope
+    whole = product or 0.0
+    if slope < 0.0 and seen.dropped == 0 and (whole > 0.0 or whole < _MORE * slope):
+        yield (
+            f"along the step the gradients of the parameters make {whole:.3g} of the loss, the gradient at the logits "
+            f"{slope:.3g}: the loss has parts that do not go through these logits (a penalty, another head), or old "
+            "gradients were left in place. r is that of the named loss alone; for all of it: HessianRadius(closure)"
+        )
