@@ -8,10 +8,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from safestep import cli, cli_bench
 from safestep.bench import plan
 from safestep.bench.cases import cases
 from safestep.bench.contestants import AGAIN, METHODS, entries
+from safestep.cli import app as cli
+from safestep.cli import bench_command as cli_bench
 
 KEYS = {
     "model",

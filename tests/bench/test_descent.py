@@ -9,7 +9,6 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from safestep import cli
 from safestep.bench.descent import (
     AIMS,
     ALONE,
@@ -24,6 +23,7 @@ from safestep.bench.descent import (
     ways,
 )
 from safestep.bench.descent_ways import SCHEDULE
+from safestep.cli import app as cli
 from safestep.descent import PLANE, Gaussian, exact_law, simulate
 
 WAYS = (CLOSED, AUTOGRAD, FLOATS, ALONE, ALONE_BACKWARD)

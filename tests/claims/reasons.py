@@ -24,13 +24,13 @@ CORNERS = (
     Corner(
         ("._version",),
         "whether a tensor was written to since it was last seen; comparing values would cost a copy of each",
-        "test_recording.py::test_an_input_overwritten_before_the_step_is_an_error",
+        "recording/test_recording.py::test_an_input_overwritten_before_the_step_is_an_error",
     ),
     Corner(
         ("._input_metadata",),
         "the types of values on the way to the logits, to see that float32 logits were computed in less; a node of the "
         "graph has no public name for the type of its result",
-        "test_forms.py::test_r_is_that_of_all_trained_rows",
+        "heads/test_forms.py::test_r_is_that_of_all_trained_rows",
     ),
     Corner(
         ("._modules",),
@@ -114,7 +114,7 @@ CORNERS = (
         ("torch._C._autograd._top_saved_tensors_default_hooks", "CheckpointFunction"),
         "whether a forward runs under the saved-tensor hooks of checkpointing, or came out of a reentrant one: the "
         "tape would hold what checkpointing lets go",
-        "test_recording.py::test_a_checkpoint_around_the_whole_model",
+        "recording/test_recording.py::test_a_checkpoint_around_the_whole_model",
     ),
     Corner(
         ("torch.ops.aten._softmax_backward_data", "._softmax_backward_data", "torch.ops.aten._embedding_bag"),
@@ -129,7 +129,7 @@ CORNERS = (
             "torch._foreach_sub_",
         ),
         "many parameters in one kernel, as torch's own optimizers do it; the public functions take one tensor",
-        "test_step.py::test_rescale_is_the_straight_line",
+        "recording/test_step.py::test_rescale_is_the_straight_line",
     ),
     Corner(
         ("._parameters",),
@@ -167,7 +167,7 @@ CORNERS = (
         ("._optimizer_step_post_hooks",),
         "whether an object is an optimizer with step hooks or a wrapper around one; subclasses that skip `__init__` "
         "have the method and not the hooks",
-        "test_attach_errors.py::test_an_optimizer_that_never_was_initialised",
+        "guard/test_attach_errors.py::test_an_optimizer_that_never_was_initialised",
     ),
 )
 

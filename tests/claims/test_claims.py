@@ -16,8 +16,9 @@ import pytest
 import typer
 
 import safestep
-from safestep import checks, cli
+from safestep.cli import app as cli
 from safestep.experiments import NAMES, find
+from safestep.guard import validation as checks
 from safestep.radius.losses import LossName
 from safestep.radius.softmax import Method, SoftmaxRadius, Sync
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import safestep
 from experiments.made_up import run_directory
-from safestep import cli
+from safestep.cli import app as cli
 from safestep.errors import RunDirectoryError
 from safestep.experiments import NAMES, find, session
 from safestep.experiments.runner.rundir import RunDirectory

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from safestep import cli
+from safestep.cli import app as cli
 from safestep.simulation import picture, size
 
 

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from experiments.damage import damage
-from safestep import cli
+from safestep.cli import app as cli
 from safestep.experiments import figures, find
 from safestep.experiments.report.gaps import gaps
 from safestep.experiments.runner.rundir import RunDirectory, drawable_records, require_results

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from safestep.lab.seeding import LARGEST_SEED, one_thread, seed_everything
+from safestep._torch.threads import one_thread
+from safestep.lab.seeding import LARGEST_SEED, seed_everything
 
 
 def draws() -> tuple[float, float, float]:

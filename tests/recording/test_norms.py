@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safestep import magnitude as module
+from safestep.recording import norms as module
 from safestep.recording.norms import magnitude
 from safestep.recording.step import Step
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD
 
+from safestep._torch.threads import one_thread
 from safestep.descent.checks import check_counts, check_objective, start_of
 from safestep.descent.driver import Driver, MakeScheduler, Schedule, why_not_plain
 from safestep.descent.elementwise import MakeOptimizer, check_elementwise
@@ -21,7 +22,6 @@ from safestep.descent.quadratic import Quadratic
 from safestep.descent.quadratic_sum import QuadraticSum
 from safestep.descent.rows import RowGuard
 from safestep.descent.walk import Walk
-from safestep.lab.seeding import one_thread
 from safestep.policy import Policy
 
 PLAIN: MakeOptimizer = partial(SGD, lr=0.1)

@@ -1,4 +1,4 @@
-"""One experiment per file, found by name and imported only when asked for. Behind `safestep list` and `run`."""
+"""Experiments: a folder for each study, found by name. Behind `safestep list` and `run`."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from safestep.errors import UnknownNameError
 from safestep.experiments.runner.experiment import Experiment
 from safestep.experiments.runner.names import nearest
 
-NAMES = (
-    "digits-sgd",
-    "digits-momentum",
-    "digits-adam",
-    "protection",
-    "drift-throttle",
-    "drift-map",
-    "drift-optimizers",
-    "noisy-descent",
-    "noise-floor",
-)
-"""Every experiment. The file of ``digits-sgd`` is ``digits_sgd.py``, and in it ``experiment`` is the experiment."""
+_STUDIES = {
+    "digits-sgd": "digits",
+    "digits-momentum": "digits",
+    "digits-adam": "digits",
+    "protection": "protection",
+    "drift-throttle": "drift",
+    "drift-map": "drift",
+    "drift-optimizers": "drift",
+    "noisy-descent": "noise",
+    "noise-floor": "noise",
+}
+"""The folder of every experiment. In ``digits/digits_sgd.py``, ``experiment`` is ``digits-sgd``."""
+NAMES = tuple(_STUDIES)
 
 
 def find(name: str) -> Experiment[Any]:
@@ -35,5 +36,6 @@ def find(name: str) -> Experiment[Any]:
     """
     if name not in NAMES:
         raise UnknownNameError(f"no experiment {name!r}{nearest(name, NAMES)}")
-    experiment: Experiment[Any] = importlib.import_module(f"{__name__}.{name.replace('-', '_')}").experiment
+    module = f"{__name__}.{_STUDIES[name]}.{name.replace('-', '_')}"
+    experiment: Experiment[Any] = importlib.import_module(module).experiment  # imported only when asked for
     return experiment

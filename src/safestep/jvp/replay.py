@@ -133,8 +133,9 @@ def without_autocast(device_type: str) -> Iterator[None]:
 def no_trace(model: nn.Module, *, differentiable: bool = True) -> Iterator[None]:
     """Leave the model, the generators and torch's global switches as they were, whatever a forward does inside.
 
-    Attributes of modules come back by reference, and whatever else is reachable from them (`safestep.recording.module_state`) by value.
-    Beyond it is what only a closure or a global knows. Warnings are not filtered: Python would forget which were shown.
+    Attributes of modules come back by reference, and whatever else is reachable from them by value, see
+    `recording.module_state`. Beyond it is what only a closure or a global knows. Warnings are not filtered: Python
+    would forget which were shown.
 
     Args:
         model: the model that is run inside.

@@ -1,10 +1,8 @@
-"""What makes a run repeat itself: every generator seeded, and one thread, so that sums keep their order."""
+"""What makes a run repeat itself: every generator seeded."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 
@@ -34,14 +32,3 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     need("numpy.random", "experiments").seed(seed)
     torch.manual_seed(seed)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch compute in one thread inside the block; more threads add numbers up in another order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

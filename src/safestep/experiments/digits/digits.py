@@ -146,6 +146,12 @@ class DigitsExperiment(Experiment[DigitsSettings]):
         """Return about how long one run takes on one core."""
         return settings.epochs * math.ceil(_IMAGES / settings.batch_size) * _SECONDS_PER_STEP
 
+    def findings(self, rows: Sequence[Row], target: float) -> list[str]:
+        """Return what the rows say of rates, caps and pins."""
+        from safestep.experiments.report.findings import findings  # here: its pictures' words load matplotlib
+
+        return findings(rows, target)
+
     def execute(self, settings: DigitsSettings, run: Run) -> Generator[Record, None, Row]:
         """Train once. The order of what draws random numbers is part of the protocol: loaders, then the model."""
         policy, base_lr = run.options["policy"], run.options["base_lr"]

@@ -43,7 +43,7 @@ def write_page(directory: Path) -> Path:
     results = require_results(directory)
     jinja2 = need("jinja2", "experiments")
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("safestep.experiments", "."),
+        loader=jinja2.PackageLoader("safestep.experiments.report", "."),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -41,7 +41,7 @@ class Table:
 
 
 def pictures(folder: Path) -> list[Picture]:
-    """Return the figures of `safestep.experiments.report.figures.draw`, in its order; other files there are not looked at."""
+    """Return the figures of `report.figures.draw`, in its order; other files there are not looked at."""
     image = need("PIL.Image", "plots")
     found = []
     for file in (folder / f"{name}.png" for name in SHOWN):

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from safestep._torch.extras import need
+from safestep._torch.threads import one_thread
 from safestep.errors import SafestepError
 from safestep.experiments.runner.elsewhere import Engine
 from safestep.experiments.runner.errand import Errand
 from safestep.experiments.runner.experiment import Experiment, Row, Run
 from safestep.experiments.runner.rundir import append_record, append_records
 from safestep.experiments.runner.settings import Settings
-from safestep.lab.seeding import one_thread
 
 _START_SECONDS = 4.0
 """About what a process takes to start: it imports torch and scikit-learn."""

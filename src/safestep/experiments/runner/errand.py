@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from safestep._torch.threads import one_thread
 from safestep._version import __version__
 from safestep.errors import SafestepError
 from safestep.experiments.runner.environment import environment
 from safestep.experiments.runner.experiment import Experiment, Record, Row, Run
 from safestep.experiments.runner.settings import Settings
-from safestep.lab.seeding import one_thread
 
 _ALONE = threading.Lock()
 """Runs seed the generators of their process, so that it can carry out one at a time, however many threads it has."""

@@ -115,12 +115,10 @@ class Experiment(ABC, Generic[S]):
         """Return one summary over the seeds for every label, in the order of the rows, or what else they come to."""
 
     def findings(self, rows: Sequence[Row], target: float) -> list[str]:
-        """Return what the rows say, one sentence each, for the top of the page.
+        """Return what the rows say, one sentence each, for the top of the page; nothing by default.
 
         Args:
             rows: of results.json.
             target: the r that was aimed at; nan where there is none.
         """
-        from safestep.experiments.report.findings import findings  # here: its pictures' words load matplotlib
-
-        return findings(rows, target)
+        return []
