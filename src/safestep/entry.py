@@ -136,9 +136,8 @@ def _buffers(modules: Iterable[tuple[str, nn.Module]]) -> dict[str, Tensor]:
     """Return the buffers by name, as `torch.nn.Module.named_buffers` does: each once."""
     found: dict[Tensor, str] = {}
     for name, module in modules:
-        for key, buffer in module._buffers.items():
-            if buffer is not None:
-                found.setdefault(buffer, f"{name}.{key}".lstrip("."))
+        for key, buffer in module.named_buffers(name, recurse=False):
+            found.setdefault(buffer, key)
     return {name: buffer for buffer, name in found.items()}
 
 
