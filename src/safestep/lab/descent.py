@@ -1,10 +1,15 @@
-"""The former place of `safestep.descent`."""
+"""The former place of `safestep.descent`: its names are found here still, with a warning."""
 
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
-from safestep.descent import *  # noqa: F403
-from safestep.descent import __all__  # noqa: F401
+from safestep import descent
 
-warnings.warn("safestep.lab.descent is now safestep.descent", DeprecationWarning, stacklevel=2)
+
+def __getattr__(name: str) -> Any:
+    if name not in descent.__all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn("safestep.lab.descent is safestep.descent now", DeprecationWarning, stacklevel=2)
+    return getattr(descent, name)

@@ -52,7 +52,7 @@ class Engine:
 
     def outcomes(self, errands: Sequence[Errand], jobs: int | None) -> Iterator[Outcome]:
         """Carry out errands, ``jobs`` at a time, or all that the engine has room for; yield what comes home."""
-        outcomes: Iterator[Outcome] = importlib.import_module(f"safestep.experiments.on_{self.kind}").outcomes(
+        outcomes: Iterator[Outcome] = importlib.import_module(f"safestep.experiments.runner.on_{self.kind}").outcomes(
             self.address, errands, jobs
         )
         return outcomes
