@@ -12,7 +12,7 @@ PAGE = ROOT / "docs" / "house.md"
 _SOURCE = ROOT / "src" / "safestep"
 _HEAD = """# The house
 
-What is where. A room imports from rooms further down only (import-linter holds it); a line is the first one of its file.
+What is where. A room imports from rooms further down only (import-linter holds it); a line is the first of its file.
 `make tables` writes this page from the source; a test compares.
 """
 
