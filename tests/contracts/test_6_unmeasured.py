@@ -10,7 +10,17 @@ from torch import nn
 from torch.nn import functional as F
 
 import safestep
-from safestep import Cap, MeasurementError, Pin, PoisonedOptimizerError, SafestepWarning, SoftmaxRadius, Status, Watch
+from safestep import (
+    Cap,
+    MeasurementError,
+    Pin,
+    PoisonedOptimizerError,
+    Radius,
+    SafestepWarning,
+    SoftmaxRadius,
+    Status,
+    Watch,
+)
 from zoo import ALL, METHODS, ZOO, Case, Scene, Training, said, twin_ratio
 from zoo.asserts import PRECISION, assert_identical, assert_untouched
 
@@ -70,7 +80,7 @@ def plain_step(training):
     training.step()
 
 
-class Failing:
+class Failing(Radius):
     """A radius that breaks."""
 
     def __init__(self, error):

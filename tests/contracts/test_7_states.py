@@ -15,7 +15,7 @@ from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 from torch.nn.functional import cross_entropy
 
 import safestep
-from safestep import Cap, CurvatureRadius, Pin, SecantCurvature, SoftmaxRadius, Throttle, Tightest
+from safestep import Cap, CurvatureRadius, Pin, Radius, SecantCurvature, SoftmaxRadius, Throttle, Tightest
 from safestep.guard.checkpoint import Saved
 from safestep.records.reading import Reading
 from zoo import said
@@ -184,7 +184,7 @@ def test_other_settings_of_the_same_kind_are_no_other_guard():
 
 
 @dataclass(frozen=True)
-class Remembers:
+class Remembers(Radius):
     """A radius of the user's that remembers what is no plain data."""
 
     what: object

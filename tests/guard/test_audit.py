@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from safestep import Cap, MeasurementError, Reading, SafestepWarning, SoftmaxRadius, Status, Watch
+from safestep import Cap, MeasurementError, Radius, Reading, SafestepWarning, SoftmaxRadius, Status, Watch
 from zoo import ALL, ZOO, Training, poison, said
 from zoo.asserts import assert_identical, assert_untouched
 from zoo.loop import Loop
@@ -131,7 +131,7 @@ def test_a_skipped_step_is_not_audited():
     assert list(audit.excesses) == [1]
 
 
-class Plain:
+class Plain(Radius):
     """A radius that knows no other way of measuring than its own."""
 
     def __init__(self, ratio):

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safestep import Cap, Pin, Reading, SoftmaxRadius, Status, Throttle, Watch
+from safestep import Cap, Pin, Policy, Reading, SoftmaxRadius, Status, Throttle, Watch
 from zoo.asserts import assert_identical
 from zoo.loop import Loop
 
@@ -64,11 +64,9 @@ def test_a_low_end_of_a_throttle_holds_on_the_device():
 
 
 @dataclass(frozen=True)
-class Mine:
+class Mine(Policy):
     """A user's policy, which halves every step beyond 1e-9; it knows nothing of tensors."""
 
-    writes: ClassVar[bool] = True
-    scaled: ClassVar[Status] = Status.CAPPED
     always: ClassVar[bool] = False
 
     def target_at(self, step):
@@ -76,9 +74,6 @@ class Mine:
 
     def scale(self, reading, state):
         return (0.5 if reading.ratio > 1e-9 else 1.0), state
-
-    def would(self, reading, state):
-        return self.scale(reading, state)[0]
 
 
 @pytest.mark.parametrize("policy", [Mine(), Watch(Mine())], ids=["mine", "watched"])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from safestep import attach
-from safestep.radius.base import Wants
+from safestep.radius.base import Needs, Radius
 from safestep.radius.subset import largest_of_all, rows_of
 
 
@@ -30,8 +30,8 @@ def recorded(*args, model=None, keep=True, **kwargs):
     """Return the forward that a guard records of a model, as a radius meets it."""
     model, found = model or Passes(), []
 
-    class Keeps:
-        wants = Wants(logits=keep)
+    class Keeps(Radius):
+        needs = Needs(logits=keep)
 
         def measure(self, step, seen, state):
             found.extend(seen.forwards)

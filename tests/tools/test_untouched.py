@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import safestep
-from safestep import Cap, MeasurementError, suggest_lr
+from safestep import Cap, MeasurementError, Radius, suggest_lr
 from zoo import ALL, RECIPES, ZOO, Training, generators, pair, said
 from zoo.asserts import assert_identical, assert_same_reports, assert_untouched
 from zoo.training import gradients_stay
@@ -112,7 +112,7 @@ def test_a_closure_that_steps_is_refused_before_it_moves_anything():
 
 
 def test_a_measurement_that_fails_leaves_everything_as_it_was():
-    class Broken:
+    class Broken(Radius):
         def measure(self, step, seen, state):
             raise MeasurementError("no way")
 

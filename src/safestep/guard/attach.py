@@ -20,6 +20,7 @@ from safestep.guard.validation import (
     check_model,
     check_most,
     check_only_guard,
+    check_parts,
 )
 from safestep.logs.sinks import Log, Sinks
 from safestep.policy import Cap, Policy
@@ -115,15 +116,16 @@ def attach(
         if (reference := _guarded.get(one)) is not None and (known := reference()) is not None and known.attached:
             raise AttachError(f"this {type(one).__name__} has a guard already; call its detach() first")
     policy = Cap(1.0) if policy is None else policy
+    check_parts(radius, policy)
     if radius is None:
-        radius = getattr(policy, "default_radius", None) or SoftmaxRadius()
+        radius = policy.default_radius or SoftmaxRadius()
     probes = tuple(probes)
     check_functions(logits, probes)
     check_forward(forward, logits)
     check_most(max_forwards)
     check_ranks(model, ranks)
     sinks = Sinks(log, log_every)  # before anything is touched: it refuses what is no log
-    check_attachment(model, optimizers, radius, policy, on_nonfinite, [w for one in given for w in layers(one)[:-1]])
+    check_attachment(model, optimizers, on_nonfinite, [w for one in given for w in layers(one)[:-1]])
     others = {id(known): known for reference in _guarded.values() if (known := reference()) is not None}
     trained = [p for one in optimizers for p in parameters_of(one) if p.requires_grad]
     check_only_guard(model, trained, [known.trains for known in others.values() if known.attached])

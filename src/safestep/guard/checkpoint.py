@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from safestep.policy import Policy
+from safestep.radius import Radius
 from safestep.radius.base import State
 
 VERSION = 3
@@ -40,7 +42,7 @@ class Saved:
     policy: State = None
     forwards: dict[str, Any] = field(default_factory=dict)
 
-    def as_state(self, radius: object, policy: object) -> dict[str, Any]:
+    def as_state(self, radius: Radius, policy: Policy) -> dict[str, Any]:
         """Return numbers and texts under the same keys for every guard, new or old.
 
         Distributed checkpointing takes dictionaries apart and reads only keys that are there before it reads: what was
@@ -61,7 +63,7 @@ class Saved:
         }
 
     @classmethod
-    def of(cls, state: Mapping[str, Any], radius: object, policy: object) -> Saved:
+    def of(cls, state: Mapping[str, Any], radius: Radius, policy: Policy) -> Saved:
         """Read a state, of this version or the one before.
 
         Raises:
@@ -75,7 +77,8 @@ class Saved:
         if version not in _KEYS:
             raise ValueError(f"state of version {version}: this safestep reads versions 2 and {VERSION}; upgrade it")
         names = {part: state[part] if version == VERSION else state[part]["name"] for part in _PARTS}
-        for part, mine in (("radius", radius), ("policy", policy)):
+        parts: tuple[tuple[str, Radius | Policy], ...] = (("radius", radius), ("policy", policy))
+        for part, mine in parts:
             if names[part] not in {kind_of(mine), type(mine).__name__ if version < VERSION else ""}:
                 raise ValueError(
                     f"the state was saved with {part} {names[part]}, this guard has {kind_of(mine)}: "
@@ -89,7 +92,7 @@ class Saved:
         return cls(step=counts["step"], undone=counts["undone_in_a_row"], held=held, **learnt)
 
 
-def kind_of(part: object) -> str:
+def kind_of(part: Radius | Policy) -> str:
     """Return the name of a radius's or policy's class; of a radius made of others, theirs too.
 
     Example:
@@ -97,7 +100,7 @@ def kind_of(part: object) -> str:
         >>> kind_of(Tightest({SoftmaxRadius(): 1.0, CurvatureRadius(): 0.75}))
         'Tightest of SoftmaxRadius, CurvatureRadius'
     """
-    inside = ", ".join(kind_of(radius) for radius, _ in getattr(part, "limits", ()))
+    inside = ", ".join(map(kind_of, part.parts)) if isinstance(part, Radius) else ""
     return f"{type(part).__name__} of {inside}" if inside else type(part).__name__
 
 

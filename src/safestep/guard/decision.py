@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -14,7 +13,7 @@ from safestep.policy import Policy
 from safestep.radius import Radius
 from safestep.radius.across_ranks import measured
 from safestep.radius.base import State
-from safestep.radius.deferred import Decision, Foresight
+from safestep.radius.deferred import Decision
 from safestep.recording.forward import Seen
 from safestep.recording.step import Step
 from safestep.records.reading import Reading, Status
@@ -51,7 +50,7 @@ class Judge:
 
     def aim(self, step: Step) -> None:
         """Ask the policy, once, what it aims at in this step; what it raises is kept until the step is judged."""
-        step.always, self._aimless = getattr(self.policy, "always", True), None
+        step.always, self._aimless = self.policy.always, None
         try:
             step.target = self.policy.target_at(step.index)
         except Exception as error:
@@ -59,10 +58,9 @@ class Judge:
 
     def look(self, step: Step, seen: Seen) -> None:
         """Read what an aimed step is; the radius knows what it will need."""
-        look = getattr(self.radius, "look", None)
-        if look is not None and self._aimless is None:
+        if self._aimless is None:
             with contextlib.suppress(Exception):  # measuring will meet it again
-                look(step, seen, self.radius_state)
+                self.radius.look(step, seen, self.radius_state)
 
     def judge(self, step: Step, seen: Seen, lrs: Rates, *, scalable: bool, keep: bool) -> StepReport:
         """Measure a step, rescale it, and report.
@@ -91,7 +89,7 @@ class Judge:
                 self._say("max_forwards", _PARTS.format(count=seen.count, kept=len(seen.forwards)))
             would = self.policy.would(reading, self.policy_state)
             scale, policy_state = self.policy.scale(reading, self.policy_state)
-            reading = replace(reading, message=reading.message or self._says(reading))
+            reading = replace(reading, message=reading.message or self.policy.says(reading))
         except Exception as error:
             if self.policy.writes:
                 raise
@@ -111,12 +109,11 @@ class Judge:
 
     def foresee(self, step: Step, seen: Seen) -> Decision | None:
         """Decide about an aimed step without reading the device, if the radius and the policy can."""
-        foresee, would = getattr(self.radius, "foresee", None), getattr(self.policy, "would_unread", None)
-        if foresee is None or would is None or self._aimless is not None:
+        if self._aimless is not None:
             return None
         try:
-            foresight: Foresight | None = foresee(step, seen, self.radius_state)
-            scale = None if foresight is None else would(foresight.ratio, step.target)
+            foresight = self.radius.foresee(step, seen, self.radius_state)
+            scale = None if foresight is None else self.policy.would_unread(foresight.ratio, step.target)
             if foresight is None or scale is None:
                 return None
             return Decision(torch.where(torch.isfinite(foresight.ratio), scale, 0.0), foresight)
@@ -138,10 +135,6 @@ class Judge:
             status = self._status(reading, scale)
             reading = replace(reading, message=_EARLY if scale < 1.0 else reading.message)
         return StepReport.of(reading, status, length, scale, would, step.target, lrs)
-
-    def _says(self, reading: Reading) -> str:
-        says: Callable[[Reading], str] = getattr(self.policy, "says", lambda _: "")
-        return says(reading)
 
     def _status(self, reading: Reading, scale: float) -> Status:
         if not self.policy.writes:

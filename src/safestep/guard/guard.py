@@ -31,7 +31,6 @@ from safestep.heads.head import Head
 from safestep.logs.sinks import Sinks
 from safestep.policy import Policy
 from safestep.radius import Radius
-from safestep.radius.base import Wants
 from safestep.radius.deferred import Decision, Later
 from safestep.recording.forward import Seen
 from safestep.recording.forward_hooks import ForwardRecorder
@@ -97,9 +96,9 @@ class Guard:
         self._pending: tuple[Step, Later, Decision, list[Optimizer], tuple[float, ...]] | None = None
         self._elsewhere_trained = Elsewhere(self._moving)
         self._trouble: Exception | None = None  # what failed under a policy that only watches, before its step ended
-        self._wants = getattr(radius, "wants", Wants())
-        keep = sum(parameter.nbytes for parameter in bare(model).parameters()) if self._wants.logits else 0
-        moving = self._moving if self._wants.tape else None
+        needs = radius.needs
+        keep = sum(parameter.nbytes for parameter in bare(model).parameters()) if needs.logits else 0
+        moving = self._moving if needs.tape else None
         self._recorder = ForwardRecorder(
             model,
             logits,
@@ -109,7 +108,7 @@ class Guard:
             keep,
             moving,
             self._version,
-            self._wants.gradient,
+            needs.gradient,
             max_forwards,
             readout,
         )
@@ -259,7 +258,7 @@ class Guard:
             >>> guard.audit(0.1)
             <audit: no step audited yet>
         """
-        audit = Audit(getattr(self.radius, "exactly", self.radius), fraction)
+        audit = Audit(self.radius.exact(), fraction)
         self._probes = (*self._probes, audit)
         return audit
 

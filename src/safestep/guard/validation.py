@@ -12,6 +12,8 @@ from torch.optim import Optimizer
 from safestep._torch.unwrap import bare
 from safestep._torch.warn_once import warn
 from safestep.errors import AttachError
+from safestep.policy import Policy
+from safestep.radius import Radius
 from safestep.recording.nonfinite import parameters_of
 
 SECOND_COPIES = {
@@ -31,8 +33,6 @@ SECOND_COPIES = {
 def check_attachment(
     model: object,
     optimizers: Sequence[Optimizer],
-    radius: object,
-    policy: object,
     on_nonfinite: str,
     wrappers: Sequence[object] = (),
 ) -> None:
@@ -53,9 +53,6 @@ def check_attachment(
         raise AttachError("expected at least one optimizer, saw an empty list")
     if len({id(optimizer) for optimizer in optimizers}) < len(optimizers):
         raise AttachError("the same optimizer was given twice")
-    for value, name, method in ((radius, "radius", "measure"), (policy, "policy", "scale")):
-        if isinstance(value, type) or not hasattr(value, method):
-            raise AttachError(f"{name}={value!r}: expected an object with a {method}() method, such as Cap(1.0)")
     if on_nonfinite not in ("undo", "skip"):
         raise AttachError(f"on_nonfinite={on_nonfinite!r}: expected 'undo' or 'skip'")
     doubts = [*_parameter_doubts(model, optimizers)]
@@ -68,6 +65,14 @@ def check_attachment(
                 )
     for doubt in doubts:
         warn(doubt)
+
+
+def check_parts(radius: object, policy: object) -> None:
+    """Raise AttachError for what is no radius, or no policy."""
+    if radius is not None and not isinstance(radius, Radius):
+        raise AttachError(f"radius={radius!r}: expected a safestep.Radius, such as SoftmaxRadius() or one of your own")
+    if not isinstance(policy, Policy):
+        raise AttachError(f"policy={policy!r}: expected a safestep.Policy, such as Cap(1.0) or one of your own")
 
 
 def check_model(model: object) -> nn.Module:

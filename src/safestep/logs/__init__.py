@@ -5,7 +5,8 @@ from safestep.logs.every import Every
 from safestep.logs.json_lines import JsonLines
 from safestep.logs.ranks import EachRank
 from safestep.logs.reader import read
+from safestep.logs.sink import Sink
 from safestep.logs.tensorboard import TensorBoard
 from safestep.logs.wandb import WandB
 
-__all__ = ["Csv", "EachRank", "Every", "JsonLines", "TensorBoard", "WandB", "read"]
+__all__ = ["Csv", "EachRank", "Every", "JsonLines", "Sink", "TensorBoard", "WandB", "read"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from safestep.errors import AttachError
-from safestep.logs.ranks import on_each_rank
+from safestep.logs.sink import Sink, as_sink
 from safestep.records.reading import Status
-from safestep.records.report import Sink, StepReport
+from safestep.records.report import StepReport
 
 LOST = frozenset({Status.UNDONE, Status.SKIPPED, Status.HELD, Status.NONFINITE, Status.UNMEASURED})
 """What becomes of a step that nobody should miss."""
@@ -22,7 +23,7 @@ def is_lost(report: StepReport) -> bool:
     return report.status in LOST or math.isinf(report.known_ratio)
 
 
-class Every:
+class Every(Sink):
     """Passes every n-th report on to another sink, and those between that nobody should miss.
 
     These reports are passed on, in the order of the steps:
@@ -58,10 +59,8 @@ class Every:
         Columns of probes that speak at some steps only, and of ``guard.audit(fraction)``, are thinned out as well.
     """
 
-    def __init__(self, n: int, sink: Sink) -> None:
-        self.n, self.sink = check_every(n), sink
-        if not callable(sink) or isinstance(sink, type):
-            raise AttachError(f"Every({n}, {sink!r}): expected a sink, such as safestep.logs.Csv(path)")
+    def __init__(self, n: int, sink: Sink | Callable[[StepReport], object]) -> None:
+        self.n, self.sink = check_every(n), as_sink(sink, f"Every({n}, {sink!r})")
         self._furthest: StepReport | None = None
         self._before: Status | None = None
 
@@ -78,20 +77,18 @@ class Every:
     @property
     def each_rank(self) -> bool:
         """Whether the other sink is for every rank."""
-        return on_each_rank(self.sink)
+        return self.sink.each_rank
 
     def open(self) -> None:
-        """Open the other sink, where it can be opened."""
-        if (opens := getattr(self.sink, "open", None)) is not None:
-            opens()
+        """Open the other sink."""
+        self.sink.open()
 
     def close(self) -> None:
-        """Pass on what was kept, and close the other sink where it can be closed."""
+        """Pass on what was kept, and close the other sink."""
         try:
             self._let_out()
         finally:
-            if (closes := getattr(self.sink, "close", None)) is not None:
-                closes()
+            self.sink.close()
 
     def __repr__(self) -> str:
         return f"Every({self.n}, {self.sink!r})"

@@ -9,11 +9,12 @@ from io import FileIO
 from pathlib import Path
 
 from safestep._torch.warn_once import warn
+from safestep.logs.sink import Sink
 
 _BLOCK = 1 << 16
 
 
-class LineFile:
+class LineFile(Sink):
     """A file that is opened when the first line is due, and again after it was closed.
 
     Args:

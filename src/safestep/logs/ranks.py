@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
-from safestep.errors import AttachError
-from safestep.records.report import Sink, StepReport
+from safestep.logs.sink import Sink, as_sink
+from safestep.records.report import StepReport
 
 
 def leads() -> bool:
@@ -19,12 +21,7 @@ def leads() -> bool:
     return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
 
 
-def on_each_rank(sink: Sink) -> bool:
-    """Return whether a sink is for every rank."""
-    return bool(getattr(sink, "each_rank", False))
-
-
-class EachRank:
+class EachRank(Sink):
     """Lets a sink have the reports of every rank; any other gets those of rank 0 alone.
 
     Each rank needs a file of its own, such as ``EachRank(JsonLines(f"steps-{torch.distributed.get_rank()}.jsonl"))``.
@@ -40,26 +37,25 @@ class EachRank:
         EachRank(<built-in function print>)
     """
 
-    each_rank = True
+    def __init__(self, sink: Sink | Callable[[StepReport], object]) -> None:
+        self.sink = as_sink(sink, f"EachRank({sink!r})")
 
-    def __init__(self, sink: Sink) -> None:
-        if not callable(sink) or isinstance(sink, type):
-            raise AttachError(f"EachRank({sink!r}): expected a sink, such as safestep.logs.JsonLines(path)")
-        self.sink = sink
+    @property
+    def each_rank(self) -> bool:
+        """True."""
+        return True
 
     def __call__(self, report: StepReport) -> None:
         """Pass a report on."""
         self.sink(report)
 
     def open(self) -> None:
-        """Open the sink, where it can be opened."""
-        if (opens := getattr(self.sink, "open", None)) is not None:
-            opens()
+        """Open the sink."""
+        self.sink.open()
 
     def close(self) -> None:
-        """Close the sink, where it can be closed."""
-        if (closes := getattr(self.sink, "close", None)) is not None:
-            closes()
+        """Close the sink."""
+        self.sink.close()
 
     def __repr__(self) -> str:
         return f"EachRank({self.sink!r})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -12,13 +12,14 @@ from safestep.errors import AttachError
 from safestep.logs.csv_file import Csv
 from safestep.logs.every import Every, check_every
 from safestep.logs.json_lines import JsonLines
-from safestep.logs.ranks import leads, on_each_rank
-from safestep.records.report import Sink, StepReport
+from safestep.logs.ranks import leads
+from safestep.logs.sink import Sink, as_sink
+from safestep.records.report import StepReport
 
 _PACKED = frozenset({".gz", ".bz2", ".xz", ".zst", ".zip"})
 
-Log: TypeAlias = str | Path | Sink
-"""A path, by its suffix a CSV file or one of JSON lines, or a sink."""
+Log: TypeAlias = str | Path | Sink | Callable[[StepReport], object]
+"""A path, by its suffix a CSV file or one of JSON lines, or a sink, or a function."""
 
 
 class Sinks:
@@ -47,8 +48,7 @@ class Sinks:
         """
         try:
             for sink in self._here():
-                if (opens := getattr(sink, "open", None)) is not None:
-                    opens()
+                sink.open()
         except BaseException:
             self.close()
             raise
@@ -74,7 +74,7 @@ class Sinks:
 
     def _here(self) -> list[Sink]:
         # Asked each time: the processes may find each other after the guard was attached.
-        return list(self._sinks) if not self._sinks or leads() else [s for s in self._sinks if on_each_rank(s)]
+        return list(self._sinks) if not self._sinks or leads() else [s for s in self._sinks if s.each_rank]
 
 
 def _sink(log: object) -> Sink:
@@ -86,19 +86,12 @@ def _sink(log: object) -> Sink:
         raise AttachError(f"log={str(log)!r}: logs are written as plain text; leave off {Path(log).suffix}")
     if isinstance(log, (str, Path)):
         return Csv(log) if Path(log).suffix.lower() == ".csv" else JsonLines(log)
-    if callable(log) and not isinstance(log, type):
-        return log
-    raise AttachError(
-        f"log={log!r}: expected a path, a sink such as safestep.logs.Csv(path) or any function that takes each "
-        "report, or a list of them"
-    )
+    return as_sink(log, f"log={log!r}")
 
 
 def _close(sink: Sink) -> Exception | None:
-    closes = getattr(sink, "close", None)
     try:
-        if closes is not None:
-            closes()
+        sink.close()
     except Exception as error:
         return error
     return None

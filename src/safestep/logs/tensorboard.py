@@ -9,10 +9,11 @@ from urllib.parse import quote
 from safestep._torch.extras import need
 from safestep.logs.columns import numbers
 from safestep.logs.every import is_lost
+from safestep.logs.sink import Sink
 from safestep.records.report import StepReport
 
 
-class TensorBoard:
+class TensorBoard(Sink):
     """A sink that writes the numbers of each report as scalars, and the steps nobody should miss as texts.
 
     The tags are ``safestep/ratio``, ``safestep/scale`` and so on, the step is the guard's. Numbers that are not finite

@@ -7,10 +7,11 @@ from typing import Any
 
 from safestep._torch.extras import need
 from safestep.logs.columns import MEASURED, numbers
+from safestep.logs.sink import Sink
 from safestep.records.report import StepReport
 
 
-class WandB:
+class WandB(Sink):
     """A sink that logs each report to a W&B run, on a step of its own.
 
     The columns are ``safestep/ratio``, ``safestep/status`` and so on, drawn over ``safestep/step``, the guard's step.

@@ -1,57 +1,77 @@
-"""The protocol of a policy, and targets that may follow a schedule."""
+"""What every policy is: the abstract class, and targets that may follow a schedule."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from numbers import Real
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
-from safestep.radius.base import State
+from torch import Tensor
+
+from safestep.radius.base import Radius, State
 from safestep.records.reading import Reading, Status
 
 Target = float | Callable[[int], float]
 """The largest r a policy lets through: a positive number (inf allowed), or a function of the step, counted from 0."""
 
 
-class Policy(Protocol):
+class Policy(ABC):
     """Says by which factor to scale a step, given how far it goes.
 
-    A policy is a frozen dataclass without state: one instance may serve many guards.
+    A policy is a frozen dataclass without state: one instance may serve many guards. The ratio of a step that goes
+    uphill is inf.
 
     Attributes:
         writes: whether the guard may change parameters on the policy's behalf. A policy that only watches never
             causes a write and never an error.
         scaled: the status of a step whose scale is not 1.
-        always: whether steps inside the target are scaled too, so that r has to be known however small it is. A policy
-            without this attribute is taken to.
 
-    A policy may have ``would_unread(ratio, target)``: what `would` returns, elementwise, for a tensor of ratios of
-    steps that do not go uphill, or None for a policy that cannot tell. With it the guard decides without waiting for
-    the device where ``SoftmaxRadius(sync="never")`` predicts r; a policy without it is asked the usual way, of a
-    measured r. A policy may also have ``default_radius``, the radius it is made for (the softmax radius otherwise), and
-    ``says(reading)``, what the user should know of what it did. The ratio of a step that goes uphill is inf.
+    Example:
+        >>> class Half(Policy):
+        ...     def scale(self, reading, state):
+        ...         return 0.5, state
+        >>> Half().would(Reading(step=0, ratio=4.0, method=""), None)
+        0.5
     """
 
-    writes: ClassVar[bool]
-    scaled: ClassVar[Status]
+    writes: ClassVar[bool] = True
+    scaled: ClassVar[Status] = Status.CAPPED
 
     @property
     def always(self) -> bool:
-        """Whether steps inside the target are scaled too."""
-        ...
+        """Whether steps inside the target are scaled too, so that r has to be known however small it is."""
+        return True
 
+    @property
+    def default_radius(self) -> Radius | None:
+        """The radius that the policy is made for; None for the softmax radius."""
+        return None
+
+    @abstractmethod
     def scale(self, reading: Reading, state: State) -> tuple[float, State]:
         """Return the scale ``s`` of the step (finite, at least 0), and what to pass in at the next step."""
-        ...
 
     def would(self, reading: Reading, state: State) -> float:
         """Return the scale this policy stands for, whether or not the guard may apply it."""
-        ...
+        return self.scale(reading, state)[0]
+
+    def would_unread(self, ratio: Tensor, target: float) -> Tensor | None:
+        """Return what `would` returns, elementwise, for ratios of steps that do not go uphill; None if it cannot tell.
+
+        With it the guard decides without waiting for the device where ``SoftmaxRadius(sync="never")`` predicts r;
+        otherwise the policy is asked the usual way, of a measured r.
+        """
+        return None
 
     def target_at(self, step: int) -> float:
         """Return the r that the policy aims at in this step; nan for a policy that aims at none."""
-        ...
+        return math.nan
+
+    def says(self, reading: Reading) -> str:
+        """Return what the user should know of what it did, for the record; an empty text for nothing."""
+        return ""
 
 
 def check_target(target: Target) -> None:

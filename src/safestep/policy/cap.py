@@ -8,13 +8,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from safestep.policy.base import Target, check_target, evaluate_target, target_of
+from safestep.policy.base import Policy, Target, check_target, evaluate_target, target_of
 from safestep.radius.base import State
 from safestep.records.reading import Reading, Status
 
 
 @dataclass(frozen=True)
-class Cap:
+class Cap(Policy):
     r"""Keep the ratio of every step at or below a target.
 
     Equation:
@@ -37,13 +37,16 @@ class Cap:
 
     target: Target = 1.0
 
-    writes: ClassVar[bool] = True
     scaled: ClassVar[Status] = Status.CAPPED
-    always: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Check the target."""
         check_target(self.target)
+
+    @property
+    def always(self) -> bool:
+        """Never: a step inside is left alone."""
+        return False
 
     def target_at(self, step: int) -> float:
         """Return the largest r allowed in this step."""
@@ -57,7 +60,3 @@ class Cap:
     def would_unread(self, ratio: Tensor, target: float) -> Tensor:
         """Return the same for a tensor of ratios."""
         return torch.where(ratio <= target, 1.0, target / ratio)
-
-    def would(self, reading: Reading, state: State) -> float:
-        """Return the same scale: a cap is always applied."""
-        return self.scale(reading, state)[0]

@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from safestep.policy.base import Target, check_target, evaluate_target, target_of
+from safestep.policy.base import Policy, Target, check_target, evaluate_target, target_of
 from safestep.radius.base import State
 from safestep.records.reading import Reading, Status
 
 
 @dataclass(frozen=True)
-class Pin:
+class Pin(Policy):
     r"""Make the ratio of every step equal to a target, whatever the learning rate proposes.
 
     Equation:
@@ -42,9 +42,7 @@ class Pin:
 
     target: Target = 1.0
 
-    writes: ClassVar[bool] = True
     scaled: ClassVar[Status] = Status.PINNED
-    always: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Check the target."""
@@ -61,10 +59,6 @@ class Pin:
         target = target_of(reading, self.target_at)
         scale = 1.0 if reading.ratio == 0.0 else target / reading.ratio
         return (scale if math.isfinite(scale) else 1.0), state
-
-    def would(self, reading: Reading, state: State) -> float:
-        """Return the same scale: a pin is always applied."""
-        return self.scale(reading, state)[0]
 
 
 def _finite(target: float) -> float:

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal, get_args
 from torch import Tensor
 
 from safestep.formulas.throttle import order_0, order_1, order_2, quantised
+from safestep.policy.base import Policy
 from safestep.radius.base import Radius, State
 from safestep.radius.curvature import CurvatureRadius
 from safestep.records.reading import Reading, Status
@@ -17,7 +18,7 @@ Order = Literal[0, 1, 2]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Throttle:
+class Throttle(Policy):
     r"""Scale every step by an alpha that keeps its stability margin at or near ``chi``.
 
     Equation:
@@ -70,7 +71,6 @@ class Throttle:
     high: float = 1.0
     quantum: float | None = None
 
-    writes: ClassVar[bool] = True
     scaled: ClassVar[Status] = Status.THROTTLED
 
     def __post_init__(self) -> None:
@@ -126,10 +126,6 @@ class Throttle:
     def would_unread(self, ratio: Tensor, target: float) -> Tensor:
         """Return alpha of order 0 for a tensor of ratios; the guard asks where `always` does not hold."""
         return order_0(2.0 * ratio, self.chi, low=self.low, high=self.high)
-
-    def would(self, reading: Reading, state: State) -> float:
-        """Return the same alpha: a throttle is always applied."""
-        return self.scale(reading, state)[0]
 
     def says(self, reading: Reading) -> str:
         """Return what the user should know of this step, or an empty text."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,7 +15,7 @@ from safestep.records.reading import Reading, Status
 
 
 @dataclass(frozen=True)
-class Watch:
+class Watch(Policy):
     """Leave every step alone, and report what another policy would have done.
 
     Equation:
@@ -43,18 +42,18 @@ class Watch:
 
     def __post_init__(self) -> None:
         """Refuse anything that is not a policy."""
-        if self.policy is not None and not hasattr(self.policy, "would"):
+        if self.policy is not None and not isinstance(self.policy, Policy):
             raise ValueError(f"Watch({self.policy!r}): expected a policy such as Cap(1.0), or nothing")
 
     @property
     def always(self) -> bool:
         """Whether the watched policy scales steps inside its target; False without one."""
-        return getattr(self.policy, "always", True) if self.policy else False
+        return self.policy.always if self.policy else False
 
     @property
     def default_radius(self) -> Radius | None:
         """The radius that the watched policy is made for; None where it has none of its own."""
-        return getattr(self.policy, "default_radius", None)
+        return self.policy.default_radius if self.policy else None
 
     def target_at(self, step: int) -> float:
         """Return the target of the watched policy; nan without one."""
@@ -68,8 +67,7 @@ class Watch:
         """Return the scales of the watched policy for a tensor of ratios; None if it cannot tell, 1 without one."""
         if self.policy is None:
             return torch.ones_like(ratio)
-        unread: Callable[[Tensor, float], Tensor | None] | None = getattr(self.policy, "would_unread", None)
-        return None if unread is None else unread(ratio, target)
+        return self.policy.would_unread(ratio, target)
 
     def would(self, reading: Reading, state: State) -> float:
         """Return the scale of the watched policy; 1 without one."""

@@ -23,7 +23,7 @@ _ANOTHER = (
 
 def measured(radius: Radius, step: Step, seen: Seen, state: State) -> tuple[Reading, State]:
     """Return the reading of a radius for all ranks: its own answer, or else the largest r of any."""
-    if seen.peers.alone or getattr(radius, "joint", False):
+    if seen.peers.alone or radius.agrees_across_ranks:
         return radius.measure(step, seen, state)
     return largest(step, seen, lambda: radius.measure(step, seen, state), state)
 

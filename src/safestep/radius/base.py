@@ -1,10 +1,12 @@
-"""The protocol of a radius."""
+"""What every radius is: the abstract class, and what it needs to know of a step."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
+from safestep.radius.deferred import Foresight
 from safestep.recording.forward import Seen
 from safestep.recording.step import Step
 from safestep.records.reading import Reading
@@ -14,8 +16,8 @@ State = dict[str, Any] | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wants:
-    """What a radius needs to know beyond the step and the forwards; whatever is not wanted costs nothing.
+class Needs:
+    """What a radius needs to know beyond the step and the forwards; whatever is not needed costs nothing.
 
     Attributes:
         logits: the logits of the training forward, by reference, where they are no larger than the parameters.
@@ -27,24 +29,56 @@ class Wants:
     tape: bool = False
     gradient: bool = False
 
-    def __or__(self, other: Wants) -> Wants:
-        """Return what either wants."""
-        return Wants(
+    def __or__(self, other: Needs) -> Needs:
+        """Return what either needs."""
+        return Needs(
             logits=self.logits or other.logits,
             tape=self.tape or other.tape,
             gradient=self.gradient or other.gradient,
         )
 
 
-class Radius(Protocol):
+class Radius(ABC):
     """Says how far a step goes, as the ratio r of its length to the longest length this radius allows.
 
-    A radius is a frozen dataclass without state: one instance may serve many guards. It may have an attribute
-    ``wants``, a `Wants`, a method ``look(step, seen, state)`` that calls ``step.look`` with what it needs, and a flag
-    ``joint``: that on several ranks it agrees with the others by itself (``seen.peers``). Without it the largest r of
-    any rank is everybody's.
+    A radius is a frozen dataclass without state: one instance may serve many guards.
+
+    Attributes:
+        agrees_across_ranks: whether on several ranks it agrees with the others by itself (``seen.peers``). If not, the
+            largest r of any rank is everybody's.
+
+    Example:
+        >>> class Length(Radius):
+        ...     def measure(self, step, seen, state):
+        ...         return Reading(step.index, step.length, "length"), state
+        >>> Length().needs
+        Needs(logits=False, tape=False, gradient=False)
     """
 
+    agrees_across_ranks: ClassVar[bool] = False
+
+    @property
+    def needs(self) -> Needs:
+        """What it needs to know beyond the step and the forwards."""
+        return Needs()
+
+    @property
+    def parts(self) -> tuple[Radius, ...]:
+        """The radii that it is made of."""
+        return ()
+
+    def exact(self) -> Radius:
+        """Return the same radius by its exact method, for an audit."""
+        return self
+
+    def look(self, step: Step, seen: Seen, state: State) -> None:  # noqa: B027  # most need nothing
+        """Call ``step.look`` with what `measure` will ask, so that the device is read once."""
+
+    def foresee(self, step: Step, seen: Seen, state: State) -> Foresight | None:
+        """Return what is known of r without reading the device; None if it has to be measured."""
+        return None
+
+    @abstractmethod
     def measure(self, step: Step, seen: Seen, state: State) -> tuple[Reading, State]:
         """Return the reading of a proposed step, and what to pass in at the next one.
 
@@ -61,4 +95,3 @@ class Radius(Protocol):
             MeasurementError: if the step cannot be measured; the guard then undoes it, or, under a policy that only
                 watches, reports it as unmeasured.
         """
-        ...

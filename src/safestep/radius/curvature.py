@@ -15,7 +15,7 @@ from safestep.heads.places import Path, named
 from safestep.jvp.selection import Route, as_state, from_state
 from safestep.jvp.tangents import Tangents, check_seen, say_doubts_of_heads, unit_of
 from safestep.radius.across_ranks import mean
-from safestep.radius.base import State, Wants
+from safestep.radius.base import Needs, Radius, State
 from safestep.radius.loss_check import say_doubts
 from safestep.radius.losses import LOSSES, LossName, Reduction
 from safestep.radius.quadratic import Quadratic
@@ -25,7 +25,7 @@ from safestep.records.reading import Reading
 
 
 @dataclass(frozen=True)
-class CurvatureRadius:
+class CurvatureRadius(Radius):
     r"""Limits how far the quadratic model of the loss along the step climbs back.
 
     Equation:
@@ -86,8 +86,7 @@ class CurvatureRadius:
     reduction: Reduction = "mean"
     scale: float = 1.0
 
-    joint: ClassVar[bool] = True
-    """On several ranks it agrees with the others by itself."""
+    agrees_across_ranks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -101,9 +100,9 @@ class CurvatureRadius:
             raise ValueError(f"scale={self.scale!r}: expected the positive number that the loss is multiplied by")
 
     @property
-    def wants(self) -> Wants:
+    def needs(self) -> Needs:
         """The recorded training pass, and the gradient at its logits."""
-        return Wants(tape=True, gradient=True)
+        return Needs(tape=True, gradient=True)
 
     def measure(self, step: Step, seen: Seen, state: State) -> tuple[Reading, State]:
         """Return r of a step over the recorded forwards, and what was learned of the model. See `Radius.measure`."""

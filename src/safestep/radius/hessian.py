@@ -18,7 +18,7 @@ from safestep.formulas.curvature import curvature_ratio
 from safestep.jvp.replay import no_trace
 from safestep.jvp.restore import untouched
 from safestep.radius.across_ranks import mean
-from safestep.radius.base import State
+from safestep.radius.base import Radius, State
 from safestep.recording.forward import Seen
 from safestep.recording.mute import unheard
 from safestep.recording.step import Step
@@ -29,7 +29,7 @@ Closure = Callable[[], Tensor]
 
 
 @dataclass(frozen=True)
-class HessianRadius:
+class HessianRadius(Radius):
     r"""Limits how far the quadratic model of any loss along the step climbs back.
 
     Equation:
@@ -69,8 +69,7 @@ class HessianRadius:
 
     closure: Closure
 
-    joint: ClassVar[bool] = True
-    """On several ranks it agrees with the others by itself."""
+    agrees_across_ranks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Check the closure."""

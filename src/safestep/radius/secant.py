@@ -13,7 +13,7 @@ from torch import Tensor
 from safestep.distributed.dtensor import any_sharded
 from safestep.errors import MeasurementError
 from safestep.formulas.throttle import running_mean, secant_curvature
-from safestep.radius.base import State
+from safestep.radius.base import Radius, State
 from safestep.recording.forward import Seen
 from safestep.recording.step import Step
 from safestep.records.reading import Reading
@@ -23,7 +23,7 @@ _STILL = 8.0
 
 
 @dataclass(frozen=True)
-class SecantCurvature:
+class SecantCurvature(Radius):
     r"""Limits the published margin of plain SGD, from two gradients in a row.
 
     Equation:

@@ -15,7 +15,7 @@ from safestep.jvp.replay import Mode
 from safestep.jvp.selection import Route, as_state, from_state
 from safestep.jvp.tangents import Tangents, check_recorded, check_seen, say_doubts_of_heads
 from safestep.radius.across_ranks import largest
-from safestep.radius.base import State, Wants
+from safestep.radius.base import Needs, Radius, State
 from safestep.radius.deferred import Foresight, Settled
 from safestep.radius.estimate import Probing
 from safestep.radius.spreads import Spreads
@@ -30,7 +30,7 @@ Rows = Literal["trained", "all"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoftmaxRadius:
+class SoftmaxRadius(Radius):
     r"""Limits the spread of a step's effect on the logits.
 
     Equation:
@@ -88,8 +88,7 @@ class SoftmaxRadius:
     tiers: Tiers = field(default_factory=Tiers)
     sync: Sync = "auto"
 
-    joint: ClassVar[bool] = True
-    """On several ranks it agrees with the others by itself."""
+    agrees_across_ranks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -104,19 +103,18 @@ class SoftmaxRadius:
             raise TypeError(f"tiers={self.tiers!r}: expected a safestep.Tiers(...)")
 
     @property
-    def wants(self) -> Wants:
+    def needs(self) -> Needs:
         """What the method needs to know."""
         exact, trained = self.method == "exact", self.mode == "train"
-        return Wants(logits=trained and not exact, tape=trained and exact)
+        return Needs(logits=trained and not exact, tape=trained and exact)
 
     @property
     def every(self) -> bool:
         """Whether samples without a gradient count too."""
         return self.rows == "all"
 
-    @property
-    def exactly(self) -> SoftmaxRadius:
-        """The same radius by the exact method, for an audit."""
+    def exact(self) -> SoftmaxRadius:
+        """Return the same radius by the exact method, for an audit."""
         return replace(self, method="exact")
 
     def look(self, step: Step, seen: Seen, state: State) -> None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from safestep.radius.across_ranks import measured
-from safestep.radius.base import Radius, State, Wants
+from safestep.radius.base import Needs, Radius, State
 from safestep.recording.forward import Seen
 from safestep.recording.step import Step
 from safestep.records.reading import Reading
 
 
 @dataclass(frozen=True, init=False)
-class Tightest:
+class Tightest(Radius):
     r"""Limits a step by several radii at once.
 
     Equation:
@@ -48,35 +50,33 @@ class Tightest:
         if not limits:
             raise ValueError("Tightest({}): expected at least one radius with its target")
         for radius, target in limits.items():
-            if isinstance(radius, type) or not hasattr(radius, "measure"):
+            if not isinstance(radius, Radius):
                 raise TypeError(f"Tightest: {radius!r} is no radius; expected {{CurvatureRadius(): 0.75, ...}}")
             if not 0.0 < target < math.inf:
                 raise ValueError(f"Tightest: target {target!r} of {type(radius).__name__}: expected a positive number")
         object.__setattr__(self, "limits", tuple(limits.items()))
 
-    joint = True
-    """Whether it agrees with the other ranks by itself; otherwise the largest r of any rank is taken."""
+    agrees_across_ranks: ClassVar[bool] = True
 
     @property
-    def wants(self) -> Wants:
-        """What any of them wants."""
-        wants = Wants()
-        for radius, _ in self.limits:
-            wants |= getattr(radius, "wants", Wants())
-        return wants
+    def needs(self) -> Needs:
+        """What any of them needs."""
+        return functools.reduce(operator.or_, (radius.needs for radius in self.parts))
 
     @property
-    def exactly(self) -> Tightest:
-        """The same with exact methods, for an audit."""
-        return Tightest({getattr(radius, "exactly", radius): target for radius, target in self.limits})
+    def parts(self) -> tuple[Radius, ...]:
+        """The radii, without their targets."""
+        return tuple(radius for radius, _ in self.limits)
+
+    def exact(self) -> Tightest:
+        """Return the same with exact methods, for an audit."""
+        return Tightest({radius.exact(): target for radius, target in self.limits})
 
     def look(self, step: Step, seen: Seen, state: State) -> None:
         """Read off the step what the radii need to know of it."""
         for index, (radius, target) in enumerate(self.limits):
-            look = getattr(radius, "look", None)
-            if look is not None:
-                with _aimed(step, target):
-                    look(step, seen, _part(state, index))
+            with _aimed(step, target):
+                radius.look(step, seen, _part(state, index))
 
     def measure(self, step: Step, seen: Seen, state: State) -> tuple[Reading, State]:
         """Return the reading of the radius that binds, in units of its target. See `Radius.measure`."""

@@ -277,7 +277,3 @@ def cell(value: Any) -> Any:
     if isinstance(value, str):
         return " ".join(value.splitlines())
     return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
-
-
-Sink = Callable[[StepReport], object]
-"""Takes every report of a guard, in order."""

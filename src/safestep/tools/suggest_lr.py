@@ -10,7 +10,7 @@ from torch.optim import LBFGS, Optimizer
 
 from safestep.distributed.ranks import EVERYONE, Ranks, check_ranks
 from safestep.errors import MeasurementError
-from safestep.guard.validation import check_attachment, check_functions
+from safestep.guard.validation import check_attachment, check_functions, check_parts
 from safestep.policy import Watch
 from safestep.radius import Radius, SoftmaxRadius
 from safestep.recording.logits import LogitsFinder
@@ -105,7 +105,8 @@ def suggest_lr(
     optimizers = [innermost(one) for one in (optimizer if isinstance(optimizer, (list, tuple)) else [optimizer])]
     check_functions(logits, ())
     check_ranks(model, ranks)
-    check_attachment(model, optimizers, radius, Watch(), "undo")
+    check_parts(radius, Watch())
+    check_attachment(model, optimizers, "undo")
     if any(isinstance(one, LBFGS) for one in optimizers):
         raise MeasurementError(
             "LBFGS searches its own step, which is no function of its learning rate: expected another optimizer. "

@@ -18,7 +18,6 @@ from safestep.errors import MeasurementError
 from safestep.jvp.restore import untouched
 from safestep.radius import Radius
 from safestep.radius.across_ranks import measured
-from safestep.radius.base import Wants
 from safestep.recording.forward import Seen
 from safestep.recording.forward_hooks import ForwardRecorder
 from safestep.recording.logits import LogitsFinder
@@ -65,7 +64,7 @@ def trial_steps(
         return {parameter: parameter.grad for parameter in parameters if parameter.grad is not None}
 
     with untouched(model, parameters) as start:
-        hold = getattr(radius, "wants", Wants()).gradient
+        hold = radius.needs.gradient
         recorder = ForwardRecorder(
             model, logits, lambda: None, lambda: list(gradients().values()), lambda: False, hold=hold
         )

@@ -26,7 +26,7 @@ from world import (
 )
 
 import safestep
-from safestep import Cap, CurvatureRadius, HessianRadius, SoftmaxRadius, Tightest, Watch
+from safestep import Cap, CurvatureRadius, HessianRadius, Radius, SoftmaxRadius, Tightest, Watch
 
 DATA = ("data parallel", "sharded")
 RADII = {
@@ -146,7 +146,7 @@ def check_a_spike_wakes_every_rank_that_skips() -> None:
 
 
 @dataclass(frozen=True)
-class Fails:
+class Fails(Radius):
     """A radius that cannot measure on one rank."""
 
     def measure(self, step: Any, seen: Any, state: Any) -> Any:
@@ -233,7 +233,7 @@ def check_an_input_that_was_overwritten_on_one_rank() -> None:
 
 
 @dataclass(frozen=True)
-class Differs:
+class Differs(Radius):
     """A radius that reads something else on each rank, and knows nothing of the others."""
 
     def measure(self, step: Any, seen: Any, state: Any) -> Any:
