@@ -17,7 +17,8 @@ import safestep
 from experiments.made_up import run_directory
 from safestep.cli import app as cli
 from safestep.errors import RunDirectoryError
-from safestep.experiments import NAMES, find, session
+from safestep.experiments import NAMES, find
+from safestep.experiments.runner import session
 from safestep.experiments.runner.rundir import RunDirectory
 
 SMALL = ["--set", "epochs=1", "--set", "width=8", "--set", "lrs=0.5", "--jobs", "1"]

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from experiments.damage import damage
 from safestep.cli import app as cli
-from safestep.experiments import figures, find
+from safestep.experiments import find
+from safestep.experiments.report import figures
 from safestep.experiments.report.gaps import gaps
 from safestep.experiments.runner.rundir import RunDirectory, drawable_records, require_results
 from safestep.experiments.runner.session import Session

@@ -11,7 +11,7 @@ import torch
 from experiments.counting import Counting, CountingSettings
 from safestep import SafestepError
 from safestep.errors import MissingExtraError
-from safestep.experiments import elsewhere
+from safestep.experiments.runner import elsewhere
 from safestep.experiments.runner.elsewhere import Engine
 from safestep.experiments.runner.errand import Errand, UnwantedError
 from safestep.experiments.runner.experiment import Run

@@ -15,7 +15,8 @@ import pytest
 
 from experiments.counting import Counting, CountingSettings
 from safestep import SafestepError
-from safestep.experiments import find, on_dask
+from safestep.experiments import find
+from safestep.experiments.runner import on_dask
 from safestep.experiments.runner.elsewhere import Engine
 from safestep.experiments.runner.errand import Errand
 from safestep.experiments.runner.experiment import Run

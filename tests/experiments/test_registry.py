@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from safestep.errors import UnknownNameError
-from safestep.experiments import NAMES, digits, find
+from safestep.experiments import NAMES, find
+from safestep.experiments.digits import digits
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,7 +8,7 @@ import pytest
 
 from experiments.counting import Counting, CountingSettings
 from safestep.errors import RunDirectoryError
-from safestep.experiments import session as session_module
+from safestep.experiments.runner import session as session_module
 from safestep.experiments.runner.rundir import RunDirectory, read_records, read_results
 from safestep.experiments.runner.session import Session
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, distributed
 from world import KINDS, Run, adam, alike, said
 
-from safestep import Cap, CurvatureRadius, SoftmaxRadius, replay
+from safestep import Cap, CurvatureRadius, SoftmaxRadius
 from safestep.distributed.consensus import Peers
+from safestep.jvp import replay
 
 
 @contextlib.contextmanager

@@ -1,1 +1,3 @@
 """Regressions whose inputs drift, with and without the throttle."""
+
+EXPERIMENTS = {"drift-throttle": "drift_throttle", "drift-map": "drift_map", "drift-optimizers": "drift_optimizers"}

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 RUNS = ("drift_no_throttle", "drift_secant", "drift_curvature", "drift_calm", "drift_warmup")
 """The figures of single runs, in the order of a page."""
+FIGURES = ("drift_losses", "drift_alphas", *RUNS, "drift_data", "drift_histograms")
+"""All of them."""
 _OF_RUN = {("B", "none"): RUNS[0], ("C", "secant"): RUNS[1], ("C", "curvature"): RUNS[2]} | {
     ("A", "none"): RUNS[3],
     ("warmup", "none"): RUNS[4],

@@ -7,10 +7,11 @@ repository manuelblancovalentin/kappa_budgeting.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
+from safestep.experiments.drift.drift_figures import FIGURES, drift_figures
 from safestep.experiments.drift.drift_outcome import outcome
 from safestep.experiments.drift.drift_verdict import findings, over_seeds
 from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run
@@ -21,6 +22,9 @@ from safestep.lab.run_history import RunHistory
 from safestep.lab.student import Student
 from safestep.records.reading import Status
 from safestep.tools.probes import FIELDS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _NONE: Law = "none"
 _PARTS = ("A", "warmup", "B", "C")
@@ -114,6 +118,8 @@ class DriftThrottleSettings(Settings):
 class DriftThrottleExperiment(Experiment[DriftThrottleSettings]):
     """A calm run, a warm-up, and after it a drift with and without a throttle."""
 
+    own_figures: ClassVar[tuple[str, ...]] = FIGURES
+
     columns: tuple[Column, ...] = (
         Column("label", "run"),
         Column("first_loss", "first loss", ".3g"),
@@ -182,6 +188,10 @@ class DriftThrottleExperiment(Experiment[DriftThrottleSettings]):
     def summarise(self, rows: Sequence[Row]) -> list[Row]:
         """Return every label over its seeds."""
         return over_seeds(rows)
+
+    def figures(self, results: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Figure]:
+        """Return what follows the drift, and single runs."""
+        return drift_figures(results, records)
 
     def findings(self, rows: Sequence[Row], target: float) -> list[str]:
         """Return how each run ended, and how far it is from theory."""

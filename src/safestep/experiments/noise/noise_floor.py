@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch.optim import SGD
 
 from safestep.descent import Ensemble, distance, simulate
+from safestep.experiments.noise.descent_figures import DESCENTS, descent_figures
 from safestep.experiments.noise.floor_plan import Cell, NoiseFloorSettings, cells
 from safestep.experiments.noise.floor_verdict import findings, over_rates
 from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run
 from safestep.records.report import plain
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _RECORDS = 2
 _SECONDS_AT_LEAST = 0.1
@@ -26,6 +30,8 @@ _SECONDS_PER_STEP = {"gaussian": 4e-8, "replacement": 2e-7, "distinct": 1e-6}
 @dataclass(frozen=True, kw_only=True)
 class NoiseFloorExperiment(Experiment[NoiseFloorSettings]):
     """An ensemble for each noise, batch size and rate, run until it has forgotten where it began."""
+
+    own_figures: ClassVar[tuple[str, ...]] = DESCENTS
 
     columns: tuple[Column, ...] = (
         Column("label", "noise, batch and rate"),
@@ -82,6 +88,10 @@ class NoiseFloorExperiment(Experiment[NoiseFloorSettings]):
     def summarise(self, rows: Sequence[Row]) -> list[Row]:
         """Return one line a noise and batch size, over its rates and seeds."""
         return over_rates(rows)
+
+    def figures(self, results: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Figure]:
+        """Return the floors."""
+        return descent_figures(results, records)
 
     def findings(self, rows: Sequence[Row], target: float) -> list[str]:
         """Return how the floor grows with the rate and falls with the batch, and where there is none."""

@@ -5,17 +5,22 @@ Source of the runs: "Stochastic Gradient Descent", Dive into Deep Learning (d2l.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch.optim import SGD
 
 from safestep.descent import PLANE, distance, simulate
+from safestep.experiments.noise.descent_figures import DESCENTS, descent_figures
 from safestep.experiments.noise.descent_plan import NoisyDescentSettings, descents
 from safestep.experiments.noise.descent_records import records_of, row_of
 from safestep.experiments.noise.descent_verdict import findings, over_seeds
 from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _RECORDS, _TRACES = 101, 3
 _SECONDS_PER_STEP, _SECONDS_AT_LEAST = 4e-8, 0.1
@@ -25,6 +30,8 @@ _SECONDS_PER_STEP, _SECONDS_AT_LEAST = 4e-8, 0.1
 @dataclass(frozen=True, kw_only=True)
 class NoisyDescentExperiment(Experiment[NoisyDescentSettings]):
     """An ensemble a schedule, on the plane of the note."""
+
+    own_figures: ClassVar[tuple[str, ...]] = DESCENTS
 
     columns: tuple[Column, ...] = (
         Column("label", "schedule"),
@@ -88,6 +95,10 @@ class NoisyDescentExperiment(Experiment[NoisyDescentSettings]):
     def summarise(self, rows: Sequence[Row]) -> list[Row]:
         """Return every schedule over its seeds."""
         return over_seeds(rows)
+
+    def figures(self, results: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Figure]:
+        """Return traces, schedules and losses."""
+        return descent_figures(results, records)
 
     def findings(self, rows: Sequence[Row], target: float) -> list[str]:
         """Return where each kind of schedule leads, and how far all is from the law."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from safestep._torch.extras import need
 from safestep.errors import RunDirectoryError
-from safestep.experiments import descent_figures, drift_figures
+from safestep.experiments import known
 from safestep.experiments.runner.rundir import drawable_records, readable, require_results
 from safestep.records.report import number
 
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIGURES = "figures"
-SHOWN = (
+_FIRST = (
     "training_loss",
     "test_accuracy",
     "effective_lr",
     "largest_ratio",
     "accuracy_over_seeds",
     "audited_ratios",
-    "drift_losses",
-    "drift_alphas",
-    *drift_figures.RUNS,
-    "drift_data",
-    "drift_histograms",
-    "drift_maps",
-    "slowdown",
-    *descent_figures.DESCENTS,
 )
-"""The figures of a page, in its order."""
-_NAMES = (*SHOWN, "overview")
-"""All figures; the last repeats the others, for other places than the page."""
+_LAST = ("drift_maps", "slowdown")
+
+
+def shown(results: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the figures of a page, in its order.
+
+    Args:
+        results: what results.json holds.
+    """
+    experiment = known(str(results["experiment"]))
+    return (*_FIRST, *(experiment.own_figures if experiment else ()), *_LAST)
 
 
 def draw(directory: Path) -> list[Path]:
@@ -66,7 +66,7 @@ def draw(directory: Path) -> list[Path]:
             figures = _figures(results, records)
         try:
             folder.mkdir(exist_ok=True)
-            for name in _NAMES:
+            for name in (*shown(results), "overview"):  # which repeats the others, for other places than the page
                 if name not in figures:
                     (folder / f"{name}.png").unlink(missing_ok=True)
             return [_save(figure, folder / f"{name}.png") for name, figure in figures.items()]
@@ -103,8 +103,8 @@ def _figures(results: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -
         plots.audited_ratios(audited, target=target, ax=panel(figures["audited_ratios"]))
     if maps := plots.drift_maps_of(records):
         figures["drift_maps"] = plots.drift_maps(maps)
-    figures |= drift_figures.drift_figures(results, records)
-    figures |= descent_figures.descent_figures(results, records)
+    if experiment := known(str(results["experiment"])):
+        figures |= experiment.figures(results, records)
     if slowdowns := plots.slowdowns_of(results.get("summary", [])):
         figures["slowdown"] = single_figure()
         plots.slowdown(slowdowns, ax=panel(figures["slowdown"]))

@@ -10,7 +10,7 @@ from typing import Any
 from safestep._torch.extras import need
 from safestep.errors import RunDirectoryError, UnknownNameError
 from safestep.experiments import find
-from safestep.experiments.report.figures import FIGURES
+from safestep.experiments.report.figures import FIGURES, shown
 from safestep.experiments.report.findings import findings
 from safestep.experiments.report.gaps import gaps
 from safestep.experiments.report.pageparts import duration, moment, pictures, table
@@ -85,7 +85,7 @@ def _content(results: Mapping[str, Any], directory: Path) -> dict[str, Any]:
         columns = (*columns[:1], Column("seed", "seed"), *columns[1:])
     over_seeds = experiment.summary_columns if experiment else columns_of(summary)
     summarised = bool(summary) and (len(seeds) > 1 or (experiment is not None and experiment.summary_always))
-    drawn = pictures(directory / FIGURES)
+    drawn = pictures(directory / FIGURES, shown(results))
     return {
         "name": results["experiment"],
         "about": experiment.about if experiment else "",

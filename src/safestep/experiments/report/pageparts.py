@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Any
 
 from safestep._torch.extras import need
 from safestep.experiments.report.cells import cell
-from safestep.experiments.report.figures import SHOWN
 from safestep.experiments.runner.experiment import Column
 
 _WIDE = 6.0
@@ -40,11 +39,11 @@ class Table:
     rows: Sequence[tuple[Sequence[str], bool]]
 
 
-def pictures(folder: Path) -> list[Picture]:
-    """Return the figures of `report.figures.draw`, in its order; other files there are not looked at."""
+def pictures(folder: Path, names: Iterable[str]) -> list[Picture]:
+    """Return the figures of these names, in this order; other files in the folder are not looked at."""
     image = need("PIL.Image", "plots")
     found = []
-    for file in (folder / f"{name}.png" for name in SHOWN):
+    for file in (folder / f"{name}.png" for name in names):
         if not file.is_file():
             continue
         data = file.read_bytes()

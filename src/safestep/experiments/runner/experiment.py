@@ -5,9 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from safestep.experiments.runner.settings import Settings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 S = TypeVar("S", bound=Settings)
 
@@ -80,6 +83,7 @@ class Experiment(ABC, Generic[S]):
         settings: class of its settings.
         columns: of the table of rows, for one seed.
         summary_columns: of the table of summaries, for several.
+        own_figures: names of the figures that only it has, in the order of the page.
         summary_always: whether the summaries are the table for one seed too: they tell more than seeds apart.
     """
 
@@ -89,6 +93,7 @@ class Experiment(ABC, Generic[S]):
     columns: tuple[Column, ...]
     summary_columns: tuple[Column, ...]
     summary_always: bool = False
+    own_figures: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def runs(self, settings: S, seeds: Sequence[int]) -> list[Run]:
@@ -122,3 +127,12 @@ class Experiment(ABC, Generic[S]):
             target: the r that was aimed at; nan where there is none.
         """
         return []
+
+    def figures(self, results: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Figure]:
+        """Return figures of its own, by name, beside those that every training run has; none by default.
+
+        Args:
+            results: what results.json holds.
+            records: of records.jsonl.
+        """
+        return {}
