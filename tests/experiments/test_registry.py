@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import json
+import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -61,3 +65,30 @@ def test_finding_loads_nothing_that_only_running_needs():
     code = f"import sys; from safestep.experiments import find; find('digits-sgd'); print({heavy} & sys.modules.keys())"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "set()"
+
+
+def test_a_study_of_another_distribution_is_found_by_its_entry_point(tmp_path):
+    """The one of docs/extending.md, as a package would bring it."""
+    page = (Path(__file__).parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
+    *_, study = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    imports = "import math\nimport torch\nfrom dataclasses import dataclass\n"
+    (tmp_path / "walks.py").write_text(imports + study, encoding="utf-8")
+    metadata = tmp_path / "walks-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: walks\nVersion: 1.0\n", encoding="utf-8")
+    (metadata / "entry_points.txt").write_text("[safestep.experiments]\nwalk = walks:experiment\n", encoding="utf-8")
+
+    def safestep(*words):
+        path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+        command = [sys.executable, "-m", "safestep", *words]
+        done = subprocess.run(
+            command, env=os.environ | {"PYTHONPATH": path}, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    assert "walk" in safestep("list")
+    safestep("run", "walk", "--seeds", "0-2", "--set", "steps=50", "--out", "run")
+    rows = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))["rows"]
+    assert [row["seed"] for row in rows] == [0, 1, 2]
+    assert "random walk" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
