@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from safestep.bench import plan
 from safestep.bench.cases import cases
-from safestep.bench.contestants import AGAIN, METHODS, entries
+from safestep.bench.contestants import AGAIN, CURVATURE, METHODS, PLAIN, entries
 from safestep.cli import app as cli
 from safestep.cli import bench_command as cli_bench
 
@@ -32,7 +32,11 @@ KEYS = {
 
 
 def bench(*words):
-    return CliRunner().invoke(cli.app, ["bench", *words, "--threads", "1"])
+    return bench_alone(*words, "--threads", "1")
+
+
+def bench_alone(*words):
+    return CliRunner().invoke(cli.app, ["bench", *words])
 
 
 @pytest.fixture(scope="module")
@@ -185,3 +189,16 @@ def test_a_flag_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr("safestep.bench.figures.draw", lambda results, folder: [])
     told = bench("overhead", "--out", str(tmp_path))
     assert "not what it should be: a tiny thing, exact, inside: expected 2 steps inside" in told.stdout
+
+
+def test_what_is_fixed_is_told_in_microseconds(tmp_path):
+    told = bench_alone("fixed", "--quick", "--out", str(tmp_path / "fixed"))
+    assert told.exit_code == 0, told.output
+    results = json.loads((tmp_path / "fixed" / "results.json").read_text())
+    assert results["settings"]["threads"] == 1
+    assert {row["model"] for row in results["rows"]} == {"eight", "thousand"}
+    assert {row["method"] for row in results["rows"]} >= {PLAIN, CURVATURE, *METHODS}
+    for row in results["rows"]:
+        assert (row["added_us"] == 0.0) is (row["method"] == PLAIN)
+        assert row["peak_bytes"] is None
+    assert "µs added" in (tmp_path / "fixed" / "tables.md").read_text(encoding="utf-8")

@@ -11,6 +11,7 @@ from torch.optim import SGD, Adam, Optimizer
 
 import safestep
 from safestep import AttachError, Cap, Pin, SafestepWarning, SoftmaxRadius, Watch
+from safestep.logs import Sink
 
 
 def parts():
@@ -327,7 +328,9 @@ def test_an_attach_that_fails_leaves_no_hook_and_no_log(options, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     closed, model, optimizer = [], *parts()
     sink = type(
-        "Sink", (), {"__call__": lambda *_: None, "open": lambda _: closed.append(1), "close": lambda _: closed.pop()}
+        "Ours",
+        (Sink,),
+        {"__call__": lambda *_: None, "open": lambda _: closed.append(1), "close": lambda _: closed.pop()},
     )()
     logs = [sink, *([options["log"]] if "log" in options else [])]
     with pytest.raises((ValueError, OSError)):
@@ -347,3 +350,20 @@ def test_hooks_that_fail_half_way_are_taken_back(monkeypatch):
         safestep.attach(model, optimizer)
     assert not model._forward_hooks
     assert not optimizer._optimizer_step_pre_hooks
+
+
+class Almost:
+    """Has every method of a radius and a policy, and is neither."""
+
+    def measure(self, step, seen, state): ...
+
+    def scale(self, reading, state): ...
+
+
+@pytest.mark.parametrize(("name", "kind"), [("radius", "Radius"), ("policy", "Policy")])
+@pytest.mark.parametrize("given", [Almost(), 1.0, "Cap", Cap, SoftmaxRadius], ids=repr)
+def test_what_is_not_derived_from_a_radius_or_policy_is_refused(name, kind, given):
+    model, optimizer = parts()
+    with pytest.raises(AttachError, match=rf"{name}=.*: expected a safestep\.{kind}"):
+        safestep.attach(model, optimizer, **{name: given})
+    assert attaches(model, optimizer)

@@ -95,7 +95,7 @@ def test_a_bad_number_of_steps(n, tmp_path):
 
 @pytest.mark.parametrize("sink", [None, "steps.jsonl", JsonLines])
 def test_a_bad_sink(sink):
-    with pytest.raises(AttachError, match="expected a sink"):
+    with pytest.raises(AttachError, match="expected a path, a sink"):
         Every(2, sink)
-    with pytest.raises(AttachError, match="expected a sink"):
+    with pytest.raises(AttachError, match="expected a path, a sink"):
         safestep.logs.EachRank(sink)

@@ -12,13 +12,13 @@ import torch
 import safestep
 from logs.reports import run
 from safestep.errors import AttachError, SafestepWarning
-from safestep.logs import Csv, Every, JsonLines, read
+from safestep.logs import Csv, Every, JsonLines, Sink, read
 from zoo.cases import ZOO
 from zoo.optimizers import ALL
 from zoo.training import Training
 
 
-class Recorder:
+class Recorder(Sink):
     """A sink of a user's, with everything a sink may have."""
 
     def __init__(self, fails_at: int | None = None, fails_to: str = "") -> None:
@@ -155,3 +155,21 @@ def test_a_process_that_was_forked_off_closes_no_log():
     assert os.waitpid(child, 0)[1] == 0
     guard.detach()
     assert sink.calls[-1] == "close"
+
+
+def test_a_sink_is_derived_and_a_typo_in_one_is_an_error():
+    class Almost:
+        def __call__(self, report):
+            pass
+
+        def close(self):
+            pass
+
+    class Misspelt(Sink):
+        def __cal__(self, report):
+            pass
+
+    with pytest.raises(AttachError, match=r"has close.*derive it from safestep\.logs\.Sink"):
+        run(log=Almost())
+    with pytest.raises(TypeError, match="abstract"):
+        Misspelt()

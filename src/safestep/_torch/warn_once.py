@@ -11,7 +11,7 @@ import torch
 
 from safestep.errors import SafestepWarning
 
-_INSIDE = tuple(f"{Path(file).parent}/".replace("\\", "/") for file in (__file__, torch.__file__))
+_INSIDE = tuple(f"{folder}/".replace("\\", "/") for folder in (Path(__file__).parents[1], Path(torch.__file__).parent))
 
 
 class Once:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -117,6 +117,25 @@ _QUICK = (
     gpt_case("wide-head", width=8, layers=1, length=64, classes=2048, batch=2, timed=False),
     gpt_case("gpt2-small", width=64, layers=2, length=16, classes=64, batch=2, tied=True, autocast=torch.bfloat16),
 )
+
+
+def linear_case() -> Case:
+    """Return a model of eight parameters: all that a guard costs it is fixed."""
+
+    def draw() -> Batch:
+        return torch.randn(4, 3), torch.randint(0, 2, (4,))
+
+    return Case("eight", "linear 3-2, 8 parameters, batch 4", lambda: nn.Linear(3, 2), draw, 4)
+
+
+def thousand_case() -> Case:
+    """Return a perceptron of about a thousand parameters in six tensors."""
+    small = mlp_case("thousand", inputs=16, width=20, classes=10, batch=8)
+    return replace(small, about="MLP 16-20-20-10, 970 parameters, batch 8")
+
+
+FIXED = {case.name: case for case in (linear_case(), thousand_case())}
+"""The cases of `safestep bench fixed`."""
 NAMES = tuple(case.name for case in _FULL)
 """The cases of `safestep bench overhead`; memory alone is measured of ``wide-head``."""
 ON_CPU = tuple(name for name in NAMES if name != "gpt2-small")

@@ -11,6 +11,7 @@ from safestep.plots import style
 _PICTURES = {
     "overhead": {"overhead": dots.overhead, "memory": dots.memory},
     "scale": {"scale": growth.scale},
+    "fixed": {},
 }
 
 

@@ -54,6 +54,7 @@ class Row:
         ratio_high: third quartile.
         ratio_mean: mean.
         ms_median: milliseconds of a step, median over rounds.
+        added_us: microseconds that it adds to a plain step of the same round, median over rounds.
         rows_per_ms: rows of logits (samples, or tokens) in a millisecond.
         peak_bytes: peak of the tensors over the 5th to 7th step, model and optimizer included.
         extra_peak_bytes: that less the same of the plain step.
@@ -74,6 +75,7 @@ class Row:
     ratio_high: float | None = None
     ratio_mean: float | None = None
     ms_median: float | None = None
+    added_us: float | None = None
     rows_per_ms: float | None = None
     peak_bytes: int | None = None
     extra_peak_bytes: int | None = None
@@ -144,6 +146,7 @@ def _timed(
             "ratio_high": ratios.high,
             "ratio_mean": ratios.mean,
             "ms_median": milliseconds,
+            "added_us": quartiles([times[entry] - times[plain] for times in rounds])[1] / effort.steps * 1e6,
             "rows_per_ms": case.rows / milliseconds,
             **_confirmed(contestant, marks[entry], effort.rounds * effort.steps),
         }

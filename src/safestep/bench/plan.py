@@ -1,4 +1,4 @@
-"""The two benchmarks, `overhead` and `scale`: what each measures, one case after the other, as rows of plain data."""
+"""The benchmarks `overhead`, `scale` and `fixed`: what each measures, case by case, as rows of plain data."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from typing import Any
 import torch
 
 from safestep._version import __version__
-from safestep.bench.cases import cases, sizes
-from safestep.bench.contestants import AGAIN, CURVATURE, Entry, entries
+from safestep.bench.cases import FIXED, cases, sizes
+from safestep.bench.contestants import AGAIN, CURVATURE, JVP, Entry, entries
 from safestep.bench.measure import Effort, Row, Told, measure
 
 QUICK = Effort(rounds=2, steps=2, warmup=4)
 """Enough to see everything work, not to see a result."""
+
+
+LONG = Effort(rounds=60, steps=20, warmup=400)
+"""Steps of a millisecond: many of them."""
 
 
 def overhead(
@@ -43,6 +47,16 @@ def scale(
             if case.about not in known:
                 known[case.about] = measure(case, on_scale(), device, effort, told)
             yield [{"axis": axis, "size": case.size[axis], **row.as_record()} for row in known[case.about]]
+
+
+def fixed(
+    names: Sequence[str], device: torch.device, effort: Effort, told: Told, *, quick: bool = False
+) -> Iterator[list[dict[str, Any]]]:
+    """Measure what a guard adds to a step whatever the model, on the named tiny ones; yields the rows of each."""
+    inside = [entry for entry in entries() if entry.situation == "inside" and entry.method != JVP]
+    for name in names:
+        rows = measure(FIXED[name], inside, device, effort, told, memory=False)
+        yield [row.as_record() for row in rows]
 
 
 def on_scale() -> list[Entry]:

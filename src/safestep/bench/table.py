@@ -16,6 +16,7 @@ COLUMNS: Mapping[str, Callable[[Record], str]] = {
     "overhead (quartiles)": words.overhead,
     "mean": lambda row: words.percent(row["ratio_mean"]),
     "ms a step": lambda row: "–" if row["ms_median"] is None else f"{row['ms_median']:.3g}",
+    "µs added": lambda row: "–" if row.get("added_us") is None else f"{row['added_us']:.0f}",
     "peak memory": words.memory,
     "first steps": lambda row: words.percent(row["first_peak_ratio"]),
     "how measured": words.tiers,

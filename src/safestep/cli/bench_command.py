@@ -1,4 +1,4 @@
-"""The command line of the benchmarks: `safestep bench overhead`, `scale` and `descent`."""
+"""The command line of the benchmarks: `safestep bench overhead`, `scale`, `fixed` and `descent`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.console import Console
 
 from safestep._torch.extras import need
 from safestep.bench import descent, plan
-from safestep.bench.cases import AXES, NAMES, ON_CPU
+from safestep.bench.cases import AXES, FIXED, NAMES, ON_CPU
 from safestep.bench.descent_table import cells as cells_of
 from safestep.bench.grid import in_markdown, on_screen
 from safestep.bench.measure import Effort
@@ -77,6 +77,22 @@ def scale(
         _carry_out("scale", {"axes": names}, rounds, device, threads, out, quick)
 
 
+@bench.command()
+def fixed(
+    models: Annotated[str, typer.Option(help=f"Which: {', '.join(FIXED)}.", show_default="both")] = "",
+    rounds: Annotated[int | None, typer.Option(min=1, help="How often they take turns.", show_default="60")] = None,
+    out: Out = None,
+    quick: Quick = False,
+) -> None:
+    """What a guard adds to any step, however small the model: microseconds by method, in one thread.
+
+    The directory gets results.json and tables.md.
+    """
+    with errors_told():
+        names = _chosen(models, tuple(FIXED), tuple(FIXED), "model")
+        _carry_out("fixed", {"models": names}, rounds, "cpu", 1, out, quick)
+
+
 @bench.command("descent")
 def descent_(
     rounds: Annotated[int | None, typer.Option(min=1, help="How often they take turns.", show_default="7")] = None,
@@ -130,12 +146,10 @@ def _carry_out(
     quick: bool,
 ) -> None:
     need("matplotlib", "experiments")  # before the work, not after it
-    where, effort = _device(device), plan.QUICK if quick else Effort()
+    where, effort = _device(device), plan.QUICK if quick else plan.LONG if name == "fixed" else Effort()
     effort = effort if rounds is None else replace(effort, rounds=rounds)
     path, screen = _directory(name, out, quick), console()
-    measured = (plan.overhead if name == "overhead" else plan.scale)(
-        next(iter(chosen.values())), where, effort, _teller(screen), quick=quick
-    )
+    measured = _PLANS[name](next(iter(chosen.values())), where, effort, _teller(screen), quick=quick)
     with plan.threads_set(threads), RunDirectory(path) as directory:
         _check_vacant(path)
         settings = {**chosen, **asdict(effort), "device": device, "threads": threads, "quick": quick}
@@ -151,6 +165,9 @@ def _carry_out(
         say(screen, f"not what it should be: {fault}")
     for file in files:
         say(screen, f"written: {file}")
+
+
+_PLANS = {"overhead": plan.overhead, "scale": plan.scale, "fixed": plan.fixed}
 
 
 def _kept(
