@@ -361,7 +361,9 @@ class Almost:
 
 
 @pytest.mark.parametrize(("name", "kind"), [("radius", "Radius"), ("policy", "Policy")])
-@pytest.mark.parametrize("given", [Almost(), 1.0, "Cap", Cap, SoftmaxRadius], ids=repr)
+@pytest.mark.parametrize(
+    "given", [Almost(), 1.0, "Cap", Cap, SoftmaxRadius], ids=["almost", "number", "text", "policy", "radius"]
+)
 def test_what_is_not_derived_from_a_radius_or_policy_is_refused(name, kind, given):
     model, optimizer = parts()
     with pytest.raises(AttachError, match=rf"{name}=.*: expected a safestep\.{kind}"):
