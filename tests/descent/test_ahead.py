@@ -8,8 +8,8 @@ import time
 import pytest
 import torch
 
-from safestep.descent import PLANE, Gaussian, ahead, simulate
-from safestep.descent.ahead import Ahead
+from safestep.descent import PLANE, Gaussian, simulate
+from safestep.descent.prefetch import Ahead
 
 
 def drawn(shape, steps, seed=0):

@@ -11,10 +11,9 @@ import torch
 from experiments.counting import Counting, CountingSettings
 from safestep import SafestepError
 from safestep.errors import MissingExtraError
-from safestep.experiments.runner import elsewhere
-from safestep.experiments.runner.elsewhere import Engine
 from safestep.experiments.runner.errand import Errand, UnwantedError
 from safestep.experiments.runner.experiment import Run
+from safestep.experiments.runner.remote import Engine
 
 
 def errand(**changes):

@@ -17,9 +17,9 @@ from experiments.counting import Counting, CountingSettings
 from safestep import SafestepError
 from safestep.experiments import find
 from safestep.experiments.runner import on_dask
-from safestep.experiments.runner.elsewhere import Engine
 from safestep.experiments.runner.errand import Errand
 from safestep.experiments.runner.experiment import Run
+from safestep.experiments.runner.remote import Engine
 from safestep.experiments.runner.rundir import RunDirectory, read_results
 from safestep.experiments.runner.session import Session
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from safestep.formulas.curvature import margin
 from safestep.lab.affine_teacher import AffineTeacher, Drift
-from safestep.lab.laws import LAWS
+from safestep.lab.distributions import LAWS
 
 GAINS = st.floats(0.1, 8.0) | st.floats(-8.0, -0.1)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 
-from safestep.bench import words
-from safestep.bench.words import Record
+from safestep.bench import row_text
+from safestep.bench.row_text import Record
 
 
 def _number(value: float) -> str:
@@ -40,7 +40,7 @@ _TIMES: Mapping[str, Callable[[Record], str]] = {
 }
 _PEAKS: Mapping[str, Callable[[Record], str]] = {
     "": lambda row: str(row["method"]),
-    "peak memory": lambda row: words.size(row["peak_bytes"]),
+    "peak memory": lambda row: row_text.size(row["peak_bytes"]),
 }
 
 

@@ -8,10 +8,10 @@ from itertools import groupby
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from safestep.bench import look, words
+from safestep.bench import look, row_text
 from safestep.bench.contestants import PLAIN
 from safestep.bench.look import Results
-from safestep.bench.words import Record
+from safestep.bench.row_text import Record
 from safestep.plots import style
 
 _ROW, _ABOVE, _BELOW, _LEFT = 0.27, 1.3, 0.4, 1.35
@@ -47,7 +47,7 @@ def _dots(rows: Sequence[Record], values: Values, title: str, note: str) -> Figu
     groups = [(about, list(members)) for about, members in groupby(rows, key=lambda row: row["about"])]
     if not groups:
         return None
-    names = list(dict.fromkeys(words.who(row) for row in rows))
+    names = list(dict.fromkeys(row_text.who(row) for row in rows))
     high = _ABOVE + _ROW * len(names) + _BELOW
     figure = look.blank(high)
     look.title(figure, title, note)
@@ -64,7 +64,7 @@ def _dots(rows: Sequence[Record], values: Values, title: str, note: str) -> Figu
 
 def _panel(ax: Axes, rows: Sequence[Record], values: Values, names: Sequence[str]) -> None:
     """Draw one model, the first contestant on top, each with its number; "(!)" marks a row that has a flag."""
-    points = {words.who(row): [100 * (value - 1) for value in values(row)] for row in rows}
+    points = {row_text.who(row): [100 * (value - 1) for value in values(row)] for row in rows}
     lowest = min(0.0, *(low for _, low, _ in points.values()))
     width = max(1.0, *(high for _, _, high in points.values())) - lowest
     ax.set_xlim(lowest - 0.05 * width, lowest + 1.55 * width)  # on the right is room for the numbers
@@ -74,11 +74,11 @@ def _panel(ax: Axes, rows: Sequence[Record], values: Values, names: Sequence[str
     ax.set_xticks([tick for tick in ax.get_xticks() if lowest - 0.05 * width <= tick <= lowest + 1.3 * width])
     ax.axvline(0, color=style.FAINT, lw=0.9)
     for row in rows:
-        y, (middle, low, high) = names.index(words.who(row)), points[words.who(row)]
+        y, (middle, low, high) = names.index(row_text.who(row)), points[row_text.who(row)]
         ax.plot([low, high], [y, y], color=look.colour(row), lw=2.2, alpha=0.45, solid_capstyle="butt")
         ax.plot([middle], [y], ls="", **look.mark(row))
         ax.annotate(
-            words.percent(values(row)[0]) + (" (!)" if row["flag"] else ""),
+            row_text.percent(values(row)[0]) + (" (!)" if row["flag"] else ""),
             (max(middle, high), y),
             (7, 0),
             textcoords="offset points",

@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
-from safestep.bench import look, words
+from safestep.bench import look, row_text
 from safestep.bench.contestants import PLAIN
 from safestep.bench.look import Results
-from safestep.bench.words import Record
+from safestep.bench.row_text import Record
 from safestep.plots import style
 from safestep.plots.endlabels import spread
 
@@ -62,7 +62,7 @@ def _panel(ax: Axes, rows: Sequence[Record]) -> None:
     ax.axhline(0, color=style.FAINT, lw=0.9)
     curves: dict[str, list[Record]] = {}
     for row in sorted(rows, key=lambda row: row["size"]):
-        curves.setdefault(words.who(row), []).append(row)
+        curves.setdefault(row_text.who(row), []).append(row)
     for members in curves.values():
         x = [row["size"] for row in members]
         ax.plot(x, [_percent(row["ratio_median"]) for row in members], **look.mark(members[0]), lw=1.5)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from safestep.bench.contestants import AGAIN, METHODS
-from safestep.bench.words import Record
+from safestep.bench.row_text import Record
 from safestep.plots import style
 
 SMALL = 9.0

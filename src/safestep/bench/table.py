@@ -7,19 +7,19 @@ from itertools import groupby
 
 from rich.table import Table
 
-from safestep.bench import words
+from safestep.bench import row_text
 from safestep.bench.grid import in_markdown, on_screen
-from safestep.bench.words import Record
+from safestep.bench.row_text import Record
 
 COLUMNS: Mapping[str, Callable[[Record], str]] = {
-    "": words.who,
-    "overhead (quartiles)": words.overhead,
-    "mean": lambda row: words.percent(row["ratio_mean"]),
+    "": row_text.who,
+    "overhead (quartiles)": row_text.overhead,
+    "mean": lambda row: row_text.percent(row["ratio_mean"]),
     "ms a step": lambda row: "–" if row["ms_median"] is None else f"{row['ms_median']:.3g}",
     "µs added": lambda row: "–" if row.get("added_us") is None else f"{row['added_us']:.0f}",
-    "peak memory": words.memory,
-    "first steps": lambda row: words.percent(row["first_peak_ratio"]),
-    "how measured": words.tiers,
+    "peak memory": row_text.memory,
+    "first steps": lambda row: row_text.percent(row["first_peak_ratio"]),
+    "how measured": row_text.tiers,
 }
 """Headings, and what a row shows below them. Peak memory is that of the steps after the first four."""
 _TEXTS = ("", "how measured")
@@ -50,5 +50,5 @@ def _cells(rows: Sequence[Record]) -> Iterator[tuple[str, list[list[str]]]]:
 def _plain(row: Record) -> str:
     """Return what the plain step, the first row of a case, costs."""
     parts = [] if row["ms_median"] is None else [f"{row['ms_median']:.3g} ms, {row['rows_per_ms']:.3g} rows a ms"]
-    parts += [] if row["peak_bytes"] is None else [f"peak {words.size(row['peak_bytes'])}"]
+    parts += [] if row["peak_bytes"] is None else [f"peak {row_text.size(row['peak_bytes'])}"]
     return f" · plain step {', '.join(parts)}" if parts else ""

@@ -17,10 +17,10 @@ from safestep.cli.user_errors import errors_told
 from safestep.errors import RunDirectoryError, UnknownNameError
 from safestep.experiments import NAMES, find
 from safestep.experiments.report.screen import console, progress, say, tell
-from safestep.experiments.runner.elsewhere import Engine
 from safestep.experiments.runner.engine import jobs_for
 from safestep.experiments.runner.experiment import Experiment
 from safestep.experiments.runner.interrupts import heeded
+from safestep.experiments.runner.remote import Engine
 from safestep.experiments.runner.rundir import RunDirectory, drawable_records, readable, require_results
 from safestep.experiments.runner.seeds import read_seeds
 from safestep.experiments.runner.session import Session

@@ -19,7 +19,7 @@ from safestep.descent.simulate import RECORDS
 from safestep.errors import SafestepError
 from safestep.experiments.report.screen import console, say, show
 from safestep.experiments.runner.settings import SettingError
-from safestep.simulation import noises, objectives, optimizers, outfile, policies, schedules, told
+from safestep.simulation import noises, objectives, optimizers, outcome, outfile, policies, schedules
 from safestep.simulation.size import check_size, shown
 
 _PICTURES = (".png", ".svg", ".pdf")
@@ -120,7 +120,7 @@ def command(
         check_size(runs, steps, goal.dimension, drawn)
         with shown(screen, runs, steps) as progress:
             ensemble = _simulated(partial(simulation, progress=progress), runs)
-        say(screen, told.outcome(ensemble))
+        say(screen, outcome.outcome(ensemble))
         if runs > 1:
             _tell_law(screen, ensemble)
         from safestep.simulation import picture  # loads matplotlib: not before it is needed
@@ -156,9 +156,9 @@ def _simulated(simulation: Callable[[], Ensemble], runs: int) -> Ensemble:
 
 
 def _tell_law(screen: Console, ensemble: Ensemble) -> None:
-    if why := told.why_no_law(ensemble):
+    if why := outcome.why_no_law(ensemble):
         say(screen, f"no exact law: {why}")
     elif ensemble.moments.finite[-1]:
         say(screen, "")
-        show(screen, told.law_table(ensemble))
+        show(screen, outcome.law_table(ensemble))
         say(screen, "")

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from safestep.descent.ahead import Ahead
 from safestep.descent.objective import DescentError, Objective, Point
+from safestep.descent.prefetch import Ahead
 from safestep.descent.quadratic import Matrix
 
 

@@ -1,4 +1,4 @@
-"""The softmax radius: how far the logits may move before the local picture of the loss fails.
+"""Formulas of the softmax radius: the spread of a, the step ratio r = spread / pi, and its bounds.
 
 Along a displacement ``p`` the logits of a sample change by ``a = J p`` to first order, and cross-entropy contains
 ``log F(t)``, ``F(t) = sum_k w_k exp(a_k t)`` with ``w_k = exp(z_k)``. ``F`` has no real zero but has complex ones,

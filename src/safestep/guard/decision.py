@@ -1,4 +1,4 @@
-"""What becomes of one step: read it, decide, write theta_0 + s p, report."""
+"""The judge: asks radius and policy about one step, has it rescaled, and makes its report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The guard: snapshot before the step, read, decide, write theta_0 + s p, record."""
+"""The guard: copies the parameters before each step, measures, decides, rescales and records after it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A guard that does not act any more, or never did, while somebody trains: how that is noticed."""
+"""Warns when training goes on without this guard: its optimizer is gone, or another one steps."""
 
 from __future__ import annotations
 

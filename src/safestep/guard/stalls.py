@@ -1,4 +1,4 @@
-"""Steps in a row that left the parameters where they were: where that comes from, and when it has to end."""
+"""Counts steps in a row that were undone or held; warns, or raises if the optimizer's state is not finite."""
 
 from __future__ import annotations
 

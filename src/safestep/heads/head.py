@@ -1,4 +1,4 @@
-"""A head: an output of the model that the loss reads as logits, and what the gradient there tells of the loss."""
+"""A head, and whether the gradient at an output shows a softmax, sigmoids or another loss."""
 
 from __future__ import annotations
 

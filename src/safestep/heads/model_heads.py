@@ -1,4 +1,4 @@
-"""Which outputs of a model are heads: what is known of each by its place, and when to look again."""
+"""Chooses the outputs that a radius measures; LossMismatchError where the loss does not fit it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run a recorded forward again at other parameters, without leaving a trace."""
+"""Runs a recorded forward again at other parameters, and puts back all that this changes on the model."""
 
 from __future__ import annotations
 

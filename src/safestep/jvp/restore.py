@@ -1,4 +1,4 @@
-"""Try something on a model and find everything as it was before: tensors, flags, attributes, generators."""
+"""Restores a model after a trial (suggest_lr, probes, HessianRadius); replays have no_trace in `replay`."""
 
 from __future__ import annotations
 

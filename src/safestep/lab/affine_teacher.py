@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from safestep.lab.laws import LAWS
+from safestep.lab.distributions import LAWS
 from safestep.lab.student import Student, student
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""A report from the row that a file holds of it."""
+"""Parses one row of a log file back into a report."""
 
 from __future__ import annotations
 

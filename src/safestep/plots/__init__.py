@@ -10,7 +10,7 @@ from safestep.plots.after_drift import Drifted, drift_alphas, drift_losses, drif
 from safestep.plots.animation import animate_trace
 from safestep.plots.audited import audited_of, audited_ratios
 from safestep.plots.curves import Band, Curve, curves_of
-from safestep.plots.divergence import DriftMap, drift_maps, drift_maps_of
+from safestep.plots.drift_map import DriftMap, drift_maps, drift_maps_of
 from safestep.plots.ensemble import LossBand, loss_over_steps
 from safestep.plots.learning_rate import ratio_over_rates
 from safestep.plots.noise_floor import Floor, noise_floor

@@ -15,7 +15,7 @@ from torch import Tensor
 from safestep.plots import style
 from safestep.plots.contours import Value, draw_contours
 from safestep.plots.endings import title_of
-from safestep.plots.key import colour_key
+from safestep.plots.legend import colour_key
 from safestep.plots.panel import bare_axes, headline, name_axes
 from safestep.plots.plane import Limits, within
 from safestep.plots.scene import MOST_RUNS, Place, Scene, scene_of

@@ -1,4 +1,4 @@
-"""A step that is decided on the device: the host reads what became of it a step later, and never waits."""
+"""sync='never': a step is decided on the device, and the host reads the result one step later."""
 
 from __future__ import annotations
 

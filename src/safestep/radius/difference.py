@@ -1,4 +1,4 @@
-"""r by a difference of the logits along the step: forwards without gradients, at a small predicted part of it."""
+"""r by a difference of the logits over a small part of the step: forwards without gradients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measures a step by probes: which forwards, how much of them, and whether the answer may be believed."""
+"""r by finite differences on all or some rows, and whether the result can be trusted (`Probing`)."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ class Seen:
         handed: how many of them handed their gradients to the caller, see `Forward.stored`.
         problem: why a training forward was not recorded, or an empty text.
         place: the sum of version counters where the step began, see `Forward.place`; None where nobody looked.
-        loss_scale: what a gradient scaler multiplied the loss by before backward. `Forward.gradient`, `Forward.effort`
+        loss_scale: what a gradient scaler multiplied the loss by before backward. `Output.gradient` and `effort`
             still carry it; parameters' gradients do not.
         resolved: whether it is known which outputs are heads.
         searched: whether the model also ran at other parameters during the step (a line search): the gradients stored

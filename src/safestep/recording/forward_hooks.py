@@ -23,13 +23,13 @@ from safestep.errors import LogitsNotFoundError, SafestepError, first_line
 from safestep.heads.model_heads import Heads
 from safestep.heads.output import Output, axes_of, peaks_of
 from safestep.heads.places import Path, rounded, tensors_in, upstream
+from safestep.recording.entries import Entries, Entry
 from safestep.recording.forward import Forward, Seen
 from safestep.recording.logits import LogitsFinder, Reader
 from safestep.recording.mute import hears
 from safestep.recording.optimizer_hooks import in_backward
 from safestep.recording.output_hooks import listen
 from safestep.recording.readout import Readout
-from safestep.recording.snapshot import Entries, Entry
 from safestep.recording.stored_gradients import Mark, Stored
 from safestep.recording.subsample import rank
 from safestep.tape import Tape
@@ -97,7 +97,7 @@ class ForwardRecorder:
         place: tells the sum of the version counters of the parameters, see `Forward.place`.
         hold: whether to hold dL/dz from backward to the step, by reference: a tensor of the logits' size.
         readout: a way to logits for measuring, where the model makes none.
-        most: how many forwards of one step are kept. Of more, `evenly.rank` tells which; one whose gradients were
+        most: how many forwards of one step are kept. Of more, `subsample.rank` tells which; one whose gradients were
             handed to the caller goes before one that trained.
     """
 

@@ -1,4 +1,4 @@
-"""What a forward may change besides parameters and buffers: whatever is reachable from the modules, by value."""
+"""Saves and restores what a forward may change besides parameters and buffers (`Snapshot`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forwards that are no part of training: which recorders hear the forwards of this thread."""
+"""Switches off the recording of forwards that are not training: trials, probes, replays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The step: the displacement p of all parameters, read off the parameters themselves."""
+"""The step: keeps theta_0, gives the displacement p and its length, and writes theta_0 + s p."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from safestep.descent import Ensemble, Objective, Quadratic, Silent, exact_law
 from safestep.descent.objective import Point
 from safestep.plots import LossBand, animate_trace, loss_over_steps, style, trace_contours
 from safestep.plots.panel import level, panel
-from safestep.simulation.told import why_no_law
+from safestep.simulation.outcome import why_no_law
 
 
 def draw(ensemble: Ensemble, label: str) -> Figure:

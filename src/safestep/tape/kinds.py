@@ -1,4 +1,4 @@
-"""What sort of operation a tape meets: one that only looks, one with a rule, one that no rule can cover."""
+"""Classifies an operation: a view, one with a rule of its own, one for the generic rule, or none at all."""
 
 from __future__ import annotations
 

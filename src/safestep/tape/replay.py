@@ -1,4 +1,4 @@
-"""The tangent of a recorded forward: every operation again, on tangents alone."""
+"""Carries tangents through the recorded operations; the model itself is not run (as in `jvp.replay`)."""
 
 from __future__ import annotations
 

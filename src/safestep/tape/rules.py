@@ -1,4 +1,4 @@
-"""A rule: the tangent of one operation's results from the tangents of its arguments. Here they are kept, by name."""
+"""The registry of rules by operation: the tangent of the results from the tangents of the arguments."""
 
 from __future__ import annotations
 

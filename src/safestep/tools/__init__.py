@@ -1,4 +1,4 @@
-"""For the user at his desk: questions about a model, an optimizer and a batch, answered without touching them."""
+"""Tools for users: suggest_lr, trials of learning rates, probes. They leave model and optimizer as they are."""
 
 from safestep.tools.learning_rate import LearningRate
 from safestep.tools.suggest_lr import suggest_lr

@@ -1,4 +1,4 @@
-"""The figures of the drift runs: what follows the drift, each run in six panels, and the data."""
+"""The figures of drift-throttle: what follows the drift, each run in six panels, and the data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Carry out runs, one or many at a time, each record kept as it comes."""
+"""Carries out runs: here, in local worker processes, or through an `Engine`; each record is kept as it comes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 from safestep._torch.extras import need
 from safestep._torch.threads import one_thread
 from safestep.errors import SafestepError
-from safestep.experiments.runner.elsewhere import Engine
 from safestep.experiments.runner.errand import Errand
 from safestep.experiments.runner.experiment import Experiment, Row, Run
+from safestep.experiments.runner.remote import Engine
 from safestep.experiments.runner.rundir import append_record, append_records
 from safestep.experiments.runner.settings import Settings
 

@@ -1,4 +1,4 @@
-"""A run that is carried out on another machine: nothing is written there, its records come home with its row."""
+"""One run sent to another machine (`Errand`), and the row and records that come back."""
 
 from __future__ import annotations
 

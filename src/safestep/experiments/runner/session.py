@@ -9,10 +9,10 @@ from typing import Any, NoReturn
 
 from safestep._version import __version__
 from safestep.errors import RunDirectoryError
-from safestep.experiments.runner.elsewhere import Engine
 from safestep.experiments.runner.engine import execute
 from safestep.experiments.runner.environment import environment
 from safestep.experiments.runner.experiment import Experiment, Row, Run, key_of
+from safestep.experiments.runner.remote import Engine
 from safestep.experiments.runner.rundir import RunDirectory, read_records, read_results
 from safestep.experiments.runner.settings import Settings, assignment
 from safestep.records.report import plain

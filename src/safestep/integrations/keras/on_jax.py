@@ -8,7 +8,7 @@ from typing import Any
 from safestep._torch.extras import need
 from safestep.integrations.keras._extra import Array, keras, ops
 from safestep.integrations.keras.along import Along, Measured
-from safestep.integrations.keras.apart import apart
+from safestep.integrations.keras.fusion_barrier import apart
 
 jax = need("jax", "keras")
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from safestep.errors import AttachError
 from safestep.integrations.keras._extra import Array, keras, ops
-from safestep.integrations.keras.apart import apart, value_of
+from safestep.integrations.keras.fusion_barrier import apart, value_of
 from safestep.integrations.keras.law import SecantLaw
 from safestep.integrations.keras.norms import all_finite, norm, wide_dtype
 

@@ -1,4 +1,4 @@
-"""Where runs are carried out: in processes of this machine, or by an engine that is running already."""
+"""Where runs are carried out: here, or on a Dask or Ray cluster that is running already (`Engine`)."""
 
 from __future__ import annotations
 

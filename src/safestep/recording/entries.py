@@ -1,4 +1,4 @@
-"""What a forward may change, as it was before it; and the record of the forward once it is over."""
+"""What a forward may change, kept before it runs (`Entries`), and the `Forward` that is recorded after it."""
 
 from __future__ import annotations
 

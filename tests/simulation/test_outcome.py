@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from safestep.descent import PLANE, Bowls, Gaussian, Quadratic, Rosenbrock, distance, simulate
-from safestep.simulation.told import law_table, outcome, why_no_law
+from safestep.simulation.outcome import law_table, outcome, why_no_law
 
 
 def sgd(rate):
