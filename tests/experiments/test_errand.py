@@ -78,7 +78,7 @@ def test_a_process_carries_out_one_run_at_a_time():
     ],
 )
 def test_an_engine_is_named_by_a_text(text, kind, address, monkeypatch):
-    monkeypatch.setattr(elsewhere, "need", lambda module, extra: None)
+    monkeypatch.setattr(remote, "need", lambda module, extra: None)
     assert Engine.of(text) == Engine(text, kind, address)
 
 

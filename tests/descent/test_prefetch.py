@@ -20,7 +20,7 @@ def drawn(shape, steps, seed=0):
 @pytest.mark.parametrize("shape", [(1, 1), (3, 2), (2000, 2), (9000, 2), (300_000, 2)])
 def test_a_thread_of_its_own_changes_no_number(shape, monkeypatch):
     beside = drawn(shape, 40 if shape[0] < 10_000 else 4)
-    monkeypatch.setattr(ahead, "_WORTH", float("inf"))
+    monkeypatch.setattr(prefetch, "_WORTH", float("inf"))
     assert torch.equal(beside, drawn(shape, len(beside)))
 
 
