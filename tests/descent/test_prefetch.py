@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from safestep.descent import PLANE, Gaussian, simulate
+from safestep.descent import PLANE, Gaussian, prefetch, simulate
 from safestep.descent.prefetch import Ahead
 
 

@@ -11,6 +11,7 @@ import torch
 from experiments.counting import Counting, CountingSettings
 from safestep import SafestepError
 from safestep.errors import MissingExtraError
+from safestep.experiments.runner import remote
 from safestep.experiments.runner.errand import Errand, UnwantedError
 from safestep.experiments.runner.experiment import Run
 from safestep.experiments.runner.remote import Engine
