@@ -190,8 +190,9 @@ class ForwardRecorder:
         self._seen.searched = self._seen.searched or elsewhere
         if not torch.is_grad_enabled() or elsewhere:
             return
-        if not self._several:  # of several forwards, the next backward asks: a walk over all gradients is dear
-            self.drop(self._stored.mark() if self._seen.forwards else None, ended=not in_backward())
+        # Of several forwards, the next backward asks what is gone: a walk over all gradients is dear.
+        asks = bool(self._seen.forwards) and not self._several
+        self.drop(self._stored.mark() if asks else None, ended=not in_backward())
         alone = not (self._running or self._several or self._seen.forwards)
         call.entry = self._known.before(bare(module), (args, kwargs), self._place())
         taped = alone and self._readout is None and not (self._moving is None or _compiled(module, sys._getframe(2)))
