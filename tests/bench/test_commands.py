@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from safestep.bench import plan
 from safestep.bench.cases import cases
 from safestep.bench.contestants import AGAIN, CURVATURE, METHODS, PLAIN, entries
+from safestep.bench.table import COLUMNS
 from safestep.cli import app as cli
 from safestep.cli import bench_command as cli_bench
 
@@ -91,7 +92,7 @@ def test_the_tables_for_a_page_say_the_same(run):
     assert f"written: {path / 'tables.md'}" in told.stdout
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
     assert len(cells) == len(results["rows"]) + 4  # heading and rule of two tables
-    assert {len(row) for row in cells} == {7}
+    assert {len(row) for row in cells} == {len(COLUMNS)}
     for row in cells[2 : 2 + len(entries())]:
         assert all(cell in told.stdout for cell in row)
 

@@ -149,7 +149,7 @@ def _carry_out(
     where, effort = _device(device), plan.QUICK if quick else plan.LONG if name == "fixed" else Effort()
     effort = effort if rounds is None else replace(effort, rounds=rounds)
     path, screen = _directory(name, out, quick), console()
-    measured = _PLANS[name](next(iter(chosen.values())), where, effort, _teller(screen), quick=quick)
+    measured = getattr(plan, name)(next(iter(chosen.values())), where, effort, _teller(screen), quick=quick)
     with plan.threads_set(threads), RunDirectory(path) as directory:
         _check_vacant(path)
         settings = {**chosen, **asdict(effort), "device": device, "threads": threads, "quick": quick}
@@ -165,9 +165,6 @@ def _carry_out(
         say(screen, f"not what it should be: {fault}")
     for file in files:
         say(screen, f"written: {file}")
-
-
-_PLANS = {"overhead": plan.overhead, "scale": plan.scale, "fixed": plan.fixed}
 
 
 def _kept(
