@@ -221,3 +221,52 @@ def test_under_watch_it_trains_on_unmeasured():
     with pytest.warns(SafestepWarning, match="stream"):
         optimizer.step()
     assert guard.last.status is Status.UNMEASURED
+
+
+# -- parameters that a forward writes to ------------------------------------------------------------------------------
+
+
+class MomentumEncoder(nn.Module):
+    """As MoCo has it: the frozen twin follows the trained encoder inside the forward."""
+
+    def __init__(self, write):
+        super().__init__()
+        self.query, self.key, self.write = nn.Linear(4, 6), nn.Linear(4, 6).requires_grad_(False), write
+
+    def forward(self, x):
+        with torch.no_grad():
+            for ours, theirs in zip(self.key.parameters(), self.query.parameters(), strict=True):
+                self.write(ours, theirs)
+        return self.query(x) @ self.key(x).T
+
+
+def _by_data(ours, theirs):
+    ours.data = ours.data * 0.9 + theirs.data * 0.1
+
+
+WRITES = {
+    "in place": lambda ours, theirs: ours.mul_(0.9).add_(theirs, alpha=0.1),
+    "past the counter": lambda ours, theirs: ours.data.mul_(0.9).add_(theirs.data, alpha=0.1),
+    "exchanged": _by_data,
+}
+
+
+@pytest.mark.parametrize("method", ["tiered", "probe", "exact"])
+@pytest.mark.parametrize("write", WRITES)
+def test_frozen_parameters_that_a_forward_writes_to_are_named_and_left_to_it(write, method):
+    def trained(*, guarded):
+        torch.manual_seed(0)
+        model = MomentumEncoder(WRITES[write])
+        optimizer = torch.optim.SGD(model.query.parameters(), lr=0.1)
+        guard = attach(model, optimizer, policy=Watch(), radius=SoftmaxRadius(method=method)) if guarded else None
+        for _ in range(4):
+            optimizer.zero_grad()
+            cross_entropy(model(torch.randn(5, 4)), torch.arange(5)).backward()
+            optimizer.step()
+        return guard, [p.detach().clone() for p in model.parameters()]
+
+    _, plain = trained(guarded=False)
+    with pytest.warns(SafestepWarning, match=r"moved key\.bias, key\.weight on"):
+        guard, watched = trained(guarded=True)
+    assert all(map(torch.equal, plain, watched))
+    assert {report.status for report in guard.history} == {Status.UNMEASURED}

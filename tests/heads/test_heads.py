@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
@@ -519,6 +520,35 @@ def test_both_sides_of_a_contrastive_loss_are_measured(turn, seed, radius):
     assert {str(head) for head in guard.heads} == {"output.image (softmax)", "output.text (softmax)"}
 
 
+LOSSES = {
+    "few rows": lambda out: F.cross_entropy(out["image"][:3], torch.arange(3)) + F.cross_entropy(out["text"], LABELS),
+    "weighted": lambda out: 3 * F.cross_entropy(out["image"], LABELS) + 0.1 * F.cross_entropy(out["text"], LABELS),
+}
+LABELS = torch.arange(7)
+
+
+@pytest.mark.parametrize("loss", [*LOSSES, "one backward a side"])
+def test_both_sides_are_measured_at_every_step(loss):
+    """Also at steps that do not look at everything, and where a side trains few rows or has a backward of its own."""
+    torch.manual_seed(0)
+    model = Contrastive(TURNS["T"])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    guard = attach(model, optimizer, radius=EXACT, policy=Watch())
+    rows = torch.arange(7) < 3 if loss == "few rows" else torch.ones(7, dtype=torch.bool)
+    for seed in range(7):
+        optimizer.zero_grad()
+        x, _ = batch(seed=seed)
+        sides = [Truth(model, lambda out: [out["image"]], rows), Truth(model, lambda out: [out["text"]])]
+        out = model(x)
+        if loss in LOSSES:
+            LOSSES[loss](out).backward()
+        else:
+            F.cross_entropy(out["text"], LABELS).backward(retain_graph=True)
+            F.cross_entropy(out["image"], LABELS).backward()
+        optimizer.step()
+        assert guard.last.ratio == pytest.approx(max(side.ratio(model, x) for side in sides), rel=1e-4)
+
+
 @pytest.mark.parametrize("turn", TURNS)
 def test_their_curvatures_add_up(turn):
     (turned, _), (apart, _) = (contrastive(how, 0, CurvatureRadius()) for how in (TURNS[turn], None))
@@ -534,3 +564,72 @@ def test_a_side_that_the_loss_does_not_use_is_not_measured(radius):
     guard, truth = step(model, loss, read=read, radius=radius)
     assert guard.last.ratio == pytest.approx(truth, rel=0.02)
     assert [str(head) for head in guard.heads] == ["output.text (softmax)"]
+
+
+# -- what is not known is not called exact ----------------------------------------------------------------------------
+
+
+def test_a_factor_that_cannot_be_told_is_not_called_exact():
+    soft = torch.rand(7, 4).softmax(-1)
+    torch.manual_seed(1)
+    with pytest.warns(SafestepWarning, match="factor"):
+        guard, _ = step(Net(lambda h, a: a, 4), lambda z, y: F.cross_entropy(z / 0.3, soft), read=lambda out: [out])
+    assert guard.last.exact is False
+
+
+def test_a_penalty_does_not_take_back_a_factor_that_was_found():
+    """Its second derivatives bring a gradient to the logits that is no softmax's."""
+    torch.manual_seed(1)
+    model, (x, y) = Net(lambda h, a: a, 4), batch()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    guard = attach(model, optimizer, radius=EXACT, policy=Watch())
+    for index in range(6):
+        optimizer.zero_grad()
+        truth = Truth(model, lambda out: [out / 0.1])
+        z = model(x)
+        loss = F.cross_entropy(z / 0.1, y)
+        if index:
+            loss = loss + 1e-3 * (z - z.mean(-1, keepdim=True)).square().mean()
+        loss.backward()
+        optimizer.step()
+        assert guard.last.ratio == pytest.approx(
+            truth.ratio(model, x), rel=0.01
+        )  # the factor is fitted, and forgotten it would be 10 times
+
+
+def test_probabilities_beside_a_loss_are_not_called_exact():
+    """Nothing tells that they are no logits, once backward never reaches them."""
+
+    class Told(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Linear(5, 4)
+
+        def forward(self, x, gold):
+            z = self.body(x)
+            return F.cross_entropy(z, gold), z.softmax(-1)
+
+    torch.manual_seed(1)
+    model, (x, y) = Told(), batch()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    guard = attach(model, optimizer, radius=EXACT, policy=Watch())
+    model(x, y)[0].backward()
+    optimizer.step()
+    assert guard.last.exact is False
+
+
+def test_heads_in_objects_within_objects_are_found():
+    @dataclass
+    class Inner:
+        logits: torch.Tensor
+
+    @dataclass
+    class Outer:
+        logits: torch.Tensor
+        aux: Inner
+
+    torch.manual_seed(1)
+    model = Net(lambda h, a, b: Outer(a, Inner(b)), 4, 4)
+    loss = lambda out, y: F.cross_entropy(out.logits, y) + F.cross_entropy(out.aux.logits, y)  # noqa: E731
+    guard, truth = step(model, loss, read=lambda out: [out.logits, out.aux.logits])
+    assert guard.last.ratio == pytest.approx(truth, rel=1e-4)

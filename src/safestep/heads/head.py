@@ -156,8 +156,11 @@ class Evidence:
     @property
     def one_label(self) -> bool:
         """Whether rows have the gradient of a softmax over one label: negative in one entry alone."""
-        pairs = [gradient for _, gradient in self.rows.values()]
-        return bool(pairs) and bool(((pairs[0] < 0).sum(-1) == 1).float().mean() > 0.9)
+        gradient = next((gradient for _, gradient in self.rows.values()), None)
+        if gradient is None:
+            return False
+        trained = gradient[gradient.abs().sum(-1) > 0]
+        return bool(((trained < 0).sum(-1) == 1).float().mean() > 0.9)
 
 
 def _log_probabilities(z: Tensor, gradient: Tensor) -> bool:

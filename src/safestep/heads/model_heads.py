@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from safestep.errors import LossMismatchError, OneLogitError
-from safestep.heads.head import Head, Kind
+from safestep.heads.head import Evidence, Head, Kind
 from safestep.heads.output import Output
 from safestep.heads.places import Path, named
 
@@ -87,6 +87,11 @@ class Heads:
             return self.due or self._tries.get(path, 0) < _TRIES
         return self.due or head.factor != 1.0  # a learned temperature moves
 
+    def passed_over(self, path: Path) -> bool:
+        """Return whether an output need not be looked at: others are computed from it, and it is no head itself."""
+        known = self.known.get(path)
+        return path in self.upstream and (known is None or known.kind == "other")
+
     def axes(self, path: Path, all_axes: tuple[int, ...]) -> tuple[int, ...]:
         """Return the dimensions of an output that may hold the classes."""
         head = self.known.get(path)
@@ -94,17 +99,25 @@ class Heads:
 
     def learn(self, output: Output, loss_scale: float) -> None:
         """Take in what the gradient at an output told."""
-        evidence, output.evidence = output.evidence, None
-        known = self.known.get(output.path)
-        if evidence is not None and (evidence.rows or known is None):
-            found = evidence.head(output.path, loss_scale)
-            if found is None or not found.settled:
-                self._tries[output.path] = self._tries.get(output.path, 0) + 1
-            if found is not None and (found.settled or known is None or not known.settled):
-                if output.path in self.upstream and not (found.kind == "softmax" and evidence.one_label):
-                    found = replace(found, kind="other")  # a feature: what reaches it comes from the heads behind it
-                self.known[output.path] = found
+        told, output.evidence = output.evidence, []
+        for evidence in told:
+            if (evidence.rows or output.path not in self.known) and self._learnt(output.path, evidence, loss_scale):
+                break  # of several backwards through one output the first that tells something
         output.head = self.known.get(output.path)
+
+    def _learnt(self, path: Path, evidence: Evidence, loss_scale: float) -> bool:
+        """Take in one piece of evidence; return whether it told anything."""
+        found, known = evidence.head(path, loss_scale), self.known.get(path)
+        if found is None or not found.settled:
+            self._tries[path] = self._tries.get(path, 0) + 1
+        if found is None or (known is not None and known.settled and not found.settled):
+            return False
+        if known is not None and known.plain and known.factor != 1.0 and not found.plain:
+            return False  # a penalty hides the factor now and then: it does not take it back
+        if path in self.upstream and not (found.kind == "softmax" and evidence.one_label):
+            found = replace(found, kind="other")  # a feature: what reaches it comes from the heads behind it
+        self.known[path] = found
+        return True
 
     def measured(self, outputs: Iterable[Output], wanted: Wanted) -> list[Output]:
         """Return the outputs of one forward that a radius measures, each with its head.

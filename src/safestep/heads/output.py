@@ -12,6 +12,8 @@ from safestep.heads.head import Evidence, Head
 from safestep.heads.places import Path
 
 _REPEATED = {torch.float64: 1e-6, torch.float32: 1e-3}
+_ROUNDINGS = 8.0
+"""Roundings of two gradients up to which their difference is nothing."""
 _REPEATED_ROUGHLY = 0.1
 """Distance, relative to the larger of 1 and the largest value, up to which a replay's output is that of training;
 the latter for reduced precision."""
@@ -36,7 +38,7 @@ class Output:
         version: the version counter of ``value``.
         lent: whether ``value`` is held only until its gradient has been looked at.
         taped: whether it is held only for the tape.
-        evidence: what the gradient told of the loss, where somebody looked.
+        evidence: what each gradient told of the loss, where somebody looked.
         head: how the loss reads it; None where it does not read it as logits.
         labelled: which samples have a label, where the gradient was not seen and labels are among the arguments.
         apart: whether it is none of those that the user has named by ``logits=``.
@@ -57,7 +59,7 @@ class Output:
     version: int = 0
     lent: bool = False
     taped: bool = False
-    evidence: Evidence | None = None
+    evidence: list[Evidence] = field(default_factory=list)
     head: Head | None = None
     labelled: Tensor | None = None
     apart: bool = False
@@ -74,7 +76,9 @@ class Output:
             source, back = self.source
             source.turned.append(gradient.permute(back))
         for other in self.turned:
-            gradient = gradient - other.to(gradient.dtype)
+            own, size = gradient - other.to(gradient.dtype), other.abs().to(gradient.dtype)
+            rounding = _ROUNDINGS * torch.finfo(own.dtype).eps * size
+            gradient = torch.where(own.abs() <= rounding, 0.0, own)  # rows without a gradient have none left
         self.turned = []
         return gradient
 
@@ -95,13 +99,13 @@ class Output:
             self.size = total / 2 if self.size is None else self.size + total / 2
         if look:
             precision = torch.finfo(torch.bfloat16).eps if self.rough else 0.0
-            self.evidence = Evidence.of(self.kept(), gradient, axes, precision)
+            self.evidence.append(Evidence.of(self.kept(), gradient, axes, precision))
         if self.lent:
             self.value = None
 
     def unlearn(self) -> None:
         """Forget what backward told, once the gradients that it left are gone."""
-        self.reached, self.active, self.size, self.gradient, self.evidence = False, {}, None, None, None
+        self.reached, self.active, self.size, self.gradient, self.evidence = False, {}, None, None, []
 
     def kept(self) -> Tensor | None:
         """Return the output of the training forward if it was kept and nothing has been written to it since."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ def located(value: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
             yield from located(item, (*path, index))
     elif isinstance(getattr(value, "__dict__", None), dict) and not isinstance(value, (torch.nn.Module, type)):
         for name, item in vars(value).items():
-            if isinstance(item, (Tensor, tuple, list, dict)):
+            if isinstance(item, (Tensor, tuple, list, Mapping)) or is_dataclass(item):
                 yield from located(item, (*path, name))
 
 

@@ -159,7 +159,8 @@ def _check_inputs(seen: Seen) -> None:
         if forward.unrepeatable:
             raise MeasurementError(
                 f"the forward moved {', '.join(forward.unrepeatable)} on, which cannot be put back, so that running "
-                "the model again would leave a trace: keep it out of the forward, or in a buffer or an attribute"
+                "the model again would leave a trace: keep it out of the forward (update a momentum encoder after the "
+                "step), or in a buffer or an attribute"
             )
     if any(forward.changed_inputs() for forward in seen.forwards):
         raise MeasurementError(

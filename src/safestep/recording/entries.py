@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from safestep._torch.rng import GeneratorStates
+from safestep.distributed.dtensor import is_sharded, piece
 from safestep.distributed.fsdp import computes_lower
 from safestep.heads.output import Output
 from safestep.heads.places import tensors_in
@@ -33,6 +34,7 @@ class Entry:
         versions: identity and version counter of every buffer.
         copies: the buffers that forwards are known to change.
         state: whatever else a forward may change, or is known to.
+        frozen: the parameters that no optimizer moves, as they were, where forwards are looked at closely.
         place: see `Forward.place`.
     """
 
@@ -44,6 +46,7 @@ class Entry:
     copies: dict[str, Tensor]
     state: Snapshot
     place: int
+    frozen: dict[str, Input] = field(default_factory=dict)
 
 
 class Entries:
@@ -53,12 +56,14 @@ class Entries:
         self.overwrites: bool | None = None  # whether forwards write to their inputs; unknown before the first
         self.volatile: set[str] | None = None  # buffers that forwards change; unknown before the first
         self.changing: set[str] | None = None  # names of other things that they change, likewise
+        self.written: set[str] = set()  # frozen parameters that they write to, as a replay would
         self.count = 0
 
     def as_state(self) -> dict[str, Any]:
         """Return what was learnt, for a checkpoint."""
         volatile, changing = (None if names is None else sorted(names) for names in (self.volatile, self.changing))
-        return {"overwrites": self.overwrites, "volatile": volatile, "changing": changing, "count": self.count}
+        known = {"overwrites": self.overwrites, "volatile": volatile, "changing": changing, "count": self.count}
+        return {**known, "written": sorted(self.written)}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Entries:
@@ -67,6 +72,7 @@ class Entries:
         known.overwrites, known.count = state.get("overwrites"), state.get("count", 0)
         known.volatile = None if volatile is None else set(volatile)
         known.changing = None if changing is None else set(changing)
+        known.written = set(state.get("written", ()))
         return known
 
     def before(self, model: nn.Module, given: Arguments, place: int) -> Entry:
@@ -82,7 +88,19 @@ class Entries:
             {name: buffers[name].detach().clone() for name in kept},
             self._state(model),
             place,
+            self._frozen(model),
         )
+
+    def _frozen(self, model: nn.Module) -> dict[str, Input]:
+        """Look at frozen parameters at the first forward and every power of two: momentum encoders write to their own.
+
+        A replay runs at copies of those that move, and at these themselves.
+        """
+        if self.count & (self.count - 1):
+            return {}
+        frozen = ((name, p) for name, p in model.named_parameters() if not (p.requires_grad or p.is_inference()))
+        # the parameter itself, not a view of it: `.data = ...` leaves the old memory as it was
+        return {name: Input.of(piece(p) if is_sharded(p) else p) for name, p in frozen}
 
     def _state(self, model: nn.Module) -> Snapshot:
         """Keep all that can change at the first forward and at every power of two, and what does at the others."""
@@ -102,6 +120,7 @@ class Entries:
         changed = {name for name, version in after.items() if entry.versions.get(name) != version}
         self.volatile = changed | (self.volatile or set())
         self.changing = {node.name for node in entry.state.changed()} | (self.changing or set())
+        self.written |= {name for name, one in entry.frozen.items() if one.overwritten}
         overwritten = any(one.overwritten for one in entry.inputs)
         self.overwrites = overwritten or bool(self.overwrites)
         spare = entry.spare if overwritten else None
@@ -116,7 +135,7 @@ class Entries:
             entry.generators,
             _autocast_in_force(device),
             outputs,
-            unrepeatable=tuple(entry.state.opaque()),
+            unrepeatable=(*entry.state.opaque(), *sorted(self.written)),
             tape=tape,
             place=entry.place,
             rounded=computes_lower(model),

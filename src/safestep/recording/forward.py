@@ -79,6 +79,7 @@ class Forward:
         pending: gradients that it has brought so far.
         ignored: whether it is no forward of the step after all (the module around it returned the logits).
         heads: the outputs that are measured, once that is known.
+        guessed: whether it was not seen how the loss reads them, or which samples it is made of, or some are left out.
     """
 
     args: tuple[Any, ...]
@@ -102,18 +103,12 @@ class Forward:
     pending: list[tuple[Output, Tensor]] = field(default_factory=list)
     ignored: bool = False
     heads: list[Output] = field(default_factory=list)
+    guessed: bool = False
 
     @property
     def reduced(self) -> bool:
         """Whether it computed in a lower precision than its parameters have."""
         return self.rounded or bool(self.autocast) or any(output.rough for output in self.outputs)
-
-    @property
-    def guessed(self) -> bool:
-        """Whether it was not seen which samples the loss is made of, or some of them are left out."""
-        return any(not output.shape for output in self.heads) or any(
-            output.labelled is not None and not output.active for output in self.heads
-        )
 
     def unlearn(self) -> None:
         """Forget what backward told, once the gradients that it left are gone."""
@@ -225,11 +220,18 @@ class Seen:
             for output in forward.outputs:
                 self.known.learn(output, self.loss_scale)
             forward.heads = self.known.measured(forward.outputs, wanted)
+            forward.guessed = any(map(self._guessed, forward.heads))
             for head in forward.heads:
                 if not head.active and head.labelled is None:
                     head.labelled = labelled_rows(bare(self.model), forward.args, forward.kwargs, head.shape[:-1])
         self.known.steps += not self.resolved
         self.resolved = True
+
+    def _guessed(self, output: Output) -> bool:
+        """Return whether an output is read as the likeliest thing: unseen, or with a factor that nobody can tell."""
+        if not output.shape:
+            return True
+        return not self.known.chosen and (output.size is None or (output.head is not None and not output.head.plain))
 
     def effort(self) -> Tensor | None:
         """Return ``e`` summed over the heads of all forwards, a 0-d tensor; None where a gradient was not seen.

@@ -277,7 +277,7 @@ class ForwardRecorder:
         if self._heads.due and len(grown) > 1:
             self._heads.upstream |= upstream(grown)
         if not self._heads.due:
-            named = {path: t for path, t in named.items() if path not in self._heads.upstream} or named
+            named = {path: t for path, t in named.items() if not self._heads.passed_over(path)} or named
         if tape is not None:
             tape.close(*named.values())
         outputs = [self._output(path, tensor, taped=tape is not None) for path, tensor in named.items()]
@@ -372,6 +372,8 @@ class ForwardRecorder:
                 # place: the tensor belongs to backward.
                 known = output.gradient if forward.stored == stored else None
                 output.gradient = gradient if known is None else known + gradient
+        for output in forward.outputs:
+            output.turned = []
         forward.task, forward.pending = -1, []
         if forward.left_out == self._round and forward.stored is not True:
             self._seen.handed += (forward.stored is None) - stored
