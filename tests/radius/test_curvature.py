@@ -107,7 +107,7 @@ def test_r_is_the_quadratic_model_of_the_loss_along_the_step(name):
     model, x, y = network(), inputs(), labels(kind)
     report, start, p = stepped(model, radius, lambda _: loss(model(x), y).backward())
     assert report.ratio == pytest.approx(dense_ratio(model, start, p, x, lambda z: loss(z, y)), rel=1e-10)
-    assert report.exact
+    assert report.exact is (name != "soft-labels")  # a factor that they may have had is not known
 
 
 @pytest.mark.filterwarnings("ignore:whether the loss multiplies")  # soft labels do not tell
