@@ -10,29 +10,10 @@ import sys
 
 import pytest
 
-from safestep import History, JsonLines, Status, StepReport
+from logs.reports import report
+from safestep import History, JsonLines, StepReport
 from safestep.errors import UnknownNameError
 from safestep.records.report import json_line, number, plain
-
-
-def report(step: int = 0, **changes) -> StepReport:
-    values = {
-        "step": step,
-        "status": Status.CAPPED,
-        "ratio": 4.0,
-        "scale": 0.25,
-        "would_scale": 0.25,
-        "applied_ratio": 1.0,
-        "target": 1.0,
-        "radius": 0.5,
-        "step_length": 2.0,
-        "applied_length": 0.5,
-        "lrs": (0.1, 0.2),
-        "effective_lrs": (0.025, 0.05),
-        "method": "forward-mode/train",
-        "exact": True,
-    }
-    return StepReport(**{**values, **changes})
 
 
 def test_history_keeps_the_latest():
