@@ -73,6 +73,23 @@ def columns_of(rows: Iterable[Row]) -> tuple[Column, ...]:
     return tuple(Column(key, key.replace("_", " ")) for key in sorted(keys, key=lambda key: key != "label"))
 
 
+@dataclass(frozen=True)
+class Words:
+    """What the page of an experiment says, in HTML; nothing of it is computed.
+
+    Attributes:
+        question: what is asked, and why, for someone who never heard of safestep: one paragraph.
+        setup: what is run.
+        captions: what a figure shows and how it is read, by the name of the figure.
+        reading: what the columns of the table mean.
+    """
+
+    question: str
+    setup: str = ""
+    captions: Mapping[str, str] = field(default_factory=dict)
+    reading: str = ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Experiment(ABC, Generic[S]):
     """A question, the runs that answer it, and the columns that tell the answer.
@@ -84,6 +101,7 @@ class Experiment(ABC, Generic[S]):
         columns: of the table of rows, for one seed.
         summary_columns: of the table of summaries, for several.
         own_figures: names of the figures that only it has, in the order of the page.
+        words: what its page says beside figures and tables.
         summary_always: whether the summaries are the table for one seed too: they tell more than seeds apart.
     """
 
@@ -94,6 +112,7 @@ class Experiment(ABC, Generic[S]):
     summary_columns: tuple[Column, ...]
     summary_always: bool = False
     own_figures: ClassVar[tuple[str, ...]] = ()
+    words: ClassVar[Words | None] = None
 
     @abstractmethod
     def runs(self, settings: S, seeds: Sequence[int]) -> list[Run]:
