@@ -38,8 +38,6 @@ BREAKS = {
     "version": (Guard, "_version"),
     "measure": (SoftmaxRadius, "measure"),
     "judge look": (Judge, "look"),
-    "would": (Cap, "would"),
-    "would_unread": (Cap, "would_unread"),
     "scale": (Cap, "scale"),
     "target": (Cap, "target_at"),
     "settle": (Judge, "settle"),
@@ -69,7 +67,7 @@ def test_what_breaks_is_reported_and_changes_no_bit(place, radius, monkeypatch):
 
 def _harmless(place: str, radius: SoftmaxRadius) -> bool:
     """Whether the part has no use here, or another way is taken without it."""
-    return place == "would_unread" or (place == "settle" and radius is not NEVER)
+    return place == "settle" and radius is not NEVER
 
 
 def test_ranks_that_cannot_agree_are_reported(monkeypatch):

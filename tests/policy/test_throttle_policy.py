@@ -8,36 +8,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safestep import Cap, CurvatureRadius, Reading, SoftmaxRadius, Status, Throttle, Watch
+from safestep import Cap, CurvatureRadius, SoftmaxRadius, Status, Throttle, Watch
 from safestep.formulas.throttle import order_2
 from safestep.guard.checkpoint import Saved
 from zoo import ALL, ZOO, Training
 from zoo.asserts import assert_untouched
+from zoo.policies import scale_of
 
 RATIOS = st.floats(1e-6, 1e6)
-
-
-def read(ratio, **more):
-    return Reading(step=0, ratio=ratio, method="", **more)
 
 
 @given(ratio=RATIOS, chi=st.floats(0.1, 1.9))
 def test_order_0_is_a_cap_at_half_chi(ratio, chi):
     throttle = Throttle(chi=chi)
-    assert throttle.scale(read(ratio), None)[0] == pytest.approx(Cap(chi / 2).scale(read(ratio), None)[0], rel=1e-15)
+    assert scale_of(throttle, ratio)[0] == pytest.approx(scale_of(Cap(chi / 2), ratio)[0], rel=1e-15)
     assert throttle.target_at(7) == chi / 2
 
 
 @given(ratio=st.floats(0.0, 0.75))
 def test_order_0_leaves_every_step_inside_alone(ratio):
-    assert Throttle(chi=1.5).scale(read(ratio), None)[0] == 1.0
+    assert scale_of(Throttle(chi=1.5), ratio)[0] == 1.0
 
 
 @given(ratios=st.lists(RATIOS, min_size=1, max_size=20), order=st.sampled_from([0, 1, 2]))
 def test_alpha_stays_in_its_bounds(ratios, order):
     throttle, state = Throttle(order=order, low=0.1, high=0.9, start=0.5), None
     for ratio in ratios:
-        alpha, state = throttle.scale(read(ratio), state)
+        alpha, state = scale_of(throttle, ratio, state)
         assert 0.1 <= alpha <= 0.9
 
 
@@ -45,23 +42,23 @@ def test_order_2_is_the_published_recursion():
     throttle, state, expected = Throttle(order=2), None, (0.0, 0.0)
     for ratio in (4.0, 3.0, 5.0, 0.0, 4.0):
         expected = order_2(*expected, 2 * ratio, 1.5)
-        alpha, state = throttle.scale(read(ratio), state)
+        alpha, state = scale_of(throttle, ratio, state)
         assert alpha == float(expected[0])
 
 
 @pytest.mark.parametrize("order", [0, 1, 2])
 def test_a_step_uphill_leaves_alpha_as_it_is(order):
     throttle = Throttle(order=order)
-    _, state = throttle.scale(read(4.0), None)
-    assert throttle.scale(read(math.inf, uphill=True), state) == (0.0, state)
+    _, state = scale_of(throttle, 4.0)
+    assert scale_of(throttle, math.inf, state) == (0.0, state)
 
 
 def test_a_quantum_lifts_alpha_up_to_what_order_0_allows():
     throttle = Throttle(order=1, quantum=0.3)
-    assert throttle.scale(read(1.0, length=1.0), None)[0] == pytest.approx(0.3)  # k chi = 0.15 would be rounded away
-    assert not throttle.says(read(1.0, length=1.0))
-    assert throttle.scale(read(10.0, length=1.0), None)[0] == pytest.approx(0.075)
-    assert "shorter than the quantum" in throttle.says(read(10.0, length=1.0))
+    assert scale_of(throttle, 1.0, length=1.0)[0] == pytest.approx(0.3)  # k chi = 0.15 would be rounded away
+    assert not throttle.says(1.0, 1.0)
+    assert scale_of(throttle, 10.0, length=1.0)[0] == pytest.approx(0.075)
+    assert "shorter than the quantum" in throttle.says(10.0, 1.0)
 
 
 def test_the_quantum_reaches_the_record():

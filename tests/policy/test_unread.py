@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from safestep import Cap, Pin, Policy, Reading, SoftmaxRadius, Status, Throttle, Watch
+from safestep import Cap, Pin, Policy, SoftmaxRadius, Status, Throttle, Watch
+from safestep.guard.checkpoint import Saved
 from zoo.asserts import assert_identical
 from zoo.loop import Loop
+from zoo.policies import scale_of
 
 NEVER = SoftmaxRadius(sync="never")
 PATHS = {
@@ -22,14 +21,6 @@ PATHS = {
     "exact": SoftmaxRadius(method="exact"),
     "never": NEVER,
 }
-
-
-@given(st.floats(0.0, 1e6), st.floats(1e-3, 1e3), st.floats(0.1, 1.9), st.floats(0.0, 1.0))
-def test_elementwise_it_is_what_the_policy_says_of_one_reading(ratio, target, chi, low):
-    for policy in (Cap(target), Throttle(chi=chi, low=low), Watch(Cap(target)), Watch(Throttle(chi=chi)), Watch()):
-        aim = policy.target_at(0)
-        (found,) = policy.would_unread(torch.tensor([ratio], dtype=torch.float64), aim).tolist()
-        assert found == pytest.approx(policy.would(Reading(0, ratio, "", target=aim), None), rel=1e-12)
 
 
 @pytest.mark.parametrize("policy", [Cap(0.5), Throttle(), Throttle(low=0.6), Throttle(chi=0.2, low=0.25)], ids=str)
@@ -64,23 +55,30 @@ def test_a_low_end_of_a_throttle_holds_on_the_device():
 
 
 @dataclass(frozen=True)
-class Mine(Policy):
-    """A user's policy, which halves every step beyond 1e-9; it knows nothing of tensors."""
+class Halves(Policy):
+    """A user's policy, which halves every step beyond 1e-9; with ``learns`` it counts them."""
 
+    learns: bool = False
     always: ClassVar[bool] = False
 
     def target_at(self, step):
         return 1.0
 
-    def scale(self, reading, state):
-        return (0.5 if reading.ratio > 1e-9 else 1.0), state
+    def scale(self, ratio, length, target, state):
+        count = {"count": (state or {"count": 0})["count"] + torch.ones_like(ratio)}
+        return torch.where(ratio > 1e-9, 0.5, 1.0), count if self.learns else state
 
 
-@pytest.mark.parametrize("policy", [Mine(), Watch(Mine())], ids=["mine", "watched"])
-def test_a_policy_of_ones_own_decides_the_usual_way(policy):
+@pytest.mark.parametrize("learns", [False, True])
+@pytest.mark.parametrize("watch", [False, True])
+def test_a_policy_of_ones_own_decides_on_the_device_unless_it_learns(learns, watch):
+    policy = Watch(Halves(learns)) if watch else Halves(learns)
     loop = Loop(radius=NEVER, policy=policy).steps(12)
     assert {report.would_scale for report in loop.reports} == {0.5}
-    assert {report.scale for report in loop.reports} == {0.5 if policy.writes else 1.0}
+    assert {report.scale for report in loop.reports} == {1.0 if watch else 0.5}
+    assert any(report.predicted for report in loop.reports)
+    learnt = Saved.of(loop.guard.state_dict(), loop.guard.radius, policy).policy
+    assert learnt == ({"count": 12.0} if learns else None)
 
 
 def test_inside_and_under_watch_nothing_is_written_on_the_way():
@@ -100,7 +98,7 @@ def test_inside_and_under_watch_nothing_is_written_on_the_way():
 
 
 def test_a_pin_measures_every_step_and_survives_a_prediction_of_nothing():
-    assert Pin(1.0).scale(Reading(3, 0.0, "skip", age=2), None)[0] == 1.0
+    assert scale_of(Pin(1.0), 0.0)[0] == 1.0
     loop = Loop(radius=NEVER, policy=Pin(0.01)).steps(6)
     assert not any(report.predicted for report in loop.reports)
 
@@ -120,4 +118,3 @@ def test_a_target_is_asked_for_once_a_step(radius, watch):
     loop.step(lr=0.0)
     assert [report.target for report in loop.reports] == [1.0] * 10
     assert asked == list(range(10))
-    assert math.isnan(Reading(0, 1.0, "").target)

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 import safestep
-from safestep.records.reading import Reading
 from safestep.schedules import Cosine, Inverse, WarmUp
 from schedules.examples import every_schedule
 
@@ -34,10 +33,9 @@ def test_a_policy_with_a_schedule_is_a_value(schedule):
 
 
 def test_a_target_that_ends_at_zero_is_an_error_when_it_gets_there():
-    policy, last = safestep.Cap(Cosine(10)), Reading(step=10, ratio=1.0, method="")
     with pytest.raises(ValueError, match=r"target\(10\) = 0.0: expected a positive number"):
-        policy.scale(last, None)
-    assert safestep.Cap(Cosine(10, floor=0.1)).scale(last, None)[0] == 0.1
+        safestep.Cap(Cosine(10)).target_at(10)
+    assert safestep.Cap(Cosine(10, floor=0.1)).target_at(10) == 0.1
 
 
 def test_the_package_is_a_part_of_safestep():

@@ -148,8 +148,8 @@ def test_a_step_that_was_held_has_no_direction():
     class Hold(Watch):
         writes = True
 
-        def scale(self, reading, state):
-            return 0.0, state
+        def scale(self, ratio, length, target, state):
+            return torch.zeros_like(ratio), state
 
     for report in instrumented(Hold(), probes=lambda loss: [Geometry()], steps=2):
         assert report.extras["actual_update_norm"] == 0.0

@@ -165,8 +165,8 @@ def test_margins_are_of_the_rate_and_of_what_was_applied(scale):
     class Scaled(safestep.Watch):
         writes = True
 
-        def scale(self, reading, state):
-            return scale, state
+        def scale(self, ratio, length, target, state):
+            return torch.full_like(ratio, scale), state
 
     def loss():
         return model().sum()

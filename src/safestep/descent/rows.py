@@ -7,9 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from safestep.descent.objective import DescentError
-from safestep.formulas.throttle import order_0, order_1, order_2, quantised
-from safestep.policy import Cap, Pin, Policy, Throttle, Watch
+from safestep.policy import Policy
+from safestep.radius.base import State
 
 
 class RowGuard:
@@ -25,21 +24,13 @@ class RowGuard:
         ratios: ``r`` of its proposal.
         shortened: rows times steps with ``s < 1`` so far, held ones among them.
         held: rows times steps that stood still because they went uphill.
-
-    Raises:
-        DescentError: for a policy other than Cap, Pin, Throttle and Watch: another one decides for one step at a
-            time, and there may be thousands.
     """
 
     def __init__(self, policy: Policy, runs: int) -> None:
-        if type(policy) not in {Cap, Pin, Throttle, Watch}:
-            raise DescentError(f"policy = {policy!r}: expected Cap, Pin, Throttle or Watch, which go row by row")
         self._policy = policy
-        start = policy.start if isinstance(policy, Throttle) else 1.0
-        self._alpha = torch.full((runs,), start, dtype=torch.float64)
-        self._velocity = torch.zeros_like(self._alpha)
-        self.scales = torch.ones_like(self._alpha)
-        self.ratios = torch.zeros_like(self._alpha)
+        self._state: State = None
+        self.scales = torch.ones(runs, dtype=torch.float64)
+        self.ratios = torch.zeros_like(self.scales)
         self.shortened = self.held = 0
 
     def settle(self, before: Tensor, after: Tensor, slope: Tensor, bend: Tensor, step: int) -> Tensor:
@@ -58,40 +49,15 @@ class RowGuard:
         uphill = usable & ((slope > 0) | ((slope == 0) & (bend > 0)))
         bent = torch.where(bend > 0, bend / (-2 * slope), 0.0)
         self.ratios = torch.where(uphill, math.inf, torch.where(usable, bent, math.nan))
-        down = torch.where(usable & ~uphill, bent, 0.0)
-        if isinstance(self._policy, Watch):
-            self.scales = torch.ones_like(down)
-        else:
-            # no length is short enough uphill; only a cap without an end lets such a step stand
-            endless = isinstance(self._policy, Cap) and math.isinf(self._policy.target_at(step))
-            scales = torch.where(uphill, 1.0 if endless else 0.0, self._scales(down, p, step, usable & ~uphill))
-            self.scales = torch.where(usable, scales, 0.0)
+        self.scales = self._scaled(p, usable, step)
         self.shortened += int((self.scales < 1).sum())
         self.held += int((uphill & (self.scales == 0)).sum())
         s = self.scales.to(p.dtype)[:, None]
         # a row inside keeps every bit, and a row that stays, too: 0 * inf is nan
         return torch.where(s == 1, after, torch.where(s == 0, before, before + s * p))
 
-    def _scales(self, ratio: Tensor, p: Tensor, step: int, learns: Tensor) -> Tensor:
-        policy = self._policy
-        if isinstance(policy, (Cap, Pin)):
-            target = policy.target_at(step)
-            scale = torch.as_tensor(target, dtype=torch.float64) / ratio
-            return scale.clamp(max=1.0) if isinstance(policy, Cap) else torch.where(scale.isfinite(), scale, 1.0)
-        return self._throttle(policy, 2 * ratio, p, learns) if isinstance(policy, Throttle) else torch.ones_like(ratio)
-
-    def _throttle(self, policy: Throttle, margin: Tensor, p: Tensor, learns: Tensor) -> Tensor:
-        bounds = {"low": policy.low, "high": policy.high}
-        highest = order_0(margin, policy.chi, **bounds)
-        alpha, velocity = highest, self._velocity
-        if policy.order == 1:
-            alpha = order_1(self._alpha, margin, policy.chi, policy.gain, **bounds)
-        elif policy.order == 2:
-            alpha, velocity = order_2(
-                self._alpha, self._velocity, margin, policy.chi, policy.gain, policy.damping, **bounds
-            )
-        if policy.quantum is not None:
-            alpha, _ = quantised(alpha, p.double().norm(dim=-1), policy.quantum, highest)
-        self._alpha = torch.where(learns, alpha, self._alpha)
-        self._velocity = torch.where(learns, velocity, self._velocity)
-        return alpha
+    def _scaled(self, p: Tensor, usable: Tensor, step: int) -> Tensor:
+        """Return the scale of every row; one that is not usable teaches the policy as little as a step uphill does."""
+        ratios, lengths = torch.where(usable, self.ratios, math.inf), p.double().norm(dim=-1)
+        scales, self._state = self._policy.scale(ratios, lengths, self._policy.target_at(step), self._state)
+        return torch.where(usable, scales, 0.0) if self._policy.writes else torch.ones_like(ratios)

@@ -84,12 +84,11 @@ class Judge:
             if not reading.finite:
                 what = "r" if math.isfinite(step.length) else "the step"
                 return self._refuse(step, replace(reading, message=f"{what} is not finite"), lrs, keep=keep)
-            reading = replace(reading, length=step.length, target=step.target)
             if seen.dropped and reading.message == seen.parts:
                 self._say("max_forwards", _PARTS.format(count=seen.count, kept=len(seen.forwards)))
-            would = self.policy.would(reading, self.policy_state)
-            scale, policy_state = self.policy.scale(reading, self.policy_state)
-            reading = replace(reading, message=reading.message or self.policy.says(reading))
+            would, policy_state = self._scale(reading, step)
+            message = reading.message or self.policy.says(reading.ratio, step.length)
+            reading = replace(reading, message=message)
         except Exception as error:
             if self.policy.writes:
                 raise
@@ -98,8 +97,15 @@ class Judge:
         if not scalable:
             reading = replace(reading, message=reading.message or "LBFGS searches its own step: watched, not scaled")
             return report_of(step, reading, Status.WATCHED, 1.0, lrs, would, step.target)
+        scale = would if self.policy.writes else 1.0
         _rescale(step, scale, keep=keep)
         return report_of(step, reading, self._status(reading, scale), scale, lrs, would, step.target)
+
+    def _scale(self, reading: Reading, step: Step) -> tuple[float, State]:
+        """Return the scale that the policy stands for, and its new state in plain numbers."""
+        ratio, length = torch.tensor([reading.ratio, step.length], dtype=torch.float64)
+        scale, state = self.policy.scale(ratio, length, step.target, self.policy_state)
+        return float(scale), state and {key: _number(value) for key, value in state.items()}
 
     def unmeasured(self, step: Step, error: Exception, lrs: Rates) -> StepReport:
         """Report a step that could not be measured and is left alone, and say so once."""
@@ -113,8 +119,10 @@ class Judge:
             return None
         try:
             foresight = self.radius.foresee(step, seen, self.radius_state)
-            scale = None if foresight is None else self.policy.would_unread(foresight.ratio, step.target)
-            if foresight is None or scale is None:
+            if foresight is None:
+                return None
+            scale, state = self.policy.scale(foresight.ratio, foresight.length, step.target, self.policy_state)
+            if state is not None:  # it learns from measurements
                 return None
             return Decision(torch.where(torch.isfinite(foresight.ratio), scale, 0.0), foresight)
         except Exception:  # measuring will meet it again, and knows what to do
@@ -174,6 +182,10 @@ def report_of(
 ) -> StepReport:
     """Return the report of a step."""
     return StepReport.of(reading, status, step.length, scale, scale if would is None else would, target, lrs)
+
+
+def _number(value: object) -> object:
+    return value.item() if isinstance(value, torch.Tensor) and value.numel() == 1 else value
 
 
 def _rescale(step: Step, scale: float, *, keep: bool) -> None:

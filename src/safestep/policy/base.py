@@ -11,17 +11,17 @@ from typing import ClassVar
 from torch import Tensor
 
 from safestep.radius.base import Radius, State
-from safestep.records.reading import Reading, Status
+from safestep.records.reading import Status
 
 Target = float | Callable[[int], float]
 """The largest r a policy lets through: a positive number (inf allowed), or a function of the step, counted from 0."""
 
 
 class Policy(ABC):
-    """Says by which factor to scale a step, given how far it goes.
+    """Says by which factor to scale a step, given how far it goes: elementwise, for one step or for thousands.
 
-    A policy is a frozen dataclass without state: one instance may serve many guards. The ratio of a step that goes
-    uphill is inf.
+    A policy is a frozen dataclass without state: one instance may serve many guards. The guard asks it of one step,
+    `safestep.descent` of every run of an ensemble, and ``SoftmaxRadius(sync="never")`` without reading the device.
 
     Attributes:
         writes: whether the guard may change parameters on the policy's behalf. A policy that only watches never
@@ -29,11 +29,12 @@ class Policy(ABC):
         scaled: the status of a step whose scale is not 1.
 
     Example:
+        >>> import torch
         >>> class Half(Policy):
-        ...     def scale(self, reading, state):
-        ...         return 0.5, state
-        >>> Half().would(Reading(step=0, ratio=4.0, method=""), None)
-        0.5
+        ...     def scale(self, ratio, length, target, state):
+        ...         return torch.full_like(ratio, 0.5), state
+        >>> Half().scale(torch.tensor([4.0, 0.1]), torch.ones(2), 1.0, None)
+        (tensor([0.5000, 0.5000]), None)
     """
 
     writes: ClassVar[bool] = True
@@ -50,27 +51,25 @@ class Policy(ABC):
         return None
 
     @abstractmethod
-    def scale(self, reading: Reading, state: State) -> tuple[float, State]:
-        """Return the scale ``s`` of the step (finite, at least 0), and what to pass in at the next step."""
+    def scale(self, ratio: Tensor, length: Tensor, target: float, state: State) -> tuple[Tensor, State]:
+        """Return the scale ``s`` that the policy stands for, and what to pass in at the next step.
 
-    def would(self, reading: Reading, state: State) -> float:
-        """Return the scale this policy stands for, whether or not the guard may apply it."""
-        return self.scale(reading, state)[0]
+        Args:
+            ratio: r of the proposed step, of any shape, in float64; inf for a step that goes uphill.
+            length: ``||p||_2`` of the proposal, in units of the parameters, of the same shape.
+            target: what `target_at` said of this step.
+            state: what the previous call returned, None at first: a dictionary of numbers, or of tensors of that shape.
 
-    def would_unread(self, ratio: Tensor, target: float) -> Tensor | None:
-        """Return what `would` returns, elementwise, for ratios of steps that do not go uphill; None if it cannot tell.
-
-        With it the guard decides without waiting for the device where ``SoftmaxRadius(sync="never")`` predicts r;
-        otherwise the policy is asked the usual way, of a measured r.
+        Returns:
+            ``s`` of the same shape, finite and at least 0; and the new state, None if there is nothing to remember.
         """
-        return None
 
     def target_at(self, step: int) -> float:
         """Return the r that the policy aims at in this step; nan for a policy that aims at none."""
         return math.nan
 
-    def says(self, reading: Reading) -> str:
-        """Return what the user should know of what it did, for the record; an empty text for nothing."""
+    def says(self, ratio: float, length: float) -> str:
+        """Return what the user should know of what it did to one step, for its record; an empty text for nothing."""
         return ""
 
 
@@ -87,11 +86,6 @@ def evaluate_target(target: Target, step: int) -> float:
         ValueError: if it is not a positive number.
     """
     return _positive(target(step), f"target({step})") if callable(target) else float(target)
-
-
-def target_of(reading: Reading, target_at: Callable[[int], float]) -> float:
-    """Return the target of a step: the one its reading carries, else what the policy says."""
-    return target_at(reading.step) if math.isnan(reading.target) else reading.target
 
 
 def _positive(value: object, name: str) -> float:

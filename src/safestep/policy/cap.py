@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from safestep.policy.base import Policy, Target, check_target, evaluate_target, target_of
+from safestep.policy.base import Policy, Target, check_target, evaluate_target
 from safestep.radius.base import State
-from safestep.records.reading import Reading, Status
+from safestep.records.reading import Status
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Cap(Policy):
         ValueError: at construction, for a target that is not positive.
 
     Example:
-        >>> Cap(1.0).scale(Reading(step=0, ratio=4.0, method=""), None)
-        (0.25, None)
+        >>> Cap(1.0).scale(torch.tensor([0.5, 4.0]), torch.ones(2), 1.0, None)
+        (tensor([1.0000, 0.2500]), None)
 
     Reference:
         P. Sao, arXiv 2603.13552 (2026), the capped controller.
@@ -52,11 +52,6 @@ class Cap(Policy):
         """Return the largest r allowed in this step."""
         return evaluate_target(self.target, step)
 
-    def scale(self, reading: Reading, state: State) -> tuple[float, State]:
+    def scale(self, ratio: Tensor, length: Tensor, target: float, state: State) -> tuple[Tensor, State]:
         """Return ``min(1, target / r)``; 1 where r = 0."""
-        target = target_of(reading, self.target_at)
-        return (1.0 if reading.ratio <= target else target / reading.ratio), state
-
-    def would_unread(self, ratio: Tensor, target: float) -> Tensor:
-        """Return the same for a tensor of ratios."""
-        return torch.where(ratio <= target, 1.0, target / ratio)
+        return torch.where(ratio <= target, 1.0, torch.full_like(ratio, target) / ratio), state

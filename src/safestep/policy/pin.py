@@ -6,9 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from safestep.policy.base import Policy, Target, check_target, evaluate_target, target_of
+import torch
+from torch import Tensor
+
+from safestep.policy.base import Policy, Target, check_target, evaluate_target
 from safestep.radius.base import State
-from safestep.records.reading import Reading, Status
+from safestep.records.reading import Status
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,8 @@ class Pin(Policy):
         ValueError: at construction, for a target that is not positive or not finite.
 
     Example:
-        >>> Pin(1.0).scale(Reading(step=0, ratio=0.01, method=""), None)
-        (100.0, None)
+        >>> Pin(1.0).scale(torch.tensor([0.01, 4.0]), torch.ones(2), 1.0, None)
+        (tensor([100.0000,   0.2500]), None)
 
     Note:
         The learning rate of the optimizer drops out, but not from the rounding: the proposal is read off the
@@ -54,11 +57,10 @@ class Pin(Policy):
         """Return the r that this step is set to."""
         return _finite(evaluate_target(self.target, step))
 
-    def scale(self, reading: Reading, state: State) -> tuple[float, State]:
-        """Return ``target / r``; 1 where r = 0."""
-        target = target_of(reading, self.target_at)
-        scale = 1.0 if reading.ratio == 0.0 else target / reading.ratio
-        return (scale if math.isfinite(scale) else 1.0), state
+    def scale(self, ratio: Tensor, length: Tensor, target: float, state: State) -> tuple[Tensor, State]:
+        """Return ``target / r``; 1 where r = 0, or so small that the quotient overflows."""
+        scale = torch.full_like(ratio, target) / ratio
+        return torch.where(torch.isfinite(scale), scale, 1.0), state
 
 
 def _finite(target: float) -> float:

@@ -6,13 +6,14 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
+import torch
 from torch import Tensor
 
 from safestep.formulas.throttle import order_0, order_1, order_2, quantised
 from safestep.policy.base import Policy
 from safestep.radius.base import Radius, State
 from safestep.radius.curvature import CurvatureRadius
-from safestep.records.reading import Reading, Status
+from safestep.records.reading import Status
 
 Order = Literal[0, 1, 2]
 
@@ -49,10 +50,11 @@ class Throttle(Policy):
         ValueError: at construction, for an option outside its range.
 
     Example:
-        >>> Throttle(chi=1.5).scale(Reading(step=0, ratio=4.0, method=""), None)
-        (0.1875, None)
-        >>> Throttle(order=1, gain=0.125).scale(Reading(step=0, ratio=4.0, method=""), None)
-        (0.1875, {'alpha': 0.1875, 'velocity': 0.0})
+        >>> ratio, length = torch.tensor(4.0, dtype=torch.float64), torch.tensor(1.0)
+        >>> alpha, _ = Throttle(chi=1.5).scale(ratio, length, 0.75, None)
+        >>> later, state = Throttle(order=1, gain=0.125).scale(ratio, length, 0.75, None)
+        >>> alpha.item(), later.item(), state["alpha"].item()
+        (0.1875, 0.1875, 0.1875)
 
     Note:
         Made for `CurvatureRadius`, which ``attach`` takes where no radius is given; with `SecantCurvature` it is the
@@ -103,34 +105,32 @@ class Throttle(Policy):
         """Return ``chi / 2``, the aim as a step ratio."""
         return self.chi / 2.0
 
-    def scale(self, reading: Reading, state: State) -> tuple[float, State]:
-        """Return alpha, and what the law remembers."""
-        if reading.uphill:  # nothing that a law could learn from
-            return 0.0, state
-        margin, bounds = 2.0 * reading.ratio, {"low": self.low, "high": self.high}
+    def scale(self, ratio: Tensor, length: Tensor, target: float, state: State) -> tuple[Tensor, State]:
+        """Return alpha, 0 for a step uphill, and what the law remembers."""
+        margin, bounds = 2.0 * ratio, {"low": self.low, "high": self.high}
+        uphill = torch.isinf(ratio)  # nothing that a law could learn from
         highest = order_0(margin, self.chi, **bounds)
-        known = state or {"alpha": self.start, "velocity": 0.0}
-        alpha, velocity, later = highest, known["velocity"], state
-        if self.order == 1:
-            alpha = order_1(known["alpha"], margin, self.chi, self.gain, **bounds)
-        elif self.order == 2:
-            alpha, velocity = order_2(
-                known["alpha"], known["velocity"], margin, self.chi, self.gain, self.damping, **bounds
-            )
-        if self.quantum is not None:
-            alpha, _ = quantised(alpha, reading.length, self.quantum, highest)
+        alpha, later = highest, state
         if self.order != 0:
-            later = {"alpha": float(alpha), "velocity": float(velocity)}
-        return float(alpha), later
+            known = state or {"alpha": torch.full_like(highest, self.start), "velocity": torch.zeros_like(highest)}
+            before, velocity = known["alpha"], known["velocity"]
+            if self.order == 1:
+                alpha, faster = order_1(before, margin, self.chi, self.gain, **bounds), velocity
+            else:
+                alpha, faster = order_2(before, velocity, margin, self.chi, self.gain, self.damping, **bounds)
+        if self.quantum is not None:
+            alpha, _ = quantised(alpha, length, self.quantum, highest)
+        if self.order != 0:
+            later = {
+                "alpha": torch.where(uphill, before, alpha),
+                "velocity": torch.where(uphill, velocity, faster),
+            }
+        return torch.where(uphill, 0.0, alpha), later
 
-    def would_unread(self, ratio: Tensor, target: float) -> Tensor:
-        """Return alpha of order 0 for a tensor of ratios; the guard asks where `always` does not hold."""
-        return order_0(2.0 * ratio, self.chi, low=self.low, high=self.high)
-
-    def says(self, reading: Reading) -> str:
+    def says(self, ratio: float, length: float) -> str:
         """Return what the user should know of this step, or an empty text."""
-        if self.quantum is None or reading.uphill:
+        if self.quantum is None or math.isinf(ratio):
             return ""
-        highest = order_0(2.0 * reading.ratio, self.chi, low=self.low, high=self.high)
-        feasible = quantised(highest, reading.length, self.quantum, highest)[1]
+        highest = order_0(2.0 * ratio, self.chi, low=self.low, high=self.high)
+        feasible = quantised(highest, length, self.quantum, highest)[1]
         return "" if feasible else f"a step within chi is shorter than the quantum {self.quantum:g}"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from safestep.policy.base import Policy
 from safestep.radius.base import Radius, State
-from safestep.records.reading import Reading, Status
+from safestep.records.reading import Status
 
 
 @dataclass(frozen=True)
@@ -19,16 +19,15 @@ class Watch(Policy):
     """Leave every step alone, and report what another policy would have done.
 
     Equation:
-        ``s = 1``.
+        ``s = 1`` is applied; `scale` is that of the other policy.
 
     Attributes:
         policy: the policy whose scale is reported as ``would_scale``; None reports 1.
 
     Example:
         >>> from safestep.policy.cap import Cap
-        >>> reading = Reading(step=0, ratio=4.0, method="")
-        >>> Watch(Cap(1.0)).scale(reading, None), Watch(Cap(1.0)).would(reading, None)
-        ((1.0, None), 0.25)
+        >>> Watch(Cap(1.0)).scale(torch.tensor(4.0), torch.tensor(1.0), 1.0, None), Watch(Cap(1.0)).writes
+        ((tensor(0.2500), None), False)
 
     Note:
         A guard that watches never writes to a parameter and never raises: a step that cannot be measured is reported
@@ -59,16 +58,6 @@ class Watch(Policy):
         """Return the target of the watched policy; nan without one."""
         return self.policy.target_at(step) if self.policy else math.nan
 
-    def scale(self, reading: Reading, state: State) -> tuple[float, State]:
-        """Return 1, and the state the watched policy would have reached."""
-        return 1.0, self.policy.scale(reading, state)[1] if self.policy else state
-
-    def would_unread(self, ratio: Tensor, target: float) -> Tensor | None:
-        """Return the scales of the watched policy for a tensor of ratios; None if it cannot tell, 1 without one."""
-        if self.policy is None:
-            return torch.ones_like(ratio)
-        return self.policy.would_unread(ratio, target)
-
-    def would(self, reading: Reading, state: State) -> float:
-        """Return the scale of the watched policy; 1 without one."""
-        return self.policy.would(reading, state) if self.policy else 1.0
+    def scale(self, ratio: Tensor, length: Tensor, target: float, state: State) -> tuple[Tensor, State]:
+        """Return what the watched policy returns, and the state it would have reached; 1 without one."""
+        return self.policy.scale(ratio, length, target, state) if self.policy else (torch.ones_like(ratio), state)

@@ -36,11 +36,13 @@ class Foresight:
 
     Attributes:
         ratio: r at most, a 0-d tensor, for the policy to decide by; nan or inf for a step that is not finite.
+        length: ``||p||_2``, a 0-d tensor.
         numbers: what ``settle`` needs, a 1-D tensor on the device.
         settle: from the numbers, once they are on the host, to what they mean.
     """
 
     ratio: Tensor
+    length: Tensor
     numbers: Tensor
     settle: Callable[[list[float]], Settled]
 

@@ -55,8 +55,8 @@ class SoftmaxRadius(Radius):
         tiers: when the tiered method may measure less; the other methods measure every step.
         sync: ``"auto"`` reads a handful of numbers from the device after each step. ``"never"`` reads none on a step
             that it does not measure: the policy is asked on the device, of the prediction times the margin of `Tiers`,
-            so that such a step may be shortened early, and what became of it is known a step later. A policy without
-            ``would_unread`` is asked the usual way.
+            so that such a step may be shortened early, and what became of it is known a step later. A policy that
+            scales every step, or remembers something, has each measured.
 
     Raises:
         ValueError: at construction, for an unknown option or a quantile outside (0, 1].
@@ -190,7 +190,7 @@ class SoftmaxRadius(Radius):
             reading = self._reading(step, track.expected(vitals.length), "skip", age=later.age)
             return Settled(reading, vitals, replace(known, track=later).as_state())
 
-        return Foresight(tiers.margin * track.expected(1.0) * length, torch.stack(numbers), settle)
+        return Foresight(tiers.margin * track.expected(1.0) * length, length, torch.stack(numbers), settle)
 
     def _differentiated(self, step: Step, seen: Seen, known: _Known) -> tuple[Reading, _Known]:
         tangents, spreads = Tangents(step, seen, self.mode, known.route), Spreads(every=self.every)

@@ -51,8 +51,6 @@ class Reading:
         age: steps since r was last measured; 0 if it was measured at this one, else ``ratio`` is a prediction.
         uphill: whether the loss rises along the step from its start, so that no length is short enough: ``ratio`` is
             then inf.
-        length: ``||p||_2`` of the proposal, in units of the parameters; the guard fills it in.
-        target: the r that the policy aims at in this step, which the guard asks for once; nan where nobody has asked.
     """
 
     step: int
@@ -62,8 +60,6 @@ class Reading:
     message: str = ""
     age: int = 0
     uphill: bool = False
-    length: float = math.nan
-    target: float = math.nan
 
     @property
     def predicted(self) -> bool:

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+from safestep.formulas.throttle import order_0
 from safestep.lab.affine_teacher import AffineTeacher
-from safestep.policy.throttle import Throttle
-from safestep.records.reading import Reading
 
 SETTLED = 50
 """The step, from 0, at which the throttle has settled."""
@@ -69,7 +68,7 @@ def outcome(
         "growth_theory": (1.0 - margin) ** 2,
         "alpha_first": alphas[0],
         "alpha_second": _at(alphas, 1),
-        "alpha_theory": Throttle(chi=chi).scale(Reading(step=0, ratio=margin / 2.0, method=""), None)[0],
+        "alpha_theory": float(order_0(margin, chi)),
         "alpha_settled": _at(alphas, SETTLED),
         "settled_theory": 2.0 / (rate * (teacher.lambda_max + teacher.lambda_min)),
         "steps_to_1e-4": next((step for step, loss in enumerate(losses) if loss < LOW_LOSS), None),
