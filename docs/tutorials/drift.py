@@ -56,14 +56,14 @@ from torch import nn
 import safestep
 from safestep import CurvatureRadius, History, Policy, Radius, SecantCurvature, StepReport, Throttle, Watch
 from safestep.formulas.curvature import spectral_radius
-from safestep.guard.guard import Probe
+from safestep.guard.guard import Diagnostic
 from safestep.lab.affine_teacher import AffineTeacher
 from safestep.lab.digits import load_split
 from safestep.lab.drift import DriftRun
 from safestep.lab.models import mlp
 from safestep.lab.seeding import seed_everything
 from safestep.lab.student import Student
-from safestep.recording.forward import Seen
+from safestep.recording.forwards import Forwards
 from safestep.recording.step import Step
 from safestep.tools.probes import Sharpness
 
@@ -117,7 +117,7 @@ def half_mse(outputs: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
 
 
 def train(
-    student: Student, phases: Phases, policy: Policy, radius: Radius | None = None, probes: Sequence[Probe] = ()
+    student: Student, phases: Phases, policy: Policy, radius: Radius | None = None, probes: Sequence[Diagnostic] = ()
 ) -> Run:
     """Train on all samples at rate ETA; return the loss before every step, and the guard's history.
 
@@ -253,7 +253,9 @@ titled(right, "A stable run, until the gain drifts", "step since the drift", "lo
 
 
 # %%
-def after_drift(policy: Policy, radius: Radius | None = None, steps: int = 100, probes: Sequence[Probe] = ()) -> Run:
+def after_drift(
+    policy: Policy, radius: Radius | None = None, steps: int = 100, probes: Sequence[Diagnostic] = ()
+) -> Run:
     """Start from the trained student and train it on the drifted data."""
     student.load_state_dict(trained)
     return train(student, [(drifted, steps)], policy, radius, probes)
@@ -654,7 +656,7 @@ assert any(
 
 
 # %%
-def weight_error(step: Step, seen: Seen, report: StepReport) -> dict[str, float]:
+def weight_error(step: Step, forwards: Forwards, report: StepReport) -> dict[str, float]:
     """Return how far the student was from the solution before the step."""
     before = next(iter(step.start.values()))
     return {"weight_error": float((before.double() - drifted.reference).norm())}

@@ -86,7 +86,7 @@ class Failing(Radius):
     def __init__(self, error):
         self.error = error
 
-    def measure(self, step, seen, state):
+    def measure(self, proposal, state):
         raise self.error
 
 

@@ -13,10 +13,11 @@ import safestep
 from safestep import Cap, MeasurementError, SafestepWarning, SoftmaxRadius, Status, Watch
 from safestep.distributed.consensus import Peers
 from safestep.errors import RanksError
-from safestep.guard.decision import Judge
-from safestep.guard.guard import Guard
+from safestep.guard.controller import Controller
+from safestep.guard.group import Group
 from safestep.guard.stalls import Standstill
 from safestep.recording.step import Step
+from safestep.recording.trained import Trained
 from zoo.asserts import assert_identical
 from zoo.loop import Loop
 
@@ -33,14 +34,14 @@ def breaks(*_: object, **__: object) -> None:
 
 BREAKS = {
     "remember": (Step, "remember"),
-    "look": (Step, "look"),
+    "read": (Step, "read"),
     "sums": (Step, "sums"),
-    "version": (Guard, "_version"),
+    "version": (Trained, "version"),
     "measure": (SoftmaxRadius, "measure"),
-    "judge look": (Judge, "look"),
+    "read norms": (Controller, "read_norms"),
     "scale": (Cap, "scale"),
     "target": (Cap, "target_at"),
-    "settle": (Judge, "settle"),
+    "resolve": (Controller, "resolve"),
 }
 
 
@@ -67,16 +68,16 @@ def test_what_breaks_is_reported_and_changes_no_bit(place, radius, monkeypatch):
 
 def _harmless(place: str, radius: SoftmaxRadius) -> bool:
     """Whether the part has no use here, or another way is taken without it."""
-    return place == "settle" and radius is not NEVER
+    return place == "resolve" and radius is not NEVER
 
 
 def test_ranks_that_cannot_agree_are_reported(monkeypatch):
     watched, plain = Loop(policy=Watch(Cap(1.0))), Loop(guarded=False).steps(3)
 
-    def lost(self):
+    def lost(self, step):
         raise RanksError("rank 1 is gone")
 
-    monkeypatch.setattr(Guard, "_peers", property(lost))
+    monkeypatch.setattr(Group, "peers", lost)
     with pytest.warns(SafestepWarning, match="rank 1 is gone") as caught:
         watched.steps(3)
     assert len(caught) == 1

@@ -189,8 +189,8 @@ class Remembers(Radius):
 
     what: object
 
-    def measure(self, step, seen, state):
-        return Reading(step.index, 0.5, "user"), {"what": self.what}
+    def measure(self, proposal, state):
+        return Reading(proposal.step.index, 0.5, "user"), {"what": self.what}
 
 
 def test_what_could_not_be_loaded_again_is_told_when_it_is_saved():

@@ -7,7 +7,7 @@ import pytest
 from faults.many import play, shrink
 from faults.schedule import FAULTS, Schedule
 from safestep import Status
-from safestep.guard.decision import Judge, report_of
+from safestep.guard.controller import Controller, report_of
 from safestep.guard.guard import Guard
 from safestep.recording.optimizer_hooks import StepHooks
 
@@ -44,25 +44,25 @@ def test_a_guard_that_restores_nothing_is_found(monkeypatch):
 
 
 def test_a_guard_that_leaves_a_nan_in_place_is_found(monkeypatch):
-    refuse = Judge._refuse
+    refuse = Controller._refuse
 
     def leave(self, step, reading, lrs, **options):
         if not self.policy.writes:
             return refuse(self, step, reading, lrs, **options)
         return report_of(step, reading, Status.UNDONE, 0.0, lrs)
 
-    monkeypatch.setattr(Judge, "_refuse", leave)
+    monkeypatch.setattr(Controller, "_refuse", leave)
     assert "nan" in first_failure()
 
 
 def test_a_guard_that_freezes_the_run_is_found(monkeypatch):
-    judge = Judge.judge
+    decide = Controller.decide
 
-    def frozen(self, step, seen, lrs, **options):
-        report = judge(self, step, seen, lrs, **options)
+    def frozen(self, proposal, lrs, **options):
+        report = decide(self, proposal, lrs, **options)
         if self.policy.writes:
-            step.undo()
+            proposal.step.undo()
         return report
 
-    monkeypatch.setattr(Judge, "judge", frozen)
+    monkeypatch.setattr(Controller, "decide", frozen)
     assert "not where the step" in first_failure() or "did not lower the loss" in first_failure()

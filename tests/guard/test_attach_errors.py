@@ -207,7 +207,7 @@ def test_the_warning_points_at_the_line_that_attaches():
         ({"log": ""}, "log='': expected the name of a file"),
         ({"log": ["."]}, "log='.': expected the name of a file"),
         ({"log": str(Path(__file__).parent)}, "is a directory; expected the name of a file in it"),
-        ({"probes": [3]}, "probes"),
+        ({"diagnostics": [3]}, "diagnostics"),
     ],
     ids=str,
 )
@@ -355,7 +355,7 @@ def test_hooks_that_fail_half_way_are_taken_back(monkeypatch):
 class Almost:
     """Has every method of a radius and a policy, and is neither."""
 
-    def measure(self, step, seen, state): ...
+    def measure(self, proposal, state): ...
 
     def scale(self, ratio, length, target, state): ...
 

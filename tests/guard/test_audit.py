@@ -137,10 +137,10 @@ class Plain(Radius):
     def __init__(self, ratio):
         self.ratio = ratio
 
-    def measure(self, step, seen, state):
+    def measure(self, proposal, state):
         if self.ratio is None:
             raise MeasurementError("not today")
-        return Reading(step.index, self.ratio, "plain"), None
+        return Reading(proposal.step.index, self.ratio, "plain"), None
 
 
 def test_a_radius_without_an_exact_kin_is_its_own_audit():

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from safestep import Cap, SoftmaxRadius, Watch
+from safestep.guard.controller import Controller
 from safestep.radius.deferred import Decision
 from zoo.loop import FEATURES, Loop, network
 
@@ -140,8 +141,10 @@ def test_an_audited_step_that_is_not_audited_runs_no_forward_either():
 def test_a_skipped_step_reads_the_device_once_or_never(radius, allowed, policy, optimizer, monkeypatch):
     """``never`` reads, a step later, what a skipped step left: numbers that have been on their way meanwhile.
 
-    On a CPU it also reads the scale, which costs nothing there; here it goes the way of a device.
+    On a CPU it also reads the scale, which costs nothing there; here it goes the way of a device. A policy
+    that is asked about a number of the host answers there.
     """
+    monkeypatch.setattr(Controller, "_scale", lambda controller, reading, proposal: (1.0, None))
     monkeypatch.setattr(Decision, "apply", lambda decision, step: step.rescale_unread(decision.scale))
     plain = Loop(guarded=False, optimizer=optimizer)
     loop = Loop(optimizer=optimizer, radius=radius, policy=policy)
@@ -241,7 +244,7 @@ def test_the_logits_of_training_are_held_only_where_they_are_small():
     held = {}
 
     def look(rows):
-        return lambda step, seen, report: held.update({rows: seen.forwards[0].kept_logits() is not None}) or {}
+        return lambda step, forwards, report: held.update({rows: forwards.kept[0].kept_logits() is not None}) or {}
 
     for rows in (4, 1000):
         Loop(rows=rows, probes=[look(rows)]).step()

@@ -24,6 +24,7 @@ from safestep import (
     Watch,
     attach,
 )
+from safestep.recording.proposal import Proposal
 from zoo.truth import Truth
 
 EXACT, PROBE = SoftmaxRadius(method="exact"), SoftmaxRadius(method="probe")
@@ -101,7 +102,7 @@ def test_curvatures_of_heads_add_up():
     optimizer, found = torch.optim.SGD(model.parameters(), lr=0.1), []
     gauss_newton = []
 
-    def second_opinion(one, seen, report):
+    def second_opinion(one, forwards, report):
         """p.Gp / (-2 g.p) by torch.func.jvp of all heads."""
         start = {name: one.start[p].detach() for name, p in model.named_parameters()}
         p = {name: q.detach() - start[name] for name, q in model.named_parameters()}
@@ -205,8 +206,8 @@ def test_curvature_knows_the_factor_too():
     loss = lambda: F.cross_entropy(8.0 * model(x.double()), y)  # noqa: E731
     found, radius = [], HessianRadius(loss)
 
-    def second_opinion(one, seen, report):
-        found.append(radius.measure(one, seen, None)[0].ratio)
+    def second_opinion(one, forwards, report):
+        found.append(radius.measure(Proposal(one, forwards), None)[0].ratio)
         return {}
 
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)

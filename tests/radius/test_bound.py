@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from safestep import SoftmaxRadius, Watch, attach
 from safestep.radius.tiers import Track
+from safestep.recording.proposal import Proposal
 from zoo import examples
 
 OPTIMIZERS = {
@@ -24,9 +25,9 @@ def bound_and_ratio(model, losses, *, optimizer="sgd", lr=0.1, steps=2, head="so
     """Train in float64; return the free bound and the exact r of the last step, and e."""
     found = []
 
-    def look(step, seen, report):
-        SoftmaxRadius(head=head).look(step, seen, None)
-        found.append((Track().bound(step.vitals), report.ratio, step.vitals.effort))
+    def look(step, forwards, report):
+        SoftmaxRadius(head=head).read_norms(Proposal(step, forwards, always=False), None)
+        found.append((Track().bound(step.vitals), report.ratio, step.vitals.half_l1_logit_grad))
         return {}
 
     radius = SoftmaxRadius(method="exact", head=head)
@@ -118,8 +119,9 @@ def test_clipped_gradients_only_lower_it():
     found = []
     one = torch.optim.SGD(model.parameters(), lr=1.0)
 
-    def look(step, seen, report):
-        found.append((Track().bound(step.look(slope=True, effort=seen.effort())), report.ratio))
+    def look(step, forwards, report):
+        norms = step.read(directional_derivative=True, half_l1_logit_grad=forwards.half_l1_logit_grad())
+        found.append((Track().bound(norms), report.ratio))
         return {}
 
     attach(model, one, radius=SoftmaxRadius(method="exact"), policy=Watch(), probes=[look])
@@ -133,5 +135,5 @@ def test_without_slope_or_effort_there_is_no_bound():
     from safestep.recording.step import Vitals
 
     assert Track().bound(Vitals(1.0)) == 0.0
-    assert Track().bound(Vitals(1.0, slope=1.0)) == 0.0
-    assert Track().bound(Vitals(1.0, slope=1.0, effort=0.0)) == 0.0
+    assert Track().bound(Vitals(1.0, directional_derivative=1.0)) == 0.0
+    assert Track().bound(Vitals(1.0, directional_derivative=1.0, half_l1_logit_grad=0.0)) == 0.0

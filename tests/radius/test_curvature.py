@@ -24,6 +24,7 @@ from safestep import (
     attach,
 )
 from safestep.errors import LossMismatchError
+from safestep.recording.proposal import Proposal
 from zoo import examples
 
 IGNORED = torch.tensor([0, 1, -100, 2, 3, -100])
@@ -437,8 +438,8 @@ def test_classes_in_another_dimension_are_found(moved):
     radius, measured = HessianRadius(lambda: F.cross_entropy(model(x), y)), []
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 
-    def second_opinion(step, seen, report):
-        measured.append(radius.measure(step, seen, None)[0].ratio)
+    def second_opinion(step, forwards, report):
+        measured.append(radius.measure(Proposal(step, forwards), None)[0].ratio)
         return {}
 
     guard = attach(model, optimizer, radius=CurvatureRadius(), policy=Watch(), probes=[second_opinion], **options)
@@ -455,8 +456,8 @@ def test_classes_that_the_model_moves_last_are_measured():
     radii = CurvatureRadius(), HessianRadius(lambda: loss(last(x)))
     measured = []
 
-    def both(step, seen, report):
-        measured.extend(radius.measure(step, seen, None)[0].ratio for radius in radii)
+    def both(step, forwards, report):
+        measured.extend(radius.measure(Proposal(step, forwards), None)[0].ratio for radius in radii)
         return {}
 
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -33,8 +33,8 @@ def recorded(*args, model=None, keep=True, **kwargs):
     class Keeps(Radius):
         needs = Needs(logits=keep)
 
-        def measure(self, step, seen, state):
-            found.extend(seen.forwards)
+        def measure(self, proposal, state):
+            found.extend(proposal.forwards.kept)
             raise ValueError("enough")
 
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
@@ -60,7 +60,7 @@ def test_every_tensor_with_a_row_for_each_sample_is_cut_and_nothing_else():
     assert part.kwargs["more"]["names"] == ["a"] * 8
     assert torch.equal(part.kwargs["more"]["deep"][0], whole["deep"][0][1::4])
     (cut,), (output,) = part.heads, forward.heads
-    assert torch.equal(cut.peaks, output.peaks[1::4])
+    assert torch.equal(cut.max_logits, output.max_logits[1::4])
     assert torch.equal(cut.active[-1], output.active[-1][1::4])
     assert torch.equal(part.kept_logits()[0], output.value[1::4])
     assert (part.generators, part.training, part.buffers) == (forward.generators, forward.training, forward.buffers)

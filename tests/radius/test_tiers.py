@@ -15,9 +15,9 @@ from safestep.recording.step import Vitals
 from zoo.asserts import assert_identical, assert_same_reports
 from zoo.loop import Loop, network
 
-QUIET = Track(rates=(0.5, 1.0, 0.7), length=0.1, effort=1.0, age=3)
+QUIET = Track(rates=(0.5, 1.0, 0.7), length=0.1, half_l1_logit_grad=1.0, age=3)
 """Three measurements, the largest r / ||p|| of which is 1: a step of length 0.1 is expected to have r = 0.1."""
-STEP = Vitals(length=0.1, slope=0.1 * math.pi, effort=1.0)
+STEP = Vitals(length=0.1, directional_derivative=0.1 * math.pi, half_l1_logit_grad=1.0)
 """Its free bound is 0.1."""
 
 
@@ -29,10 +29,13 @@ def test_a_quiet_step_is_skipped():
 
 
 TRIP_WIRES = {
-    "bound": (QUIET, dataclasses.replace(STEP, slope=0.16 * math.pi)),
-    "bound-downhill": (QUIET, dataclasses.replace(STEP, slope=-0.16 * math.pi)),
+    "bound": (QUIET, dataclasses.replace(STEP, directional_derivative=0.16 * math.pi)),
+    "bound-downhill": (QUIET, dataclasses.replace(STEP, directional_derivative=-0.16 * math.pi)),
     "length": (dataclasses.replace(QUIET, length=0.03), STEP),
-    "effort": (dataclasses.replace(QUIET, effort=0.49), dataclasses.replace(STEP, slope=0.0)),
+    "logit gradient": (
+        dataclasses.replace(QUIET, half_l1_logit_grad=0.49),
+        dataclasses.replace(STEP, directional_derivative=0.0),
+    ),
     "age": (dataclasses.replace(QUIET, age=15), STEP),
     "margin": (dataclasses.replace(QUIET, rates=(1.7, 1.0, 0.7)), STEP),
     "oldest-rate-counts": (dataclasses.replace(QUIET, rates=(0.1, 0.1, 1.7)), STEP),
@@ -53,7 +56,7 @@ def test_each_trip_wire_alone_ends_the_quiet(track, vitals):
     [
         ({"bound": 0.17}, "bound"),
         ({"length_jump": 4.0}, "length"),
-        ({"effort_jump": 2.1}, "effort"),
+        ({"logit_grad_jump": 2.1}, "logit gradient"),
         ({"every": 17}, "age"),
         ({"margin": 2.9}, "margin"),
         ({"inside": 0.6}, "margin"),
@@ -106,16 +109,16 @@ def test_thresholds_are_in_units_of_the_target(scale):
     """r, target and bound scaled together make the same choice: only the ratio to the target counts."""
     for track, vitals in [(QUIET, STEP), *TRIP_WIRES.values()]:
         scaled = dataclasses.replace(track, rates=tuple(rate * scale for rate in track.rates))
-        stretched = dataclasses.replace(vitals, slope=vitals.slope * scale)
+        stretched = dataclasses.replace(vitals, directional_derivative=vitals.directional_derivative * scale)
         assert Tiers().choose(scaled, stretched, scale) == Tiers().choose(track, vitals, 1.0)
 
 
 def test_the_track_keeps_the_last_three_measurements():
     track = Track()
     for ratio in (1.0, 2.0, 3.0, 4.0):
-        track = track.skipped().measured(ratio, Vitals(length=2.0, effort=0.3))
+        track = track.skipped().measured(ratio, Vitals(length=2.0, half_l1_logit_grad=0.3))
     assert track.rates == (1.0, 1.5, 2.0)
-    assert (track.length, track.effort, track.age) == (2.0, 0.3, 0)
+    assert (track.length, track.half_l1_logit_grad, track.age) == (2.0, 0.3, 0)
     assert track.expected(3.0) == 6.0
     assert track.skipped().skipped().age == 2
     assert math.isnan(Track().expected(1.0))
@@ -130,7 +133,7 @@ def test_the_track_keeps_the_last_three_measurements():
         {"inside": 1.1},
         {"bound": -1.0},
         {"length_jump": 0.5},
-        {"effort_jump": 0.5},
+        {"logit_grad_jump": 0.5},
         {"floor": 1.5},
         {"sampled": 1.1},
         {"wired": -0.1},

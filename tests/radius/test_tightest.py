@@ -12,6 +12,7 @@ from safestep import Cap, CurvatureRadius, SoftmaxRadius, Status, Tightest, Watc
 from safestep.guard.checkpoint import Saved
 from safestep.jvp.selection import Route
 from safestep.radius.tiers import Tiers
+from safestep.recording.proposal import Proposal
 from zoo import ALL, ZOO, Training, examples
 
 EXACT = SoftmaxRadius(method="exact")
@@ -46,11 +47,11 @@ def test_each_radius_is_kept_to_its_own_target():
         guard = training.attach(radius=Tightest(targets))
         measured = []
 
-        def applied(step, seen, report, radius=radius, measured=measured):
-            measured.append(radius.measure(step.applied(), seen, None)[0].ratio)
+        def applied(step, forwards, report, radius=radius, measured=measured):
+            measured.append(radius.measure(Proposal(step.applied(), forwards), None)[0].ratio)
             return {}
 
-        guard._probes = (applied,)
+        guard._diagnostics = (applied,)
         training.steps(6)
         assert max(measured) <= target * (1 + 1e-3)
 
@@ -81,13 +82,13 @@ def test_what_one_radius_reads_off_the_step_is_not_lost_to_the_next(monkeypatch)
     """The free bound on r, the tripwire of the tiered method, needs g.p and e."""
     vitals, choose = [], Tiers.choose
 
-    def watched(self, track, seen, target):
-        vitals.append(seen)
-        return choose(self, track, seen, target)
+    def watched(self, track, norms, target):
+        vitals.append(norms)
+        return choose(self, track, norms, target)
 
     monkeypatch.setattr(Tiers, "choose", watched)
     ratios(Tightest({SoftmaxRadius(): 1.0, EXACT: 1.0}), policy=Cap(1.0))
-    assert all(one.slope is not None and one.effort is not None for one in vitals)
+    assert all(one.directional_derivative is not None and one.half_l1_logit_grad is not None for one in vitals)
     assert vitals
 
 

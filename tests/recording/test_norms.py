@@ -93,7 +93,7 @@ LAYOUTS = pytest.mark.parametrize(
 @pytest.mark.parametrize("device", DEVICES)
 def test_both_sums_in_every_layout(build, device, grouping):
     step = moved(build(device))
-    square, slope = magnitude(step.start, {}, slope=True)
+    square, slope = magnitude(step.start, {}, directional_derivative=True)
     wanted = truth(step)
     precision = ROUNDING[torch.float64 if build is double else torch.float32]
     assert square.item() == pytest.approx(wanted[0], rel=precision)
@@ -107,24 +107,24 @@ def test_gradients_in_another_layout_than_their_parameter(device, grouping):
     parameters[0].grad = torch.randn(4, 3, device=device).T
     parameters[1].grad = torch.randn(4, 3, 2, 2, device=device)  # contiguous; the parameter is channels_last
     step = moved(parameters)
-    assert magnitude(step.start, {}, slope=True)[1].item() == pytest.approx(truth(step)[1], abs=1e-4)
+    assert magnitude(step.start, {}, directional_derivative=True)[1].item() == pytest.approx(truth(step)[1], abs=1e-4)
 
 
 def test_an_expanded_gradient(grouping):
     parameters = [parameter(3, 4), parameter(2)]
     parameters[0].grad = torch.ones(()).expand(3, 4)
     step = moved(parameters)
-    assert magnitude(step.start, {}, slope=True)[1].item() == pytest.approx(truth(step)[1], abs=1e-5)
+    assert magnitude(step.start, {}, directional_derivative=True)[1].item() == pytest.approx(truth(step)[1], abs=1e-5)
 
 
 def test_missing_gradients_add_nothing(grouping):
     parameters = plain("cpu")
     step = moved(parameters)
     parameters[1].grad = None
-    assert magnitude(step.start, {}, slope=True)[1].item() == pytest.approx(truth(step)[1], abs=1e-5)
+    assert magnitude(step.start, {}, directional_derivative=True)[1].item() == pytest.approx(truth(step)[1], abs=1e-5)
     for p in parameters:
         p.grad = None
-    square, slope = magnitude(step.start, {}, slope=True)
+    square, slope = magnitude(step.start, {}, directional_derivative=True)
     assert slope.item() == 0.0
     assert square.item() == pytest.approx(truth(step)[0], rel=1e-5)
 
@@ -165,20 +165,20 @@ def test_where_the_slope_cannot_be_had_it_is_none_and_the_length_is_right(build,
     if build is other_gradient_dtype and not hasattr(torch.Tensor, "grad_dtype"):
         pytest.skip("this torch has one dtype for a parameter and its gradient")
     step = moved(build())
-    square, slope = magnitude(step.start, {}, slope=True)
+    square, slope = magnitude(step.start, {}, directional_derivative=True)
     assert slope is None
     assert square.item() == pytest.approx(truth(step)[0], rel=precision)
 
 
 def test_the_slope_is_left_out_where_nobody_asks(grouping):
     step = moved(plain("cpu"))
-    assert magnitude(step.start, {}, slope=False)[1] is None
+    assert magnitude(step.start, {}, directional_derivative=False)[1] is None
 
 
 @LAYOUTS
 def test_the_scratch_is_no_larger_than_the_largest_parameter(build, grouping):
     step, scratch = moved(build("cpu")), {}
-    magnitude(step.start, scratch, slope=True)
+    magnitude(step.start, scratch, directional_derivative=True)
     for (_, dtype), memory in scratch.items():
         assert memory.numel() == max(q.numel() for q in step.start if q.dtype == dtype)
 
@@ -194,7 +194,7 @@ def test_the_groups_of_a_device_fill_the_largest_parameter_and_keep_all(monkeypa
 def test_lengths_beyond_the_range_of_float32_sums(size, grouping):
     parameters = [torch.nn.Parameter(torch.zeros(3, 4)), torch.nn.Parameter(torch.zeros(5))]
     step = moved(parameters, size=size)
-    assert step.look(slope=True).length == pytest.approx(math.sqrt(truth(step)[0]), rel=1e-6)
+    assert step.read(directional_derivative=True).length == pytest.approx(math.sqrt(truth(step)[0]), rel=1e-6)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -203,22 +203,22 @@ def test_a_step_that_is_not_finite_has_no_finite_length(bad, grouping):
     step = moved(parameters)
     with torch.no_grad():
         parameters[1][0] = bad
-    assert not math.isfinite(step.look(slope=True).length)
+    assert not math.isfinite(step.read(directional_derivative=True).length)
 
 
 @given(st.integers(0, 1000), st.floats(-6, 6))
 def test_the_sums_are_homogeneous(seed, power):
     size = 10.0**power
     parameters = [torch.nn.Parameter(torch.zeros(3, 4, dtype=torch.float64))]
-    one, other = moved(parameters, seed).look(slope=True), None
+    one, other = moved(parameters, seed).read(directional_derivative=True), None
     parameters = [torch.nn.Parameter(torch.zeros(3, 4, dtype=torch.float64))]
-    other = moved(parameters, seed, size).look(slope=True)
+    other = moved(parameters, seed, size).read(directional_derivative=True)
     assert other.length == pytest.approx(size * one.length, rel=1e-12)
-    assert other.slope == pytest.approx(size * one.slope, rel=1e-9)
+    assert other.directional_derivative == pytest.approx(size * one.directional_derivative, rel=1e-9)
 
 
 def test_nothing_to_move_has_no_length():
     step = Step(0)
     step.remember([parameter(0)])
-    assert step.look(slope=True).length == 0.0
-    assert Step(0).look(slope=True).length == 0.0
+    assert step.read(directional_derivative=True).length == 0.0
+    assert Step(0).read(directional_derivative=True).length == 0.0

@@ -106,7 +106,7 @@ def shaken(parameters, previous=None, index=0):
     with torch.no_grad():
         for parameter in parameters:
             parameter.add_(torch.ones_like(parameter))
-    step.look(slope=True)
+    step.read(directional_derivative=True)
     return step
 
 

@@ -88,7 +88,7 @@ def test_no_guard_hears_of_what_a_probe_runs():
     model, tower, x = nn.Linear(4, 3), nn.Linear(4, 3), torch.randn(6, 4)
     mine, others = (torch.optim.SGD(one.parameters(), lr=0.1) for one in (model, tower))
     heard = []
-    look = lambda step, seen, report: heard.append(len(seen.forwards)) or {}  # noqa: E731
+    look = lambda step, forwards, report: heard.append(len(forwards.kept)) or {}  # noqa: E731
 
     def closure():
         return nn.functional.cross_entropy(model(x) + tower(x), torch.tensor([0, 1, 2, 0, 1, 2]))

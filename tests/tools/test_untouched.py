@@ -113,7 +113,7 @@ def test_a_closure_that_steps_is_refused_before_it_moves_anything():
 
 def test_a_measurement_that_fails_leaves_everything_as_it_was():
     class Broken(Radius):
-        def measure(self, step, seen, state):
+        def measure(self, proposal, state):
             raise MeasurementError("no way")
 
     training = Training(ZOO["mlp"], ALL["AdamW"]).steps(1)
@@ -141,8 +141,8 @@ def test_the_trial_steps_are_not_announced_to_a_guard():
     training = Training(ZOO["mlp"], ALL["AdamW"])
     guard = training.attach()
     suggest_lr(training.model, training.optimizers, training.backward)
-    assert not guard._hooks.waiting
-    assert not guard._step.start
+    assert not guard._round.waiting
+    assert not guard._round.step.start
 
 
 def test_a_buffer_that_the_forward_exchanges_or_adds_is_taken_back():

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from safestep.distributed.ranks import EVERYONE, Ranks, check_ranks
 from safestep.errors import AttachError
-from safestep.guard.guard import Guard, Probe
+from safestep.guard.guard import Diagnostic, Guard
 from safestep.guard.silence import disarm
 from safestep.guard.validation import (
     check_attachment,
@@ -41,13 +41,14 @@ def attach(
     policy: Policy | None = None,
     logits: LogitsFinder | None = None,
     forward: Callable[..., Any] | Readout | None = None,
-    probes: Iterable[Probe] = (),
+    diagnostics: Iterable[Diagnostic] = (),
     log: Log | Sequence[Log] | None = None,
     log_every: int = 1,
     history: int = 10_000,
     on_nonfinite: Literal["undo", "skip"] = "undo",
     ranks: Ranks | None = EVERYONE,
     max_forwards: int = 256,
+    probes: Iterable[Diagnostic] = (),
 ) -> Guard:
     r"""Guard the steps of an optimizer; the training loop stays as it is.
 
@@ -68,7 +69,7 @@ def attach(
             sigmoids): its class dimension and a factor that the loss multiplies it by are read off the gradient.
         forward: a way to logits for measuring only, where training never makes them (fused or chunked cross-entropy): a
             function that takes the model and the arguments of its forward, or a `Readout` of one.
-        probes: functions that add columns to the records; `safestep.tools.probes` has some.
+        diagnostics: functions that add columns to the records; `safestep.tools.probes` has some.
         log: a path to append each step to, CSV if it ends in ``.csv`` and JSON lines otherwise; a sink of
             `safestep.logs`, or any function that takes each report; or a list of these. Of several ranks only rank 0
             writes. A sink that fails is said and dropped.
@@ -84,6 +85,7 @@ def attach(
             kilobytes of generators each, and under `CurvatureRadius` the gradient at their logits. Of more, r is
             measured on that many spread evenly over the step (the largest r may be on another), the record says so,
             and no reading is called exact.
+        probes: the former name of ``diagnostics``.
 
     Returns:
         The guard. It lives as long as the optimizer does and may be dropped. If training goes on without that
@@ -119,8 +121,8 @@ def attach(
     check_parts(radius, policy)
     if radius is None:
         radius = policy.default_radius or SoftmaxRadius()
-    probes = tuple(probes)
-    check_functions(logits, probes)
+    diagnostics = (*diagnostics, *probes)
+    check_functions(logits, diagnostics)
     check_forward(forward, logits)
     check_most(max_forwards)
     check_ranks(model, ranks)
@@ -130,7 +132,9 @@ def attach(
     trained = [p for one in optimizers for p in parameters_of(one) if p.requires_grad]
     check_only_guard(model, trained, [known.trains for known in others.values() if known.attached])
     skips, read = on_nonfinite == "skip", readout_of(forward)
-    guard = Guard(model, optimizers, radius, policy, logits, probes, sinks, history, skips, ranks, max_forwards, read)
+    guard = Guard(
+        model, optimizers, radius, policy, logits, diagnostics, sinks, history, skips, ranks, max_forwards, read
+    )
     disarm(model)
     for one in optimizers:
         _guarded[one] = weakref.ref(guard)

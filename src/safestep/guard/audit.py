@@ -9,7 +9,8 @@ from safestep.errors import MeasurementError
 from safestep.radius import Radius
 from safestep.radius.across_ranks import measured
 from safestep.radius.base import State
-from safestep.recording.forward import Seen
+from safestep.recording.forwards import Forwards
+from safestep.recording.proposal import Proposal
 from safestep.recording.step import Step
 from safestep.records.report import StepReport
 
@@ -55,13 +56,15 @@ class Audit:
         self._radius = radius
         self._state: State = None
 
-    def __call__(self, step: Step, seen: Seen, report: StepReport) -> Mapping[str, float]:
+    def __call__(self, step: Step, forwards: Forwards, report: StepReport) -> Mapping[str, float]:
         """Audit a step that was just applied, if its turn has come; the guard calls it."""
         # Multiples of the golden ratio spread evenly: every stretch of steps has its share.
         if not (report.step + 1) * _GOLDEN % 1.0 < self.fraction or report.scale == 0.0:
             return {}
         try:
-            reading, self._state = measured(self._radius, step.applied(), seen, self._state)
+            reading, self._state = measured(
+                self._radius, Proposal(step.applied(), forwards, report.target), self._state
+            )
         except MeasurementError:
             self.unmeasured += 1
             return {COLUMN: math.nan}

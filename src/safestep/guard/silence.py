@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from safestep._torch.unwrap import bare
 from safestep._torch.warn_once import warn
+from safestep.recording.trained import Trained
 
 PATIENCE = 20
 """Training forwards, each after a write to the parameters, after which it is said."""
@@ -34,21 +35,21 @@ class Elsewhere:
     foreign optimizer writes between any two.
 
     Args:
-        moving: returns the parameters that the guard's optimizers may move.
+        trained: the parameters of the guard.
     """
 
-    def __init__(self, moving: Callable[[], Iterable[Tensor]]) -> None:
-        self._moving = moving
+    def __init__(self, trained: Trained) -> None:
+        self._trained = trained
         self._chosen: list[Tensor] = []
         self._place, self._count = -1, 0
 
     def stepped(self) -> None:
-        """Forget what was seen: the guard has acted."""
+        """Begin to count anew: the guard has acted."""
         self._chosen, self._place, self._count = [], -1, 0
 
-    def seen(self) -> bool:
+    def forward(self) -> bool:
         """Look, before a training forward; return whether it is now `PATIENCE` times that somebody else wrote."""
-        self._chosen = self._chosen or _some(self._moving())  # once a step, not for each of its micro-batches
+        self._chosen = self._chosen or _some(self._trained.moving())  # once a step, not for each of its micro-batches
         before, self._place = self._place, _place(self._chosen)
         self._count += before not in {-1, self._place}
         return self._count == PATIENCE

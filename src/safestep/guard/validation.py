@@ -106,12 +106,12 @@ def check_only_guard(
             )
 
 
-def check_functions(logits: object, probes: Sequence[object]) -> None:
+def check_functions(logits: object, diagnostics: Sequence[object]) -> None:
     """Raise AttachError for an option that is no function."""
     if logits is not None and not callable(logits):
         raise AttachError(f"logits={logits!r}: expected a function from the model's output to its logits")
-    if broken := [probe for probe in probes if not callable(probe)]:
-        raise AttachError(f"probes: expected functions of (step, seen, report), saw {broken[0]!r}")
+    if broken := [one for one in diagnostics if not callable(one)]:
+        raise AttachError(f"diagnostics: expected functions of (step, forwards, report), saw {broken[0]!r}")
 
 
 def check_forward(forward: object, logits: object) -> None:

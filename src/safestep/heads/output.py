@@ -26,7 +26,7 @@ class Output:
     Attributes:
         path: where it lies in what the model returned.
         shape: of the output.
-        peaks: the largest value along its last dimension, to tell whether a replay repeats the forward.
+        max_logits: the largest value along its last dimension, to tell whether a replay repeats the forward.
         rough: whether it was computed in less precision than its type says.
         reached: whether backward came here.
         active: which samples have a gradient, for each dimension that may hold the classes, without that dimension.
@@ -49,7 +49,7 @@ class Output:
 
     path: Path
     shape: torch.Size
-    peaks: Tensor
+    max_logits: Tensor
     rough: bool = False
     reached: bool = False
     active: dict[int, Tensor] = field(default_factory=dict)
@@ -119,19 +119,21 @@ class Output:
         """Return whether this output of a replay at the same parameters is that of the recorded forward."""
         if not self.shape:  # made for measuring only: there is nothing to compare with
             return True
-        peaks = peaks_of(value)
-        if peaks.shape != self.peaks.shape:
+        max_logits = max_logits_of(value)
+        if max_logits.shape != self.max_logits.shape:
             return False
-        if not peaks.numel():
+        if not max_logits.numel():
             return True
-        tolerance = max(_REPEATED.get(t.dtype, _REPEATED_ROUGHLY) for t in (peaks, self.peaks))
+        tolerance = max(_REPEATED.get(t.dtype, _REPEATED_ROUGHLY) for t in (max_logits, self.max_logits))
         if self.rough:
             tolerance = _REPEATED_ROUGHLY
         # not (>) and not (<=): where a value is nan, that the replay differs is not the news
-        return not bool((peaks - self.peaks).abs().amax() > tolerance * self.peaks.abs().amax().clamp(min=1.0))
+        return not bool(
+            (max_logits - self.max_logits).abs().amax() > tolerance * self.max_logits.abs().amax().clamp(min=1.0)
+        )
 
 
-def peaks_of(value: Tensor) -> Tensor:
+def max_logits_of(value: Tensor) -> Tensor:
     """Return the largest value along the last dimension."""
     return whole(value.amax(-1)) if value.shape[-1] else whole(value.sum(-1))
 

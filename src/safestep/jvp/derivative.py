@@ -14,7 +14,8 @@ from safestep.distributed.dtensor import any_sharded, is_sharded, mapped, piece,
 from safestep.distributed.fsdp import reshard, units_of
 from safestep.errors import MeasurementError, TapeError
 from safestep.jvp.replay import Mode, run, without_autocast
-from safestep.recording.forward import Forward, Seen
+from safestep.recording.forward import Forward
+from safestep.recording.forwards import Forwards
 from safestep.recording.step import Step
 
 _AIM = {torch.float64: 1e-5, torch.float32: 3e-2}
@@ -22,7 +23,7 @@ _AIM = {torch.float64: 1e-5, torch.float32: 3e-2}
 _TRIES = 12
 _LEAP = 1e6
 
-Slope = tuple[list[Tensor], list[Tensor]]
+Derivative = tuple[list[Tensor], list[Tensor]]
 """Each head ``z`` of a forward at the start of the step, and its derivative ``J p``, as the model returns them."""
 
 
@@ -76,7 +77,7 @@ def _moved(origin: Tensor, direction: Tensor, t: float) -> Tensor:
     return origin.clone().add_(direction, alpha=t)
 
 
-def recorded(seen: Seen, forward: Forward, line: Line) -> Slope:
+def recorded(forwards: Forwards, forward: Forward, line: Line) -> Derivative:
     """Return the logits ``z`` and ``J p`` from what the training forward computed, without running it again.
 
     About two forwards of work, exact up to rounding, by the kernels that training used.
@@ -84,12 +85,12 @@ def recorded(seen: Seen, forward: Forward, line: Line) -> Slope:
     Raises:
         TapeError: if an operation has no derivative here, or a value it needs has been overwritten.
     """
-    names: dict[Tensor, str] = {parameter: name for name, parameter in bare(seen.model).named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in bare(forwards.model).named_parameters()}
     start = {parameter: line.start[name] for parameter, name in names.items() if name in line.start}
     value = forward.kept_logits()
     if forward.tape is None or value is None:
         raise TapeError("the forward was not recorded, or its logits have been overwritten since")
-    if seen.left(forward) and not forward.repeated_by(run(seen, forward, "train", line.start, None)):
+    if forwards.left(forward) and not forward.repeated_by(run(forwards, forward, "train", line.start, None)):
         raise TapeError("the parameters were changed between the forward and the step")
     with without_autocast(value[0].device.type):  # what was cast in the forward is on the tape
         places = [
@@ -98,22 +99,22 @@ def recorded(seen: Seen, forward: Forward, line: Line) -> Slope:
         return value, forward.tape.tangents(start, lambda parameter: line.direction(names[parameter]), places)
 
 
-def forward_mode(seen: Seen, forward: Forward, mode: Mode, line: Line) -> Slope:
+def forward_mode(forwards: Forwards, forward: Forward, mode: Mode, line: Line) -> Derivative:
     """Return the logits ``z`` and ``J p`` at the start of the line, exactly (up to rounding).
 
     Dual numbers through one forward: about three forwards of work. Not `torch.func.jvp`, whose wrapped tensors lose
     the memory layout of a view, along which dropout draws its mask. Layers without a forward derivative raise; a
     tangent can be lost in silence, which is why a guard checks what it measures against a difference.
     """
-    if any_sharded(line.start.values()) and not units_of(bare(seen.model)):
+    if any_sharded(line.start.values()) and not units_of(bare(forwards.model)):
         raise MeasurementError("torch cannot differentiate DTensors forward")
     with forward_ad.dual_level():
-        duals = map(forward_ad.unpack_dual, run(seen, forward, mode, line.start, None, line.directions()))
+        duals = map(forward_ad.unpack_dual, run(forwards, forward, mode, line.start, None, line.directions()))
         pairs = [(value, torch.zeros_like(value) if tangent is None else tangent) for value, tangent in duals]
     return [value for value, _ in pairs], [tangent for _, tangent in pairs]
 
 
-def central_difference(seen: Seen, forward: Forward, mode: Mode, line: Line, dtype: torch.dtype) -> Slope:
+def central_difference(forwards: Forwards, forward: Forward, mode: Mode, line: Line, dtype: torch.dtype) -> Derivative:
     """Return the logits ``z`` and ``(z(theta_0 + eps p) - z(theta_0 - eps p)) / (2 eps)``.
 
     Works wherever the model runs. ``eps`` is chosen so that the logits change by 1e-5 in float64 (relative error
@@ -128,7 +129,7 @@ def central_difference(seen: Seen, forward: Forward, mode: Mode, line: Line, dty
     def logits(t: float) -> list[Tensor]:
         # Added to a clone, which keeps its memory layout: dropout draws along the layout.
         tensors = {name: _moved(origin, direction[name], t) for name, origin in start.items()}
-        return run(seen, forward, mode, tensors, dtype)
+        return run(forwards, forward, mode, tensors, dtype)
 
     def size_of(changes: list[Tensor]) -> float:
         # nan: a class masked by a logit of -inf
@@ -137,9 +138,9 @@ def central_difference(seen: Seen, forward: Forward, mode: Mode, line: Line, dty
 
     value = logits(0.0)
     zero = [torch.zeros_like(one) for one in value]
-    peers, pieces = seen.peers.in_step, map(piece, direction.values())
+    peers, pieces = forwards.peers.in_step, map(piece, direction.values())
     longest = peers.largest(max((d.abs().amax().item() for d in pieces if d.numel()), default=0.0))
-    if longest == 0.0 or (not any(one.numel() for one in value) and seen.peers.in_step.alone):
+    if longest == 0.0 or (not any(one.numel() for one in value) and forwards.peers.in_step.alone):
         return value, zero
     aim = _AIM[dtype]
     eps = aim / longest

@@ -9,10 +9,10 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from safestep._torch.unwrap import bare
-from safestep.recording.forward import Seen
+from safestep.recording.forwards import Forwards
 
 
-def failing_layer(seen: Seen, attempt: Callable[[], None]) -> str:
+def failing_layer(forwards: Forwards, attempt: Callable[[], None]) -> str:
     """Run something that fails once more and return the innermost module it was in, as words."""
     inside: list[nn.Module] = []
 
@@ -31,5 +31,5 @@ def failing_layer(seen: Seen, attempt: Callable[[], None]) -> str:
             handle.remove()
     if not inside:
         return "the model"
-    name = {module: name for name, module in bare(seen.model).named_modules()}.get(inside[-1], "")
+    name = {module: name for name, module in bare(forwards.model).named_modules()}.get(inside[-1], "")
     return f"layer '{name}' ({type(inside[-1]).__name__})" if name else f"the model ({type(inside[-1]).__name__})"

@@ -20,7 +20,8 @@ from safestep._torch.unwrap import bare
 from safestep.distributed.dtensor import gathered_as
 from safestep.distributed.fsdp import gathered, names_in_units
 from safestep.errors import MeasurementError
-from safestep.recording.forward import Forward, Seen
+from safestep.recording.forward import Forward
+from safestep.recording.forwards import Forwards
 from safestep.recording.module_state import Snapshot, reachable
 from safestep.recording.readout import Through
 
@@ -33,7 +34,7 @@ _ONE_AT_A_TIME = threading.RLock()
 
 
 def run(
-    seen: Seen,
+    forwards: Forwards,
     forward: Forward,
     mode: Mode,
     tensors: Mapping[str, Tensor],
@@ -46,7 +47,7 @@ def run(
     and forward-mode differentiation may write tangents into the clones.
 
     Args:
-        seen: the recorded forwards' model and how to read it.
+        forwards: the recorded forwards' model and how to read it.
         forward: the forward to run again.
         mode: ``"train"`` for the flags of the recorded forward, ``"eval"`` for eval mode throughout.
         tensors: parameters by name; those missing keep their present value.
@@ -56,7 +57,7 @@ def run(
     Returns:
         One tensor for each of the forward's heads.
     """
-    model = bare(seen.model)
+    model = bare(forwards.model)
     for module, flag in zip(model.modules(), forward.training, strict=True):
         module.training = flag and mode == "train"
     forward.generators.restore()
@@ -94,11 +95,11 @@ def run(
             if wanted is not None or torch.is_autocast_enabled(kind):
                 # The autocast cache would hold casts of dual tensors: off.
                 stack.enter_context(torch.autocast(kind, dtype=wanted, enabled=wanted is not None, cache_enabled=False))
-        if seen.readout is not None:
+        if forwards.readout is not None:
             placed = {f"model.{place}": tensor for place, tensor in _placed(model, state).items()}
-            return [functional_call(Through(model, seen.readout), placed, args, kwargs, tie_weights=False)]
+            return [functional_call(Through(model, forwards.readout), placed, args, kwargs, tie_weights=False)]
         output = functional_call(model, _placed(model, state), args, kwargs, tie_weights=False)
-        return seen.reader.read(output, [head.path for head in forward.heads])
+        return forwards.reader.read(output, [head.path for head in forward.heads])
 
 
 def _placed(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -13,10 +13,11 @@ from safestep._torch.warn_once import warn
 from safestep.distributed.consensus import Peers
 from safestep.distributed.dtensor import whole
 from safestep.errors import MeasurementError, first_line
-from safestep.jvp.derivative import Line, Slope, central_difference, forward_mode, recorded
+from safestep.jvp.derivative import Derivative, Line, central_difference, forward_mode, recorded
 from safestep.jvp.failing_layer import failing_layer
 from safestep.jvp.replay import Mode, run
-from safestep.recording.forward import Forward, Seen
+from safestep.recording.forward import Forward
+from safestep.recording.forwards import Forwards
 
 Way = Literal["tangents", "forward-mode", "difference", "difference in float32"]
 """In order of preference: exact up to rounding, over the recorded training pass or by running it again; relative error
@@ -59,49 +60,49 @@ class Route:
         """Whether what was measured last is the derivative of the training forward, up to rounding."""
         return self.way in EXACT and self.faithful
 
-    def derivative(self, seen: Seen, forward: Forward, mode: Mode, line: Line) -> tuple[Slope, Route]:
+    def derivative(self, forwards: Forwards, forward: Forward, mode: Mode, line: Line) -> tuple[Derivative, Route]:
         """Return the heads with their derivatives along the line, and the route to take from now on.
 
         Raises:
             MeasurementError: if no way works for this model; it names the layer.
         """
-        trial = _Trial(seen, forward, mode, line)
+        trial = _Trial(forwards, forward, mode, line)
         uses = self.uses + 1
         if self.way is not None and uses & (uses - 1):
-            slope, _ = trial.go(self.way)
+            derivative, _ = trial.go(self.way)
             # An all-zero tangent may be a lost one: look again.
-            repeats = slope is not None and trial.peers.every(not self.faithful or trial.repeats(slope))
-            if slope is not None and repeats and trial.moves(slope):
-                return slope, replace(self, uses=uses)
-        slope, route = trial.choose(self)
-        return slope, replace(route, uses=uses)
+            repeats = derivative is not None and trial.peers.every(not self.faithful or trial.repeats(derivative))
+            if derivative is not None and repeats and trial.moves(derivative):
+                return derivative, replace(self, uses=uses)
+        derivative, route = trial.choose(self)
+        return derivative, replace(route, uses=uses)
 
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
     """The attempts to measure one forward."""
 
-    seen: Seen
+    forwards: Forwards
     forward: Forward
     mode: Mode
     line: Line
 
-    def go(self, way: Way) -> tuple[Slope | None, Exception | None]:
-        """Return the slope measured that way, or why it cannot be, here or on another rank."""
+    def go(self, way: Way) -> tuple[Derivative | None, Exception | None]:
+        """Return the derivative measured that way, or why it cannot be, here or on another rank."""
         try:
-            slope, error = self._measured(way), None
+            derivative, error = self._measured(way), None
         except torch.OutOfMemoryError:
             raise
         except Exception as failed:  # torch raises RuntimeError and its kin, a user's layer whatever it likes
-            slope, error = None, failed
+            derivative, error = None, failed
         if self.peers.some(error is not None):
             return None, error or MeasurementError("another rank cannot measure this way")
-        return slope, None
+        return derivative, None
 
-    def _measured(self, way: Way) -> Slope:
-        arguments = (self.seen, self.forward, self.mode, self.line)
+    def _measured(self, way: Way) -> Derivative:
+        arguments = (self.forwards, self.forward, self.mode, self.line)
         if way == "tangents":
-            return recorded(self.seen, self.forward, self.line)
+            return recorded(self.forwards, self.forward, self.line)
         if way == "forward-mode":
             return forward_mode(*arguments)
         return central_difference(*arguments, torch.float64 if way == "difference" else torch.float32)
@@ -109,11 +110,11 @@ class _Trial:
     @property
     def peers(self) -> Peers:
         """Those who have to take the same way, since a forward needs all of them."""
-        return self.seen.peers.in_step
+        return self.forwards.peers.in_step
 
-    def moves(self, slope: Slope) -> bool:
+    def moves(self, derivative: Derivative) -> bool:
         """Return whether some logit moves, on some rank."""
-        return self.peers.some(any(bool(whole(tangent.any())) for tangent in slope[1]))
+        return self.peers.some(any(bool(whole(tangent.any())) for tangent in derivative[1]))
 
     @property
     def taped(self) -> bool:
@@ -125,33 +126,33 @@ class _Trial:
         """Whether the derivative goes straight through a staircase, of which a difference tells nothing."""
         return self.forward.tape is not None and self.forward.tape.quantised
 
-    def repeats(self, slope: Slope) -> bool:
+    def repeats(self, derivative: Derivative) -> bool:
         """Return whether the replay was the training forward; in eval mode it is not meant to be."""
-        return self.mode == "eval" or self.forward.repeated_by(slope[0])
+        return self.mode == "eval" or self.forward.repeated_by(derivative[0])
 
-    def choose(self, known: Route) -> tuple[Slope, Route]:
+    def choose(self, known: Route) -> tuple[Derivative, Route]:
         """Try the ways in order of preference; keep the first that is right, else the first that runs at all.
 
         What differs from the known route is said.
         """
-        spare: tuple[Slope, Way] | None = None
+        spare: tuple[Derivative, Way] | None = None
         missed, doubt, error = "", "", None
         for way in get_args(Way):
             if way == "tangents" and not self.peers.every(self.taped):
                 continue
-            slope, error = self.go(way)
+            derivative, error = self.go(way)
             if way == "tangents":
-                missed = str(error) if slope is None else "" if self.quantised else self.contradiction(slope)
-                if slope is not None and not missed:
-                    return slope, Route(way)
+                missed = str(error) if derivative is None else "" if self.quantised else self.contradiction(derivative)
+                if derivative is not None and not missed:
+                    return derivative, Route(way)
                 continue
-            if slope is None:
-                doubt = doubt or f"fails in {failing_layer(self.seen, self.attempt)} ({first_line(error)})"
-            elif not self.peers.every(self.repeats(slope)):
-                spare = spare or (slope, way)
+            if derivative is None:
+                doubt = doubt or f"fails in {failing_layer(self.forwards, self.attempt)} ({first_line(error)})"
+            elif not self.peers.every(self.repeats(derivative)):
+                spare = spare or (derivative, way)
                 doubt = doubt or _OTHER_DRAW
-            elif way == "forward-mode" and (contradiction := self.contradiction(slope)):
-                spare = spare or (slope, way)
+            elif way == "forward-mode" and (contradiction := self.contradiction(derivative)):
+                spare = spare or (derivative, way)
                 doubt = contradiction
             else:
                 if missed and way == "forward-mode" != known.way:
@@ -160,14 +161,14 @@ class _Trial:
                     )
                 if way not in {"forward-mode", known.way}:
                     _say(f"forward-mode differentiation {doubt}: r is measured by central differences of the logits")
-                return slope, Route(way)
+                return derivative, Route(way)
         if spare is None:
             raise MeasurementError(
                 f"r cannot be measured: running the model again {doubt}. The forward must be repeatable with "
                 "torch.func.functional_call; replace this layer, or attach with policy=Watch() to train unprotected"
             ) from error
-        slope, way = spare
-        if not self.moves(slope):
+        derivative, way = spare
+        if not self.moves(derivative):
             raise MeasurementError(
                 "r cannot be measured: the replay neither repeats the training forward nor follows the parameters "
                 "(does the model use a parameter from a list or a closure, and not by the name it is registered under?)"
@@ -178,20 +179,20 @@ class _Trial:
                 "the parameters change between the forward and the step?): r belongs to another draw, and no record "
                 "calls it exact"
             )
-        return slope, Route(way, faithful=False)
+        return derivative, Route(way, faithful=False)
 
     def attempt(self) -> None:
         """Run the way that is tried first, errors and all."""
-        forward_mode(self.seen, self.forward, self.mode, self.line)
+        forward_mode(self.forwards, self.forward, self.mode, self.line)
 
-    def contradiction(self, slope: Slope) -> str:
+    def contradiction(self, derivative: Derivative) -> str:
         """Return what is wrong with a forward-mode derivative, by a difference; an empty text if nothing is.
 
         A tangent lost on the way (.detach(), a compiled or checkpointed region) is wrong without an error. If the
         difference is the smaller one (a straight-through estimator over a staircase), the derivative stands.
         """
-        ours = self.peers.largest(_largest(slope[1]))
-        if not math.isfinite(ours) or self.peers.every(self.confirmed(slope, ours)):
+        ours = self.peers.largest(_largest(derivative[1]))
+        if not math.isfinite(ours) or self.peers.every(self.confirmed(derivative, ours)):
             return ""
         found = ""
         for way in _CHECKS:
@@ -199,7 +200,7 @@ class _Trial:
             if not self.peers.every(rough is not None and self.repeats(rough)) or rough is None:
                 continue  # nothing to compare with
             others = [tangent.nan_to_num(nan=0.0) for tangent in rough[1]]  # nan: a class masked by a logit of -inf
-            differences = [a - b for a, b in zip(slope[1], others, strict=True)]
+            differences = [a - b for a, b in zip(derivative[1], others, strict=True)]
             theirs, apart = map(self.peers.largest, (_largest(others), _largest(differences)))
             if apart <= _AGREE * max(ours, theirs) or ours > theirs:
                 return ""
@@ -210,22 +211,24 @@ class _Trial:
             )
         return found
 
-    def confirmed(self, slope: Slope, size: float) -> bool:
+    def confirmed(self, derivative: Derivative, size: float) -> bool:
         """Return whether one forward a little along the step bears a derivative out, with no fourth tensor of its size.
 
         What it does not confirm is not refuted: near a kink only smaller steps tell.
         """
         part = _SHORT / size if size > 0.0 else math.inf
-        plain = all(value.dtype in {torch.float32, torch.float64} and value.ndim > 1 for value in slope[0])
+        plain = all(value.dtype in {torch.float32, torch.float64} and value.ndim > 1 for value in derivative[0])
         if not (math.isfinite(part) and self.peers.every(plain)):
             return False
         try:
-            moved = run(self.seen, self.forward, self.mode, self.line.at(part / self.line.unit), None)
+            moved = run(self.forwards, self.forward, self.mode, self.line.at(part / self.line.unit), None)
         except torch.OutOfMemoryError:
             raise
         except Exception:
             return False
-        apart = max((_apart(*head, part) for head in zip(slope[0], moved, slope[1], strict=True)), default=0.0)
+        apart = max(
+            (_apart(*head, part) for head in zip(derivative[0], moved, derivative[1], strict=True)), default=0.0
+        )
         return apart <= _AGREE * size  # false for nan
 
 

@@ -14,7 +14,8 @@ from safestep.heads.output import Output
 from safestep.jvp.derivative import Line
 from safestep.jvp.replay import Mode, no_trace
 from safestep.jvp.selection import Route
-from safestep.recording.forward import Forward, Seen
+from safestep.recording.forward import Forward
+from safestep.recording.forwards import Forwards
 from safestep.recording.step import Step
 
 _PLAIN_LENGTHS = (1e-12, 1e12)
@@ -33,7 +34,7 @@ class Tangents:
 
     Args:
         step: gives ``p``.
-        seen: the recorded forwards.
+        forwards: the recorded forwards.
         mode: train or eval.
         route: what is known of measuring this model.
 
@@ -45,12 +46,12 @@ class Tangents:
             forward, in the parameters that move, and on a tape.
     """
 
-    def __init__(self, step: Step, seen: Seen, mode: Mode, route: Route) -> None:
+    def __init__(self, step: Step, forwards: Forwards, mode: Mode, route: Route) -> None:
         low, high = _PLAIN_LENGTHS
-        short = seen.peers.in_step.some(any(map(_narrow, seen.forwards)))
+        short = forwards.peers.in_step.some(any(map(_narrow, forwards.kept)))
         self.unit = 1.0 if low <= step.length <= high and not short else unit_of(step.length)
-        self.route, self.exact = route, seen.dropped == 0
-        self._step, self._seen, self._mode = step, seen, mode
+        self.route, self.exact = route, forwards.dropped == 0
+        self._step, self._forwards, self._mode = step, forwards, mode
 
     @property
     def way(self) -> str:
@@ -63,13 +64,13 @@ class Tangents:
         Raises:
             MeasurementError: if no way works for this model; it names the layer.
         """
-        shared = self._seen.shared
+        shared = self._forwards.shared
         if shared is not None and self._mode in shared:
             self.route, self.exact, found = shared[self._mode]
             yield from found
             return
         kept: list[Tangent] = []
-        with no_trace(self._seen.model):
+        with no_trace(self._forwards.model):
             for one in self._measured():
                 if shared is not None:
                     kept.append(one)
@@ -78,10 +79,10 @@ class Tangents:
             shared[self._mode] = self.route, self.exact, kept
 
     def _measured(self) -> Iterator[Tangent]:
-        line = Line.of(self._step, self._seen.model, self.unit)
+        line = Line.of(self._step, self._forwards.model, self.unit)
         self.exact = self.exact and all(tensor.dtype not in _REDUCED for tensor in line.start.values())
-        for forward in self._seen.forwards:
-            (values, tangents), self.route = self.route.derivative(self._seen, forward, self._mode, line)
+        for forward in self._forwards.kept:
+            (values, tangents), self.route = self.route.derivative(self._forwards, forward, self._mode, line)
             reduced = forward.reduced or (forward.tape is not None and forward.tape.reduced)
             self.exact = self.exact and self.route.exact and not reduced and not forward.guessed
             yield from zip(forward.heads, values, tangents, strict=True)
@@ -100,13 +101,13 @@ def _narrow(forward: Forward) -> bool:
     return forward.tape is None or bool(forward.tape.problem) or torch.float16 in forward.tape.reduced
 
 
-def check_seen(seen: Seen, *more: Callable[[Seen], None]) -> None:
+def check_forwards(forwards: Forwards, *more: Callable[[Forwards], None]) -> None:
     """Raise if there is no forward to measure on, or one cannot be repeated: on all ranks, if a forward needs all.
 
     An empty batch is a forward; a rank that did not call the model at all has none.
 
     Args:
-        seen: what this rank saw.
+        forwards: what this rank saw.
         more: further checks, of what this rank saw.
 
     Raises:
@@ -115,10 +116,10 @@ def check_seen(seen: Seen, *more: Callable[[Seen], None]) -> None:
     error: Exception | None = None
     try:
         for check in (check_recorded, _check_inputs, *more):
-            check(seen)
+            check(forwards)
     except Exception as failed:
         error = failed
-    peers, count = seen.peers.in_step, float(len(seen.forwards))
+    peers, count = forwards.peers.in_step, float(len(forwards.kept))
     most, least, failures = peers.maxima([count, -count, float(error is not None)])
     if most != -least:
         raise MeasurementError(
@@ -131,11 +132,11 @@ def check_seen(seen: Seen, *more: Callable[[Seen], None]) -> None:
         raise MeasurementError("what another rank saw of this step cannot be measured, see its output")
 
 
-def check_recorded(seen: Seen) -> None:
+def check_recorded(forwards: Forwards) -> None:
     """Raise MeasurementError if there is no forward to measure on."""
-    if not seen.forwards:
-        if seen.problem:
-            raise MeasurementError(seen.problem)
+    if not forwards.kept:
+        if forwards.problem:
+            raise MeasurementError(forwards.problem)
         raise NothingToMeasureError(
             "no forward to measure the step on: backward has not reached the logits of any forward of the guarded "
             "model since the last step. Call the model itself (model(x), not model.forward(x) or a submodule) under "
@@ -145,15 +146,15 @@ def check_recorded(seen: Seen) -> None:
         )
 
 
-def say_doubts_of_heads(seen: Seen) -> None:
+def say_doubts_of_heads(forwards: Forwards) -> None:
     """Say, once each, what a user should know of how the loss reads the outputs."""
-    for doubt in seen.known.doubts():
+    for doubt in forwards.known.doubts():
         warn(doubt)
 
 
-def _check_inputs(seen: Seen) -> None:
+def _check_inputs(forwards: Forwards) -> None:
     """Raise MeasurementError if a forward cannot be repeated."""
-    for forward in seen.forwards:
+    for forward in forwards.kept:
         if forward.problem:
             raise MeasurementError(forward.problem)
         if forward.unrepeatable:
@@ -162,7 +163,7 @@ def _check_inputs(seen: Seen) -> None:
                 "the model again would leave a trace: keep it out of the forward (update a momentum encoder after the "
                 "step), or in a buffer or an attribute"
             )
-    if any(forward.changed_inputs() for forward in seen.forwards):
+    if any(forward.changed_inputs() for forward in forwards.kept):
         raise MeasurementError(
             "an input tensor of the model was overwritten in place between its forward and the step, so the forward "
             "cannot be repeated; pass a fresh tensor (or a clone of the buffer) to each forward"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from safestep.guard.attach import attach
-from safestep.guard.guard import Probe
+from safestep.guard.guard import Diagnostic as Probe
 from safestep.lab.affine_teacher import AffineTeacher
 from safestep.lab.run_history import RunHistory
 from safestep.lab.student import Student

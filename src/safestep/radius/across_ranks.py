@@ -9,8 +9,7 @@ from typing import TypeVar
 
 from safestep.errors import MeasurementError, NothingToMeasureError, RanksError
 from safestep.radius.base import Radius, State
-from safestep.recording.forward import Seen
-from safestep.recording.step import Step
+from safestep.recording.proposal import Proposal
 from safestep.records.reading import Reading
 
 Known = TypeVar("Known")
@@ -21,21 +20,18 @@ _ANOTHER = (
 )
 
 
-def measured(radius: Radius, step: Step, seen: Seen, state: State) -> tuple[Reading, State]:
+def measured(radius: Radius, proposal: Proposal, state: State) -> tuple[Reading, State]:
     """Return the reading of a radius for all ranks: its own answer, or else the largest r of any."""
-    if seen.peers.alone or radius.agrees_across_ranks:
-        return radius.measure(step, seen, state)
-    return largest(step, seen, lambda: radius.measure(step, seen, state), state)
+    if proposal.forwards.peers.alone or radius.agrees_across_ranks:
+        return radius.measure(proposal, state)
+    return largest(proposal, lambda: radius.measure(proposal, state), state)
 
 
-def largest(
-    step: Step, seen: Seen, measure: Callable[[], tuple[Reading, Known]], known: Known
-) -> tuple[Reading, Known]:
+def largest(proposal: Proposal, measure: Callable[[], tuple[Reading, Known]], known: Known) -> tuple[Reading, Known]:
     """Measure here, and return the reading with the largest r of any rank, in one reduction.
 
     Args:
-        step: the step, which all ranks take.
-        seen: what this rank saw.
+        proposal: the step, which all ranks take, and the forwards of this one.
         measure: measures on this rank; r = -inf says that there is nothing to measure on here.
         known: what is known if there is nothing to measure on here.
 
@@ -44,7 +40,8 @@ def largest(
         MeasurementError: if another rank could not measure.
         RanksError: if the ranks do not take the same step.
     """
-    if seen.peers.alone:
+    step, peers = proposal.step, proposal.forwards.peers
+    if peers.alone:
         return measure()
     reading, later = Reading(step.index, 0.0, "other ranks"), known
     idle: NothingToMeasureError | None = None
@@ -57,11 +54,11 @@ def largest(
             idle = nothing
         except Exception as failed:  # out of memory too: the others must not wait
             error = failed
-    target = -1.0 if math.isnan(step.target) else step.target
+    target = -1.0 if math.isnan(proposal.target) else proposal.target
     length = step.length if finite else 0.0
     flags = (not finite or math.isnan(reading.ratio), reading.uphill, not reading.exact, error is not None)
     ratio = -math.inf if idle is not None or math.isnan(reading.ratio) else reading.ratio
-    found = seen.peers.maxima([ratio, *map(float, flags), target, -target, length, -length])
+    found = peers.maxima([ratio, *map(float, flags), target, -target, length, -length])
     ratio, unknown, uphill, rough, failures, most, least, longest, shortest = found
     if error is not None:
         raise error
@@ -72,21 +69,20 @@ def largest(
             f"the policies of the ranks aim at different targets ({-least:g} to {most:g}): give all the same"
         )
     if not unknown:
-        seen.peers.check_lengths(-shortest, longest)
+        peers.check_lengths(-shortest, longest)
     if ratio == -math.inf and not unknown:
         raise idle or NothingToMeasureError(_ANOTHER)
     reading = replace(reading, ratio=math.nan if unknown else ratio, uphill=bool(uphill), exact=not rough)
     return reading, later
 
 
-def mean(step: Step, seen: Seen, measure: Callable[[], Sequence[float]], size: int) -> list[float]:
+def mean(proposal: Proposal, measure: Callable[[], Sequence[float]], size: int) -> list[float]:
     """Measure here, and return the mean over the ranks of each number, as data-parallel training averages gradients.
 
     A rank without a sample counts as zeros, as its gradients do.
 
     Args:
-        step: the step, which all ranks take.
-        seen: what this rank saw.
+        proposal: the step, which all ranks take, and the forwards of this one.
         measure: measures on this rank.
         size: how many numbers it returns, at most eight.
 
@@ -94,7 +90,8 @@ def mean(step: Step, seen: Seen, measure: Callable[[], Sequence[float]], size: i
         Exception: what ``measure`` raises here.
         MeasurementError: if another rank could not measure.
     """
-    if seen.peers.alone:
+    step, peers = proposal.step, proposal.forwards.peers
+    if peers.alone:
         return list(measure())
     values: Sequence[float] = [0.0 if math.isfinite(step.length) else math.nan] * size
     idle: NothingToMeasureError | None = None
@@ -106,11 +103,11 @@ def mean(step: Step, seen: Seen, measure: Callable[[], Sequence[float]], size: i
         idle = nothing
     except Exception as failed:  # out of memory too: the others must not wait
         error = failed
-    failures, empty, *sums = seen.peers.sums([float(error is not None), float(idle is not None), *values])
+    failures, empty, *sums = peers.sums([float(error is not None), float(idle is not None), *values])
     if error is not None:
         raise error
     if failures:
         raise MeasurementError(_ANOTHER)
-    if empty == seen.peers.count:
+    if empty == peers.count:
         raise idle or NothingToMeasureError(_ANOTHER)
-    return [value / seen.peers.count for value in sums]
+    return [value / peers.count for value in sums]

@@ -6,9 +6,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from safestep.radius.deferred import Foresight
-from safestep.recording.forward import Seen
-from safestep.recording.step import Step
+from safestep.radius.deferred import Prediction
+from safestep.recording.proposal import Proposal
 from safestep.records.reading import Reading
 
 State = dict[str, Any] | None
@@ -44,13 +43,13 @@ class Radius(ABC):
     A radius is a frozen dataclass without state: one instance may serve many guards.
 
     Attributes:
-        agrees_across_ranks: whether on several ranks it agrees with the others by itself (``seen.peers``). If not, the
-            largest r of any rank is everybody's.
+        agrees_across_ranks: whether on several ranks it agrees with the others by itself (by
+            ``proposal.forwards.peers``). If not, the largest r of any rank is everybody's.
 
     Example:
         >>> class Length(Radius):
-        ...     def measure(self, step, seen, state):
-        ...         return Reading(step.index, step.length, "length"), state
+        ...     def measure(self, proposal, state):
+        ...         return Reading(proposal.step.index, proposal.step.length, "length"), state
         >>> Length().needs
         Needs(logits=False, tape=False, gradient=False)
     """
@@ -71,21 +70,19 @@ class Radius(ABC):
         """Return the same radius by its exact method, for an audit."""
         return self
 
-    def look(self, step: Step, seen: Seen, state: State) -> None:  # noqa: B027  # most need nothing
-        """Call ``step.look`` with what `measure` will ask, so that the device is read once."""
+    def read_norms(self, proposal: Proposal, state: State) -> None:  # noqa: B027  # most need nothing
+        """Call ``proposal.step.read`` with what `measure` will ask, so that the device is read once."""
 
-    def foresee(self, step: Step, seen: Seen, state: State) -> Foresight | None:
+    def predict(self, proposal: Proposal, state: State) -> Prediction | None:
         """Return what is known of r without reading the device; None if it has to be measured."""
         return None
 
     @abstractmethod
-    def measure(self, step: Step, seen: Seen, state: State) -> tuple[Reading, State]:
+    def measure(self, proposal: Proposal, state: State) -> tuple[Reading, State]:
         """Return the reading of a proposed step, and what to pass in at the next one.
 
         Args:
-            step: where the step started, its displacement ``p``, and the target of the policy. The parameters of the
-                model hold ``theta + p``.
-            seen: the forwards whose logits backward reached since the last step.
+            proposal: the step and the forwards it was made from. The parameters of the model hold ``theta + p``.
             state: what the previous call returned; None at first.
 
         Returns:

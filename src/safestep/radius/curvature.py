@@ -13,14 +13,15 @@ from safestep.formulas.curvature import curvature_ratio
 from safestep.heads.output import Output
 from safestep.heads.places import Path, named
 from safestep.jvp.selection import Route, as_state, from_state
-from safestep.jvp.tangents import Tangents, check_seen, say_doubts_of_heads, unit_of
+from safestep.jvp.tangents import Tangents, check_forwards, say_doubts_of_heads, unit_of
 from safestep.radius.across_ranks import mean
 from safestep.radius.base import Needs, Radius, State
 from safestep.radius.loss_check import say_doubts
 from safestep.radius.losses import LOSSES, LossName, Reduction
 from safestep.radius.quadratic import Quadratic
-from safestep.recording.forward import Forward, Seen
-from safestep.recording.step import Step
+from safestep.recording.forward import Forward
+from safestep.recording.forwards import Forwards
+from safestep.recording.proposal import Proposal
 from safestep.records.reading import Reading
 
 
@@ -46,7 +47,7 @@ class CurvatureRadius(Radius):
             smoothed labels), ``"bce"`` of independent logits, ``"half_mse"`` for ``||z - y||^2 / (2 n)`` over n samples
             (all dimensions but the last), ``"mse"`` for the mean of ``(z - y)^2`` over all entries.
         reduction: ``"mean"``, over all samples of the step, several micro-batches together; or ``"sum"``. Whether the
-            loop weighs micro-batches of different sizes by their samples or alike cannot be seen: the weights that
+            loop weighs micro-batches of different sizes by their samples or alike cannot be forwards: the weights that
             bend more are taken, and such an r is not called exact.
         scale: the constant that the loop multiplies this loss by. For k micro-batches whose means are added and not
             divided by k it is k. A gradient scaler's factor does not count: it is found and taken out.
@@ -104,8 +105,9 @@ class CurvatureRadius(Radius):
         """The recorded training pass, and the gradient at its logits."""
         return Needs(tape=True, gradient=True)
 
-    def measure(self, step: Step, seen: Seen, state: State) -> tuple[Reading, State]:
+    def measure(self, proposal: Proposal, state: State) -> tuple[Reading, State]:
         """Return r of a step over the recorded forwards, and what was learned of the model. See `Radius.measure`."""
+        step, forwards = proposal.step, proposal.forwards
         route = Route() if state is None else from_state(state["route"])
         looked = 0 if state is None else state.get("looked", 1)
         # Until the gradients have told something, and now and then after that, until a doubt was said.
@@ -114,32 +116,39 @@ class CurvatureRadius(Radius):
 
         def found() -> _Found:
             nonlocal route
-            tangents = Tangents(step, seen, "train", route)
+            tangents = Tangents(step, forwards, "train", route)
             try:
-                models, parts = self._added_up(seen, tangents, check=check)
+                models, parts = self._added_up(forwards, tangents, check=check)
             finally:
                 route = tangents.route
-            found = [self._summed(model, parts, seen, exact=tangents.exact) for model in models]
+            found = [self._summed(model, parts, forwards, exact=tangents.exact) for model in models]
             return _Found(*map(sum, zip(*found, strict=True))).over(unit / tangents.unit)
 
         # On several ranks the loss is the mean of theirs, and so are both terms of its quadratic model.
-        model = _Found(*mean(step, seen, found, len(_Found._fields)))
+        model = _Found(*mean(proposal, found, len(_Found._fields)))
         if check:
-            slope = model.slope * unit
-            said = say_doubts(self, step, seen, slope=slope, effort=model.effort, likely=model.likely)
-            looked = -1 if said else looked if model.effort == slope == 0.0 else looked + 1
+            directional_derivative = model.directional_derivative * unit
+            said = say_doubts(
+                self,
+                step,
+                forwards,
+                directional_derivative=directional_derivative,
+                half_l1_logit_grad=model.half_l1_logit_grad,
+                likely=model.likely,
+            )
+            looked = -1 if said else looked if model.half_l1_logit_grad == directional_derivative == 0.0 else looked + 1
         elif looked > 0:
             looked += 1
-        ratio = curvature_ratio(model.bend, model.slope) * unit
-        uphill = ratio == math.inf and math.isfinite(model.bend) and model.slope >= 0.0
-        message = "uphill on this batch: g.p >= 0" if uphill else seen.parts
+        ratio = curvature_ratio(model.curvature, model.directional_derivative) * unit
+        uphill = ratio == math.inf and math.isfinite(model.curvature) and model.directional_derivative >= 0.0
+        message = "uphill on this batch: g.p >= 0" if uphill else forwards.parts
         reading = Reading(step.index, ratio, f"{route.way}/train", model.rough == 0.0, message, uphill=uphill)
         return reading, {"route": as_state(route), "looked": looked}
 
-    def _added_up(self, seen: Seen, tangents: Tangents, *, check: bool) -> tuple[list[Quadratic], float]:
+    def _added_up(self, forwards: Forwards, tangents: Tangents, *, check: bool) -> tuple[list[Quadratic], float]:
         """Measure on this rank, head by head; return also over how many forwards the step went, for each kept one."""
-        check_seen(seen, self._resolve)
-        counted, stored = _counted(seen)
+        check_forwards(forwards, self._resolve)
+        counted, stored = _counted(forwards)
         gradients = {id(output): _gradient(output) for forward in counted for output in forward.heads}
         models: dict[Path, Quadratic] = {}
         for output, value, tangent in tangents:
@@ -147,22 +156,22 @@ class CurvatureRadius(Radius):
                 model = models.setdefault(output.path, Quadratic(LOSSES[self.loss]))
                 model.add(output, value, tangent, gradient, check=check)
         # dL/dz is of a part of the step's loss, and the forwards that were kept have their share of all parts.
-        missing = seen.dropped - seen.handed if stored else seen.dropped
+        missing = forwards.dropped - forwards.handed if stored else forwards.dropped
         return list(models.values()), 1.0 + missing / max(1, len(counted))
 
-    def _resolve(self, seen: Seen) -> None:
-        seen.resolve(LOSSES[self.loss].wanted)
-        for forward in _counted(seen)[0]:
+    def _resolve(self, forwards: Forwards) -> None:
+        forwards.resolve(LOSSES[self.loss].wanted)
+        for forward in _counted(forwards)[0]:
             for output in forward.heads:
                 _gradient(output)
-        say_doubts_of_heads(seen)
+        say_doubts_of_heads(forwards)
 
-    def _summed(self, model: Quadratic, parts: float, seen: Seen, *, exact: bool) -> _Found:
+    def _summed(self, model: Quadratic, parts: float, forwards: Forwards, *, exact: bool) -> _Found:
         whole = self.reduction == "sum"
         return _Found(
-            self.scale * (parts * model.bend if whole else model.mean),
-            parts * model.slope / seen.loss_scale,
-            parts * model.effort / seen.loss_scale,
+            self.scale * (parts * model.curvature if whole else model.mean),
+            parts * model.directional_derivative / forwards.loss_scale,
+            parts * model.half_l1_logit_grad / forwards.loss_scale,
             self.scale * (parts * model.likely if whole else model.likely / model.count),
             float(not (exact and (whole or model.even))),
         )
@@ -171,24 +180,26 @@ class CurvatureRadius(Radius):
 class _Found(NamedTuple):
     """What one rank found, for a direction ``p / unit``: see `Quadratic`."""
 
-    bend: float
-    slope: float
-    effort: float
+    curvature: float
+    directional_derivative: float
+    half_l1_logit_grad: float
     likely: float
     rough: float
 
     def over(self, factor: float) -> _Found:
         """Return the same for a direction that is shorter by a factor."""
-        return self._replace(bend=self.bend / factor**2, slope=self.slope / factor)
+        return self._replace(
+            curvature=self.curvature / factor**2, directional_derivative=self.directional_derivative / factor
+        )
 
 
-def _counted(seen: Seen) -> tuple[list[Forward], bool]:
+def _counted(forwards: Forwards) -> tuple[list[Forward], bool]:
     """Return the forwards that the loss is made of, and whether some trained.
 
     Beside forwards that trained, those whose gradients were handed to the caller are attacks or probes.
     """
-    stored = seen.dropped > seen.handed or any(forward.stored for forward in seen.forwards)
-    return [forward for forward in seen.forwards if forward.stored or not stored], stored
+    stored = forwards.dropped > forwards.handed or any(forward.stored for forward in forwards.kept)
+    return [forward for forward in forwards.kept if forward.stored or not stored], stored
 
 
 def _gradient(output: Output) -> Tensor:

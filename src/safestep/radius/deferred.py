@@ -16,12 +16,12 @@ State = dict[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class Resolved:
     """What the host knows of a step once its numbers have come in.
 
     Attributes:
         reading: the predicted r.
-        vitals: length, slope and effort.
+        vitals: length, directional_derivative and half_l1_logit_grad.
         state: of the radius, to pass in at the next step.
     """
 
@@ -31,20 +31,20 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True)
-class Foresight:
+class Prediction:
     """What is known of a step without reading the device.
 
     Attributes:
         ratio: r at most, a 0-d tensor, for the policy to decide by; nan or inf for a step that is not finite.
         length: ``||p||_2``, a 0-d tensor.
-        numbers: what ``settle`` needs, a 1-D tensor on the device.
-        settle: from the numbers, once they are on the host, to what they mean.
+        numbers: what ``resolve`` needs, a 1-D tensor on the device.
+        resolve: from the numbers, once they are on the host, to what they mean.
     """
 
     ratio: Tensor
     length: Tensor
     numbers: Tensor
-    settle: Callable[[list[float]], Settled]
+    resolve: Callable[[list[float]], Resolved]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +53,18 @@ class Decision:
 
     Attributes:
         scale: the factor s that the policy stands for, a 0-d tensor; 0 for a step that is not finite.
-        foresight: what it was decided by.
+        prediction: what it was decided by.
+        target: the r that the policy aims at; nan where it aims at none.
     """
 
     scale: Tensor
-    foresight: Foresight
+    prediction: Prediction
+    target: float
 
     @property
     def numbers(self) -> Tensor:
-        """What the host will have to know: the numbers of the foresight, then the scale."""
-        numbers = self.foresight.numbers
+        """What the host will have to know: the numbers of the prediction, then the scale."""
+        numbers = self.prediction.numbers
         return torch.cat([numbers, self.scale.to(numbers).reshape(1)])
 
     def apply(self, step: Step) -> None:

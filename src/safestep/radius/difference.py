@@ -11,7 +11,8 @@ from torch import Tensor
 from safestep.jvp.derivative import Line
 from safestep.jvp.replay import Mode, run
 from safestep.radius.spreads import Spreads
-from safestep.recording.forward import Forward, Seen
+from safestep.recording.forward import Forward
+from safestep.recording.forwards import Forwards
 
 _AIM = 0.004
 """Change of the logits to aim at, as a ratio: 0.013 nats. Where the logits curve most (a transformer at a rate that
@@ -38,12 +39,12 @@ _FIRST_GUESS = 8.0
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class FiniteDifference:
     """Differences of the logits of some recorded forwards, along one step.
 
     Attributes:
-        seen: the model and how to read its logits.
-        forwards: the forwards to run again; all of a step's, or a part of their rows.
+        forwards: the model and how to read its logits.
+        parts: the forwards to run again; all of a step's, or a part of their rows.
         mode: train or eval, as in training.
         line: from the start of the step to its proposal.
         every: whether samples without a gradient count too.
@@ -51,8 +52,8 @@ class Probe:
         rough: whether the logits are known to be rounder than their type says.
     """
 
-    seen: Seen
-    forwards: list[Forward]
+    forwards: Forwards
+    parts: list[Forward]
     mode: Mode
     line: Line
     every: bool = False
@@ -65,13 +66,13 @@ class Probe:
         Args:
             again: run the model again even so, to see whether a replay repeats the training forward.
         """
-        return [self._origin(forward, again) for forward in self.forwards]
+        return [self._origin(forward, again) for forward in self.parts]
 
     def _origin(self, forward: Forward, again: bool) -> list[Tensor]:
         known = None if again or self.mode == "eval" else forward.kept_logits()
-        if self.seen.peers.in_step.every(known is not None) and known is not None:
+        if self.forwards.peers.in_step.every(known is not None) and known is not None:
             return known
-        return run(self.seen, forward, self.mode, self.line.start, None)
+        return run(self.forwards, forward, self.mode, self.line.start, None)
 
     def spreads(self, part: float, origins: list[list[Tensor]]) -> Spreads:
         """Return the spreads of ``(z(theta_0 + part p) - z(theta_0)) / part``, in nats.
@@ -84,9 +85,9 @@ class Probe:
         # So long a look bends: both ways along the step, what bends evenly cancels.
         both = part != 1.0 and self._aim(origins) == _ROUGH_AIM
         back = self.line.at(-part) if both else {}
-        for forward, origin in zip(self.forwards, origins, strict=True):
-            there = run(self.seen, forward, self.mode, moved, None)
-            here = run(self.seen, forward, self.mode, back, None) if both else origin
+        for forward, origin in zip(self.parts, origins, strict=True):
+            there = run(self.forwards, forward, self.mode, moved, None)
+            here = run(self.forwards, forward, self.mode, back, None) if both else origin
             for output, value, moved_value in zip(forward.heads, here, there, strict=True):
                 spreads.add_difference(output, value, moved_value, 2 * part if both else part)
         return spreads
@@ -123,7 +124,7 @@ class Probe:
 
     def _ratio(self, part: float, origins: list[list[Tensor]]) -> float:
         """Return r by the difference over a part of the step; where forwards need all ranks, the largest of any."""
-        peers, spreads = self.seen.peers.in_step, self.spreads(part, origins)
+        peers, spreads = self.forwards.peers.in_step, self.spreads(part, origins)
         if peers.alone:
             return spreads.largest(self.quantile) / math.pi
         return peers.largest(0.0 if spreads.empty else spreads.largest(self.quantile)) / math.pi
@@ -137,17 +138,19 @@ class Probe:
         return abs(self._ratio(part, origins) - ratio) <= _SAME * ratio
 
     def _aim(self, origins: list[list[Tensor]]) -> float:
-        return self.seen.peers.in_step.largest(self._own_aim(origins))
+        return self.forwards.peers.in_step.largest(self._own_aim(origins))
 
     def _own_aim(self, origins: list[list[Tensor]]) -> float:
         types = {value.dtype for values in origins for value in values if value.dtype not in _EXACT}
-        types.update(dtype for forward in self.forwards for dtype in forward.autocast.values())
-        outputs = [output for forward in self.forwards for output in forward.heads]
-        rough = self.rough or any(f.rounded for f in self.forwards) or (not types and any(o.rough for o in outputs))
+        types.update(dtype for forward in self.parts for dtype in forward.autocast.values())
+        outputs = [output for forward in self.parts for output in forward.heads]
+        rough = self.rough or any(f.rounded for f in self.parts) or (not types and any(o.rough for o in outputs))
         if rough or types:
             return _HALF_AIM if types == {torch.float16} and not rough else _ROUGH_AIM
-        peaks = [o.peaks.abs().amax() for o in outputs if o.peaks.dtype == torch.float32 and o.peaks.numel()]
-        size = max((peak.item() for peak in peaks), default=0.0)
+        max_logits = [
+            o.max_logits.abs().amax() for o in outputs if o.max_logits.dtype == torch.float32 and o.max_logits.numel()
+        ]
+        size = max((largest_logit.item() for largest_logit in max_logits), default=0.0)
         return min(max(_AIM, _NOISE * size), _ROUGH_AIM) if math.isfinite(size) else _ROUGH_AIM
 
 

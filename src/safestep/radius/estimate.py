@@ -10,11 +10,12 @@ import torch
 
 from safestep.jvp.derivative import Line
 from safestep.jvp.replay import Mode, no_trace
-from safestep.radius.difference import INSIDE, Probe, first_guess
+from safestep.radius.difference import INSIDE, FiniteDifference, first_guess
 from safestep.radius.subset import largest_of_all, rows_of
 from safestep.radius.tiers import Tiers, Track
-from safestep.recording.forward import Forward, Seen
-from safestep.recording.step import Step
+from safestep.recording.forward import Forward
+from safestep.recording.forwards import Forwards
+from safestep.recording.proposal import Proposal
 
 
 class Options(Protocol):
@@ -36,17 +37,18 @@ class Probing:
 
     Attributes:
         options: of the radius.
-        step: the step, not yet rescaled.
-        seen: the recorded forwards.
+        proposal: the step, not yet rescaled.
         track: what earlier measurements told.
-        target: the r that the policy aims at.
     """
 
     options: Options
-    step: Step
-    seen: Seen
+    proposal: Proposal
     track: Track
-    target: float
+
+    @property
+    def forwards(self) -> Forwards:
+        """The recorded forwards."""
+        return self.proposal.forwards
 
     def measure(self, *, sample: bool) -> tuple[float | None, str, Track]:
         """Return r (None if no probe tells it), by which way, and what was learned of the model.
@@ -56,9 +58,9 @@ class Probing:
         """
         probes = self.track.probes + 1
         track = replace(self.track, probes=probes)
-        peers = self.seen.peers.in_step
-        checked = probes & (probes - 1) == 0 or peers.some(any(map(self.seen.left, self.seen.forwards)))
-        with no_trace(self.seen.model, differentiable=False):
+        peers = self.forwards.peers.in_step
+        checked = probes & (probes - 1) == 0 or peers.some(any(map(self.forwards.left, self.forwards.kept)))
+        with no_trace(self.forwards.model, differentiable=False):
             # Rows are not run alone where a forward needs all ranks: each may have others, or none.
             if sample and self.options.mode == "train" and self.options.quantile == 1.0 and peers.alone:
                 ratio, samples = self._sampled(checked)
@@ -82,11 +84,11 @@ class Probing:
 
         That is whether a replay repeats the training forward, and whether its logits are rounder than they look.
         """
-        probe, repeats, rough = self._probe(self.seen.forwards), self.track.repeats, self.track.rough
+        probe, repeats, rough = self._difference(self.forwards.kept), self.track.repeats, self.track.rough
         origins = probe.origins(again=checked)
         if checked and self.options.mode == "train":
-            repeats = all(f.repeated_by(origin) for f, origin in zip(self.seen.forwards, origins, strict=True))
-            repeats = self.seen.peers.in_step.every(repeats)
+            repeats = all(f.repeated_by(origin) for f, origin in zip(self.forwards.kept, origins, strict=True))
+            repeats = self.forwards.peers.in_step.every(repeats)
         if not repeats:
             return None, repeats, rough
         ratio = probe.ratio(self._guess(), origins, self._careless())
@@ -99,30 +101,30 @@ class Probing:
                     return None, False, rough  # a staircase, even so
         return ratio, repeats, rough
 
-    def _probe(self, forwards: list[Forward]) -> Probe:
-        line = Line.of(self.step, self.seen.model)
+    def _difference(self, parts: list[Forward]) -> FiniteDifference:
+        line = Line.of(self.proposal.step, self.forwards.model)
         options, rough = self.options, bool(self.track.rough)
-        return Probe(self.seen, forwards, options.mode, line, options.every, options.quantile, rough)
+        return FiniteDifference(self.forwards, parts, options.mode, line, options.every, options.quantile, rough)
 
     def _careless(self) -> float:
-        return 0.0 if self.step.always else self.options.tiers.inside * self.target
+        return 0.0 if self.proposal.always else self.options.tiers.inside * self.proposal.aim
 
     def _guess(self) -> float:
         """Return about what r is: the prediction, but never below the free bound."""
-        vitals = self.step.vitals
+        vitals = self.proposal.step.vitals
         bound, expected = self.track.bound(vitals), self.track.expected(vitals.length)
         return first_guess(bound) if math.isnan(expected) else max(bound, expected)
 
     def _sampled(self, checked: bool) -> tuple[float | None, bool | None]:
         """Return an estimate of r from some rows, if it is far inside, and whether rows can be run alone."""
         known, one_in = self.track.samples, self.options.tiers.rows
-        parts = [rows_of(forward, one_in, self.step.index) for forward in self.seen.forwards]
+        parts = [rows_of(forward, one_in, self.proposal.step.index) for forward in self.forwards.kept]
         forwards = [part for part in parts if part is not None]
         if len(forwards) < len(parts):
             return None, known
         tried = known is None or checked
-        probe = self._probe(forwards)
-        expected = self.track.expected(self.step.length)
+        probe = self._difference(forwards)
+        expected = self.track.expected(self.proposal.step.length)
         try:
             origins = probe.origins(again=tried)
             if tried:
@@ -136,4 +138,4 @@ class Probing:
             return None, False
         found = largest_of_all(spreads, one_in * spreads.numel()) / math.pi
         ratio = max(found, self.options.tiers.floor * expected)
-        return (ratio if ratio < self.options.tiers.inside * self.target else None), known
+        return (ratio if ratio < self.options.tiers.inside * self.proposal.aim else None), known

@@ -19,8 +19,9 @@ from safestep.jvp.replay import no_trace
 from safestep.jvp.restore import untouched
 from safestep.radius.across_ranks import mean
 from safestep.radius.base import Radius, State
-from safestep.recording.forward import Seen
+from safestep.recording.forwards import Forwards
 from safestep.recording.mute import unheard
+from safestep.recording.proposal import Proposal
 from safestep.recording.step import Step
 from safestep.records.reading import Reading
 
@@ -35,7 +36,7 @@ class HessianRadius(Radius):
     Equation:
         ``r = p.Hp / (-2 g.p)`` with gradient ``g`` and Hessian ``H`` of the closure's loss at the start of the step,
         by two reverse passes. ``r = 0`` where ``p.Hp <= 0``: the model does not bend upwards and limits nothing. A
-        step that goes uphill, ``g.p > 0``, is held however the loss bends.
+        step that goes uphill, ``g.p > 0``, is held however the loss curvatures.
 
     Attributes:
         closure: returns the scalar loss of the step's batch, such as ``lambda: loss_fn(model(x), y)`` with the
@@ -76,17 +77,18 @@ class HessianRadius(Radius):
         if not callable(self.closure):
             raise TypeError(f"HessianRadius({self.closure!r}): expected a function that returns the loss of the batch")
 
-    def measure(self, step: Step, seen: Seen, state: State) -> tuple[Reading, State]:
+    def measure(self, proposal: Proposal, state: State) -> tuple[Reading, State]:
         """Return r of a step. See `Radius.measure`."""
-        slope, bend = mean(step, seen, lambda: self._measured(step, seen), 2)
-        ratio = curvature_ratio(bend, slope)
-        uphill = ratio == math.inf and math.isfinite(bend) and slope >= 0.0
+        step, forwards = proposal.step, proposal.forwards
+        directional_derivative, curvature = mean(proposal, lambda: self._measured(step, forwards), 2)
+        ratio = curvature_ratio(curvature, directional_derivative)
+        uphill = ratio == math.inf and math.isfinite(curvature) and directional_derivative >= 0.0
         message = "uphill on this batch: g.p >= 0" if uphill else "the loss does not bend upwards"
-        message = message if uphill or bend <= 0.0 else ""
+        message = message if uphill or curvature <= 0.0 else ""
         # of several forwards, it is not known what the closure draws
-        return Reading(step.index, ratio, "hessian", seen.count <= 1, message, uphill=uphill), state
+        return Reading(step.index, ratio, "hessian", forwards.count <= 1, message, uphill=uphill), state
 
-    def _measured(self, step: Step, seen: Seen) -> tuple[float, float]:
+    def _measured(self, step: Step, forwards: Forwards) -> tuple[float, float]:
         if any_sharded(step.start):
             raise MeasurementError(
                 "the parameters are DTensors, through which torch differentiates once: use CurvatureRadius, or the "
@@ -94,12 +96,12 @@ class HessianRadius(Radius):
             )
         displacement = step.displacement  # before the parameters go back to where the step started
         with contextlib.ExitStack() as stack:
-            for one in (_put_back(step), untouched(seen.model, step.start), no_trace(seen.model), unheard()):
+            for one in (_put_back(step), untouched(forwards.model, step.start), no_trace(forwards.model), unheard()):
                 stack.enter_context(one)
             stack.enter_context(torch.enable_grad())
-            if seen.forwards and seen.count == 1:
-                seen.forwards[0].generators.restore()
-            stack.enter_context(_unreduced(seen.model))
+            if forwards.kept and forwards.count == 1:
+                forwards.kept[0].generators.restore()
+            stack.enter_context(_unreduced(forwards.model))
             _put(step)
             return self._derivatives(displacement)
 
@@ -107,25 +109,27 @@ class HessianRadius(Radius):
         moving = [parameter for parameter in displacement if parameter.requires_grad]
         loss = self.closure()
         if not isinstance(loss, Tensor) or loss.numel() != 1 or loss.grad_fn is None:
-            seen = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            found = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
             raise MeasurementError(
-                f"the closure of HessianRadius returned {seen}: expected the loss of the batch, a scalar with a graph "
+                f"the closure of HessianRadius returned {found}: expected the loss of the batch, a scalar with a graph "
                 "to the parameters (no backward, no .item(), no torch.no_grad)"
             )
         try:
-            slope = _along(
+            directional_derivative = _along(
                 torch.autograd.grad(loss, moving, create_graph=True, allow_unused=True), moving, displacement
             )
-            if slope.grad_fn is None:  # linear in the parameters, or not of them at all
-                return slope.item(), 0.0
-            bend = _along(torch.autograd.grad(slope, moving, allow_unused=True), moving, displacement)
+            if directional_derivative.grad_fn is None:  # linear in the parameters, or not of them at all
+                return directional_derivative.item(), 0.0
+            curvature = _along(
+                torch.autograd.grad(directional_derivative, moving, allow_unused=True), moving, displacement
+            )
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
             raise MeasurementError(
                 f"the loss cannot be differentiated twice ({first_line(error)}): CurvatureRadius needs one derivative"
             ) from error
-        return slope.item(), bend.item()
+        return directional_derivative.item(), curvature.item()
 
 
 def _unreduced(model: nn.Module) -> AbstractContextManager[None]:

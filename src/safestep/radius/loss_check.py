@@ -7,7 +7,7 @@ from typing import Protocol
 
 from safestep._torch.warn_once import warn
 from safestep.radius.losses import LossName, Reduction
-from safestep.recording.forward import Seen
+from safestep.recording.forwards import Forwards
 from safestep.recording.step import Step
 
 _TOO_MUCH = 1.5
@@ -27,7 +27,15 @@ class Told(Protocol):
     def scale(self) -> float: ...  # noqa: D102
 
 
-def say_doubts(told: Told, step: Step, seen: Seen, *, slope: float, effort: float, likely: float) -> bool:
+def say_doubts(
+    told: Told,
+    step: Step,
+    forwards: Forwards,
+    *,
+    directional_derivative: float,
+    half_l1_logit_grad: float,
+    likely: float,
+) -> bool:
     """Warn of what does not fit; on several ranks all say the same, as a warning may be made an error.
 
     Returns:
@@ -36,19 +44,21 @@ def say_doubts(told: Told, step: Step, seen: Seen, *, slope: float, effort: floa
     Args:
         told: what the radius is told.
         step: the step.
-        seen: the forwards it was measured on.
-        slope: ``g.p`` by the gradient at the logits.
-        effort: ``||dL/dz||_1 / 2``.
+        forwards: the forwards it was measured on.
+        directional_derivative: ``g.p`` by the gradient at the logits.
+        half_l1_logit_grad: ``||dL/dz||_1 / 2``.
         likely: the same for hard labels of the loss as told; 0 where the gradient does not tell the labels.
     """
-    doubts = list(_doubts(told, step, seen, slope, effort, likely))
+    doubts = list(_doubts(told, step, forwards, directional_derivative, half_l1_logit_grad, likely))
     for doubt in doubts:
         warn(doubt)
     return bool(doubts)
 
 
-def _doubts(told: Told, step: Step, seen: Seen, slope: float, effort: float, likely: float) -> Iterator[str]:
-    if likely > 0.0 and (factor := effort / likely) > _TOO_MUCH:
+def _doubts(
+    told: Told, step: Step, forwards: Forwards, directional_derivative: float, half_l1_logit_grad: float, likely: float
+) -> Iterator[str]:
+    if likely > 0.0 and (factor := half_l1_logit_grad / likely) > _TOO_MUCH:
         yield (
             f"the gradient at the logits is {factor:.3g} times that of CurvatureRadius(loss={told.loss!r}, "
             f"reduction={told.reduction!r}, scale={told.scale:g}), so r is too small, by about as much or more. If "
@@ -57,11 +67,16 @@ def _doubts(told: Told, step: Step, seen: Seen, slope: float, effort: float, lik
             "For another loss: HessianRadius(closure)"
         )
     # a rank may hold a piece of the gradients, which tells nothing by itself
-    product = None if seen.searched else step.look(slope=True).slope
+    product = None if forwards.searched else step.read(directional_derivative=True).directional_derivative
     whole = product or 0.0
-    if slope < 0.0 and seen.dropped == 0 and (whole > 0.0 or whole < _MORE * slope):
+    if (
+        directional_derivative < 0.0
+        and forwards.dropped == 0
+        and (whole > 0.0 or whole < _MORE * directional_derivative)
+    ):
         yield (
             f"along the step the gradients of the parameters make {whole:.3g} of the loss, the gradient at the logits "
-            f"{slope:.3g}: the loss has parts that do not go through these logits (a penalty, another head), or old "
-            "gradients were left in place. r is that of the named loss alone; for all of it: HessianRadius(closure)"
+            f"{directional_derivative:.3g}: the loss has parts that do not go through these logits (a penalty, another "
+            "head), or old gradients were left in place. r is that of the named loss alone; for all of it: "
+            "HessianRadius(closure)"
         )

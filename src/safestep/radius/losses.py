@@ -21,7 +21,7 @@ class Loss:
     """A loss that is a sum, or a mean, over the rows of the logits.
 
     Attributes:
-        bend: second derivatives of the rows' losses along a step, from logits and ``J p``, both of shape
+        curvature: second derivatives of the rows' losses along a step, from logits and ``J p``, both of shape
             ``(rows, outputs)``.
         entries: whether a mean is over all entries of the output, rather than over its rows.
         ignores: whether rows without a gradient (ignored labels, padding) are left out of the mean.
@@ -30,7 +30,7 @@ class Loss:
             where the gradient does not tell the labels.
     """
 
-    bend: Callable[[Tensor, Tensor], Tensor]
+    curvature: Callable[[Tensor, Tensor], Tensor]
     entries: bool = False
     ignores: bool = False
     wanted: Wanted = "any"

@@ -27,15 +27,15 @@ class Quadratic:
         loss: which loss.
 
     Attributes:
-        bend: ``p.Gp / unit^2`` of the losses of all rows, not yet averaged.
-        slope: ``g.p / unit``.
+        curvature: ``p.Gp / unit^2`` of the losses of all rows, not yet averaged.
+        directional_derivative: ``g.p / unit``.
         count: over how much a mean goes.
-        effort: ``||dL/dz||_1 / 2``, where it was looked at.
+        half_l1_logit_grad: ``||dL/dz||_1 / 2``, where it was looked at.
         likely: the same for hard labels and a sum over rows; 0 where it was not looked at.
     """
 
     def __init__(self, loss: Loss) -> None:
-        self.bend = self.slope = self.effort = self.likely = 0.0
+        self.curvature = self.directional_derivative = self.half_l1_logit_grad = self.likely = 0.0
         self._loss, self._rows = loss, 0
         self._parts: list[tuple[float, int]] = []
 
@@ -60,10 +60,10 @@ class Quadratic:
     @property
     def mean(self) -> float:
         """``p.Gp / unit^2`` of the mean: over all rows, or of the means of the forwards if that bends more."""
-        pooled = self.bend / self.count
+        pooled = self.curvature / self.count
         if self.even:
             return pooled
-        return max(pooled, sum(bend / rows for bend, rows in self._parts if rows) / len(self._parts))
+        return max(pooled, sum(curvature / rows for curvature, rows in self._parts if rows) / len(self._parts))
 
     def add(self, output: Output, value: Tensor, tangent: Tensor, gradient: Tensor, *, check: bool) -> None:
         """Add an output of a forward: its values, ``J p / unit`` and dL/dz, all as the model returns them.
@@ -93,24 +93,24 @@ class Quadratic:
         sums = torch.stack(found).sum(0).tolist()
         self._rows += rows
         self._parts.append((sums[0], rows))
-        self.bend, self.slope = self.bend + sums[0], self.slope + sums[1]
-        self.effort, self.likely = self.effort + sums[2], self.likely + sums[3]
+        self.curvature, self.directional_derivative = self.curvature + sums[0], self.directional_derivative + sums[1]
+        self.half_l1_logit_grad, self.likely = self.half_l1_logit_grad + sums[2], self.likely + sums[3]
 
     def _sums(
         self, value: Tensor, tangent: Tensor, gradient: Tensor, active: Tensor, *, check: bool, masked: bool
     ) -> Tensor:
-        bends = torch.where(active, whole(self._loss.bend(value, tangent)), 0.0)
+        curvatures = torch.where(active, whole(self._loss.curvature(value, tangent)), 0.0)
         if masked:  # a class masked by a logit of -inf may have tangent nan; its gradient is 0
             tangent = torch.where(gradient == 0, 0.0, tangent)
-        slopes = whole(torch.linalg.vecdot(gradient.to(tangent.dtype), tangent))
+        derivatives = whole(torch.linalg.vecdot(gradient.to(tangent.dtype), tangent))
         # Over the rows in float64: terms of both signs cancel, and the sign of g.p decides.
-        slope = slopes.sum(dtype=torch.float64)
-        sums = [bends.sum(dtype=torch.float64), slope]
+        directional_derivative = derivatives.sum(dtype=torch.float64)
+        sums = [curvatures.sum(dtype=torch.float64), directional_derivative]
         if check and self._loss.likely is not None:
             likely = torch.where(active, whole(self._loss.likely(value, gradient)), 0.0)
-            effort = whole(gradient.abs().sum(dtype=torch.float64)) / 2
-            return torch.stack([*sums, effort, likely.sum(dtype=torch.float64)])
-        return torch.stack([*sums, slope.new_zeros(()), slope.new_zeros(())])
+            half_l1_logit_grad = whole(gradient.abs().sum(dtype=torch.float64)) / 2
+            return torch.stack([*sums, half_l1_logit_grad, likely.sum(dtype=torch.float64)])
+        return torch.stack([*sums, directional_derivative.new_zeros(()), directional_derivative.new_zeros(())])
 
 
 def _all_rows(value: Tensor) -> Tensor:

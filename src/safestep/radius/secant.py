@@ -14,8 +14,7 @@ from safestep.distributed.dtensor import any_sharded
 from safestep.errors import MeasurementError
 from safestep.formulas.throttle import running_mean, secant_curvature
 from safestep.radius.base import Radius, State
-from safestep.recording.forward import Seen
-from safestep.recording.step import Step
+from safestep.recording.proposal import Proposal
 from safestep.records.reading import Reading
 
 _STILL = 8.0
@@ -62,8 +61,9 @@ class SecantCurvature(Radius):
             raise ValueError(f"beta={self.beta!r}: expected a share in [0, 1]")
 
     @torch.no_grad()
-    def measure(self, step: Step, seen: Seen, state: State) -> tuple[Reading, State]:
+    def measure(self, proposal: Proposal, state: State) -> tuple[Reading, State]:
         """Return r of a step, and what the next one is compared with. See `Radius.measure`."""
+        step = proposal.step
         if any_sharded(step.start):
             raise MeasurementError(
                 "the parameters are DTensors: SecantCurvature compares whole gradients of two steps, of which a rank "

@@ -13,14 +13,15 @@ from safestep.errors import LossMismatchError
 from safestep.formulas.softmax import Head, step_ratio
 from safestep.jvp.replay import Mode
 from safestep.jvp.selection import Route, as_state, from_state
-from safestep.jvp.tangents import Tangents, check_recorded, check_seen, say_doubts_of_heads
+from safestep.jvp.tangents import Tangents, check_forwards, check_recorded, say_doubts_of_heads
 from safestep.radius.across_ranks import largest
 from safestep.radius.base import Needs, Radius, State
-from safestep.radius.deferred import Foresight, Settled
+from safestep.radius.deferred import Prediction, Resolved
 from safestep.radius.estimate import Probing
 from safestep.radius.spreads import Spreads
 from safestep.radius.tiers import Tier, Tiers, Track
-from safestep.recording.forward import Seen
+from safestep.recording.forwards import Forwards
+from safestep.recording.proposal import Proposal
 from safestep.recording.step import Step, Vitals
 from safestep.records.reading import Reading
 
@@ -117,90 +118,101 @@ class SoftmaxRadius(Radius):
         """Return the same radius by the exact method, for an audit."""
         return replace(self, method="exact")
 
-    def look(self, step: Step, seen: Seen, state: State) -> None:
+    def read_norms(self, proposal: Proposal, state: State) -> None:
         """Read off the step what the method needs to know of it."""
+        step, forwards = proposal.step, proposal.forwards
         if self.method == "exact":
-            step.look()
+            step.read()
             return
         with contextlib.suppress(LossMismatchError):  # measuring will meet it again
-            seen.resolve(self.head)
-        slope = state is None or self.tiers.needs_bound(_Known.from_state(state).track, _target(step))
+            forwards.resolve(self.head)
+        directional_derivative = state is None or self.tiers.needs_bound(_Known.from_state(state).track, proposal.aim)
         # What the tiers go by, all ranks have to know alike, or some would measure and others not.
-        tiered = self.method == "tiered" and not step.always
-        step.look(slope=slope and not step.always, effort=seen.effort(), agree=tiered)
+        tiered = self.method == "tiered" and not proposal.always
+        step.read(
+            directional_derivative=directional_derivative and not proposal.always,
+            half_l1_logit_grad=forwards.half_l1_logit_grad(),
+            agree=tiered,
+        )
 
-    def measure(self, step: Step, seen: Seen, state: State) -> tuple[Reading, State]:
+    def measure(self, proposal: Proposal, state: State) -> tuple[Reading, State]:
         """Return r of a step over the recorded forwards, and what was learned. See `Radius.measure`."""
+        step, forwards = proposal.step, proposal.forwards
         known = _Known() if state is None else _Known.from_state(state)
-        target = _target(step)
-        whole = self.method != "tiered" or step.always
+        target = proposal.aim
+        whole = self.method != "tiered" or proposal.always
         # By what all ranks have agreed on: they skip together, and say nothing.
         tier = "full" if whole or known.track.alarmed else self.tiers.choose(known.track, step.vitals, target)
         if tier == "skip":
-            if seen.peers.alone:
-                check_recorded(seen)
+            if forwards.peers.alone:
+                check_recorded(forwards)
             track = known.track.skipped()
             predicted = track.expected(step.length)
             return self._reading(step, predicted, "skip", age=track.age), replace(known, track=track).as_state()
-        reading, known = largest(step, seen, lambda: self._measured(step, seen, known, tier), known)
+        reading, known = largest(proposal, lambda: self._measured(proposal, known, tier), known)
         if reading.finite and self.method != "exact":
             known = replace(known, track=known.track.measured(reading.ratio, step.vitals))
         return reading, known.as_state()
 
-    def _measured(self, step: Step, seen: Seen, known: _Known, tier: Tier) -> tuple[Reading, _Known]:
+    def _measured(self, proposal: Proposal, known: _Known, tier: Tier) -> tuple[Reading, _Known]:
         """Measure on this rank."""
-        check_seen(seen, self._resolve)
+        check_forwards(proposal.forwards, self._resolve)
         if self.method == "exact":
-            return self._differentiated(step, seen, known)
-        target = _target(step)
-        ratio, way, track = Probing(self, step, seen, known.track, target).measure(sample=tier == "sample")
+            return self._differentiated(proposal, known)
+        ratio, way, track = Probing(self, proposal, known.track).measure(sample=tier == "sample")
         known = replace(known, track=track)
         if ratio is None:
-            return self._differentiated(step, seen, known)
-        return self._reading(step, ratio, way, message=seen.parts), known
+            return self._differentiated(proposal, known)
+        return self._reading(proposal.step, ratio, way, message=proposal.forwards.parts), known
 
-    def foresee(self, step: Step, seen: Seen, state: State) -> Foresight | None:
+    def predict(self, proposal: Proposal, state: State) -> Prediction | None:
         r"""Return what a step is without reading the device; None if it has to be measured.
 
         Equation:
             ``r <= margin R ||p||`` with ``R`` the largest ``r / ||p||`` of the last measurements.
         """
+        step, forwards = proposal.step, proposal.forwards
         if (
-            not seen.peers.alone
+            not forwards.peers.alone
             or self.sync == "auto"
             or self.method != "tiered"
-            or step.always
+            or proposal.always
             or state is None
-            or not seen.forwards
+            or not forwards.kept
         ):
             return None
         known = _Known.from_state(state)
-        track, tiers, target = known.track, self.tiers, _target(step)
+        track, tiers, target = known.track, self.tiers, proposal.aim
         if track.alarmed or not track.enough or track.age + 1 >= tiers.every:
             return None
-        square, slope = step.sums(slope=tiers.needs_bound(track, target))
-        length, effort = square.sqrt(), seen.effort()
+        square, directional_derivative = step.sums(directional_derivative=tiers.needs_bound(track, target))
+        length, half_l1_logit_grad = square.sqrt(), forwards.half_l1_logit_grad()
         unknown = torch.full_like(length, math.nan)
-        numbers = [length, unknown if slope is None else slope, unknown if effort is None else effort.to(length)]
+        numbers = [
+            length,
+            unknown if directional_derivative is None else directional_derivative,
+            unknown if half_l1_logit_grad is None else half_l1_logit_grad.to(length),
+        ]
 
-        def settle(values: list[float]) -> Settled:
+        def resolve(values: list[float]) -> Resolved:
             vitals = Vitals(values[0], *(None if math.isnan(value) else value for value in values[1:]))
             alarmed = tiers.choose(track, vitals, target) != "skip"
             later = replace(track.skipped(), alarmed=alarmed)
             reading = self._reading(step, track.expected(vitals.length), "skip", age=later.age)
-            return Settled(reading, vitals, replace(known, track=later).as_state())
+            return Resolved(reading, vitals, replace(known, track=later).as_state())
 
-        return Foresight(tiers.margin * track.expected(1.0) * length, length, torch.stack(numbers), settle)
+        return Prediction(tiers.margin * track.expected(1.0) * length, length, torch.stack(numbers), resolve)
 
-    def _differentiated(self, step: Step, seen: Seen, known: _Known) -> tuple[Reading, _Known]:
-        tangents, spreads = Tangents(step, seen, self.mode, known.route), Spreads(every=self.every)
+    def _differentiated(self, proposal: Proposal, known: _Known) -> tuple[Reading, _Known]:
+        step, forwards = proposal.step, proposal.forwards
+        tangents, spreads = Tangents(step, forwards, self.mode, known.route), Spreads(every=self.every)
         for output, value, tangent in tangents:
             spreads.add(output, value, tangent)
         # Of an empty batch that the others could not do without, what was learned counts, and no sample does.
-        idle = seen.peers.lockstep and spreads.empty
+        idle = forwards.peers.lockstep and spreads.empty
         ratio = -math.inf if idle else step_ratio(spreads.largest(self.quantile)) * tangents.unit
         exact = tangents.exact and self.quantile == 1.0
-        return self._reading(step, ratio, tangents.way, exact=exact, message=seen.parts), replace(
+        return self._reading(step, ratio, tangents.way, exact=exact, message=forwards.parts), replace(
             known, route=tangents.route
         )
 
@@ -210,9 +222,9 @@ class SoftmaxRadius(Radius):
         quantile = "" if self.quantile == 1.0 else f"/quantile {self.quantile:g}"
         return Reading(step.index, ratio, f"{way}/{self.mode}{quantile}", exact, message, age)
 
-    def _resolve(self, seen: Seen) -> None:
-        seen.resolve(self.head)
-        say_doubts_of_heads(seen)
+    def _resolve(self, forwards: Forwards) -> None:
+        forwards.resolve(self.head)
+        say_doubts_of_heads(forwards)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +240,3 @@ class _Known:
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> _Known:
         return cls(from_state(state["route"]), Track.from_state(state["track"]))
-
-
-def _target(step: Step) -> float:
-    return 1.0 if math.isnan(step.target) else step.target

@@ -119,7 +119,7 @@ def active_rows(output: Output, value: Tensor) -> Tensor:
     active = rows.to(value.device)
     if bool(active.all()) or not output.active:
         return active
-    limits, formula = torch.finfo(output.peaks.dtype), _formula(head_of(output))
+    limits, formula = torch.finfo(output.max_logits.dtype), _formula(head_of(output))
     # P - 1 rounds to zero once exp(-z) < eps (one sigmoid), all of P - onehot once exp(-gap) < tiny (softmax).
     smallest = limits.eps if formula == "sigmoid" else limits.tiny
     return active | (_spreads(value, value, formula) > -math.log(smallest))

@@ -52,7 +52,7 @@ def _cut(output: Output, rows: slice) -> Output:
     value = None if known is None else known[rows]
     return replace(
         output,
-        peaks=output.peaks[rows],
+        max_logits=output.max_logits[rows],
         active={axis: active[rows] for axis, active in output.active.items()},
         labelled=None if labelled is None else labelled[rows],
         value=value,

@@ -12,6 +12,8 @@ Tier = Literal["skip", "sample", "full"]
 """Measure nothing; measure a part of the rows, to confirm that the step is far inside; measure all of them."""
 
 _KEPT = 3
+_FORMER = {"effort": "half_l1_logit_grad"}
+"""Names in checkpoints of earlier versions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +28,7 @@ class Tiers:
         inside: r at or below this part of the target needs no exact value; in [0, 1].
         bound: the free bound ``|g.p| / (pi e) <= r`` above which a step is not skipped.
         length_jump: growth of ``||p||`` since the last measurement above which a step is not skipped.
-        effort_jump: growth of ``e`` since then, likewise.
+        logit_grad_jump: growth of ``e`` since then, likewise.
         every: steps after which r is measured again in any case; at least 1.
         sampled: a prediction ``R ||p||`` above this part of ``inside`` is not left to a sample; in [0, 1].
         wired: the free bound is looked at from ``margin * R ||p||`` of this part of ``inside`` on; in [0, 1]. It costs
@@ -50,7 +52,7 @@ class Tiers:
     inside: float = 0.5
     bound: float = 0.15
     length_jump: float = 3.0
-    effort_jump: float = 2.0
+    logit_grad_jump: float = 2.0
     every: int = 16
     sampled: float = 0.5
     wired: float = 0.25
@@ -61,7 +63,7 @@ class Tiers:
         """Check the ranges."""
         ranges = {"margin": (1.0, math.inf), "inside": (0.0, 1.0), "bound": (0.0, math.inf), "floor": (0.0, 1.0)}
         ranges |= {"sampled": (0.0, 1.0), "wired": (0.0, 1.0)}
-        ranges |= {"length_jump": (1.0, math.inf), "effort_jump": (1.0, math.inf)}
+        ranges |= {"length_jump": (1.0, math.inf), "logit_grad_jump": (1.0, math.inf)}
         for name, (low, high) in ranges.items():
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"Tiers({name}={getattr(self, name)!r}): expected a number from {low:g} to {high:g}")
@@ -86,7 +88,10 @@ class Tiers:
             and self.margin * expected <= self.inside
             and bound <= self.bound
             and vitals.length <= self.length_jump * track.length
-            and (vitals.effort is None or vitals.effort <= self.effort_jump * track.effort)
+            and (
+                vitals.half_l1_logit_grad is None
+                or vitals.half_l1_logit_grad <= self.logit_grad_jump * track.half_l1_logit_grad
+            )
             and track.age + 1 < self.every
         )
         if quiet:
@@ -102,7 +107,7 @@ class Track:
     Attributes:
         rates: the last three ``r / ||p||``, per unit of the parameters; oldest first.
         length: ``||p||`` when r was last measured.
-        effort: ``e`` then; inf where it was not seen.
+        half_l1_logit_grad: ``e`` then; inf where it was not seen.
         age: steps since then.
         probes: how many steps were probed. At every power of two the replay is compared with the training forward.
         samples: whether some rows of a batch can be run without the others; None where nobody has tried.
@@ -113,7 +118,7 @@ class Track:
 
     rates: tuple[float, ...] = ()
     length: float = 0.0
-    effort: float = math.inf
+    half_l1_logit_grad: float = math.inf
     age: int = 0
     probes: int = 0
     samples: bool | None = None
@@ -132,9 +137,9 @@ class Track:
 
     def bound(self, vitals: Vitals) -> float:
         """Return the free bound ``|g.p| / (pi e)`` on r; 0 where it cannot be had."""
-        if vitals.slope is None or not vitals.effort:
+        if vitals.directional_derivative is None or not vitals.half_l1_logit_grad:
             return 0.0
-        return abs(vitals.slope) / (math.pi * vitals.effort)
+        return abs(vitals.directional_derivative) / (math.pi * vitals.half_l1_logit_grad)
 
     def skipped(self) -> Track:
         """Return what is known after a step that was not measured."""
@@ -143,8 +148,10 @@ class Track:
     def measured(self, ratio: float, vitals: Vitals) -> Track:
         """Return what is known after r was measured."""
         rates = self.rates if not vitals.length > 0.0 else (*self.rates, ratio / vitals.length)[-_KEPT:]
-        effort = math.inf if vitals.effort is None else vitals.effort
-        return replace(self, rates=rates, length=vitals.length, effort=effort, age=0, alarmed=False)
+        half_l1_logit_grad = math.inf if vitals.half_l1_logit_grad is None else vitals.half_l1_logit_grad
+        return replace(
+            self, rates=rates, length=vitals.length, half_l1_logit_grad=half_l1_logit_grad, age=0, alarmed=False
+        )
 
     def as_state(self) -> dict[str, Any]:
         """Return plain data, for a checkpoint."""
@@ -153,4 +160,5 @@ class Track:
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Track:
         """Return the track of a checkpoint."""
+        state = {_FORMER.get(name, name): value for name, value in state.items()}
         return cls(**state | {"rates": tuple(state["rates"])})

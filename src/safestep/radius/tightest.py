@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from safestep.radius.across_ranks import measured
 from safestep.radius.base import Needs, Radius, State
-from safestep.recording.forward import Seen
-from safestep.recording.step import Step
+from safestep.recording.proposal import Proposal
 from safestep.records.reading import Reading
 
 
@@ -72,39 +70,32 @@ class Tightest(Radius):
         """Return the same with exact methods, for an audit."""
         return Tightest({radius.exact(): target for radius, target in self.limits})
 
-    def look(self, step: Step, seen: Seen, state: State) -> None:
+    def read_norms(self, proposal: Proposal, state: State) -> None:
         """Read off the step what the radii need to know of it."""
         for index, (radius, target) in enumerate(self.limits):
-            with _aimed(step, target):
-                radius.look(step, seen, _part(state, index))
+            radius.read_norms(_aimed(proposal, target), _part(state, index))
 
-    def measure(self, step: Step, seen: Seen, state: State) -> tuple[Reading, State]:
+    def measure(self, proposal: Proposal, state: State) -> tuple[Reading, State]:
         """Return the reading of the radius that binds, in units of its target. See `Radius.measure`."""
-        readings, states, shared = [], [], seen.shared
-        seen.shared = {} if shared is None else shared
+        forwards = proposal.forwards
+        readings, states, shared = [], [], forwards.shared
+        forwards.shared = {} if shared is None else shared
         try:
             for index, (radius, target) in enumerate(self.limits):
-                with _aimed(step, target):
-                    reading, later = measured(radius, step, seen, _part(state, index))
+                reading, later = measured(radius, _aimed(proposal, target), _part(state, index))
                 name = type(radius).__name__
                 readings.append(replace(reading, ratio=reading.ratio / target, method=f"{name}: {reading.method}"))
                 states.append(later)
         finally:
-            seen.shared = shared  # of this step alone: the same forwards may be asked about another one (an audit)
+            forwards.shared = shared  # of this step alone: the same forwards may be asked about another one (an audit)
         # nan binds: whatever cannot be measured is not inside
         binding = max(readings, key=lambda reading: (math.isnan(reading.ratio), reading.ratio))
         return binding, {"parts": states}
 
 
-@contextlib.contextmanager
-def _aimed(step: Step, target: float) -> Any:
-    """Aim at a radius's own target, inside."""
-    aim = step.target
-    step.target = target if math.isnan(aim) else aim * target
-    try:
-        yield
-    finally:
-        step.target = aim
+def _aimed(proposal: Proposal, target: float) -> Proposal:
+    """Return the same step, aimed at a radius's own target."""
+    return replace(proposal, target=proposal.aim * target)
 
 
 def _part(state: State, index: int) -> State:

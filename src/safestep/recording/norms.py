@@ -20,7 +20,7 @@ def magnitude(
     start: Mapping[Tensor, Tensor],
     scratch: Scratch,
     *,
-    slope: bool,
+    directional_derivative: bool,
     gradients: Callable[[Tensor], Tensor | None] = lambda parameter: parameter.grad,
 ) -> tuple[Tensor, Tensor | None]:
     """Return ``||p||^2`` and ``g.p`` of a step; nothing is read back from the device.
@@ -31,7 +31,7 @@ def magnitude(
     Args:
         start: ``theta_0`` of each parameter, keyed by the parameter, which holds ``theta``; not empty.
         scratch: memory kept from call to call.
-        slope: whether to return ``g.p`` too.
+        directional_derivative: whether to return ``g.p`` too.
         gradients: from a parameter to its gradient.
 
     Returns:
@@ -40,7 +40,7 @@ def magnitude(
         again where it is 0, inf or nan.
     """
     squares: list[Tensor] = []
-    products: list[Tensor] | None = [] if slope else None
+    products: list[Tensor] | None = [] if directional_derivative else None
     for group in _groups(start):
         flat = _memory(scratch, group)
         pieces = flat.split([parameter.numel() for parameter in group])
@@ -52,9 +52,9 @@ def magnitude(
             torch._foreach_sub_(views, [start[parameter] for parameter in group])
         squares.append(_square(flat))
         if products is not None:
-            slopes = [gradients(parameter) for parameter in group]
-            plain = flat.dtype in _FULL and all(_plain(gradient, flat) for gradient in slopes)
-            products = products + _products(slopes, views, flat) if plain else None
+            derivatives = [gradients(parameter) for parameter in group]
+            plain = flat.dtype in _FULL and all(_plain(gradient, flat) for gradient in derivatives)
+            products = products + _products(derivatives, views, flat) if plain else None
     home = squares[0].device
     total = torch.stack([square.to(home, torch.float64) for square in squares]).sum()
     if products is None:

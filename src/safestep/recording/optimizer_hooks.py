@@ -201,9 +201,9 @@ def innermost(optimizer: Any) -> Optimizer:
     Raises:
         AttachError: if there is none with step hooks, or its ``step`` is known to do nothing (DeepSpeed).
     """
-    *wrappers, seen = layers(optimizer)
+    *wrappers, inner = layers(optimizer)
     for inside, remedy in _REMEDIES:
-        if inside(optimizer) or (seen is not None and inside(seen)):
+        if inside(optimizer) or (inner is not None and inside(inner)):
             raise AttachError(f"expected a torch.optim.Optimizer, saw {_kind(optimizer)}: {remedy}")
     for wrapper in wrappers:
         if "deepspeed" in type(wrapper).__module__.split("."):  # its own, or Accelerate's for it
@@ -211,9 +211,9 @@ def innermost(optimizer: Any) -> Optimizer:
                 f"{type(wrapper).__name__} of DeepSpeed steps inside its engine, and its own step() does nothing that "
                 "could be measured: safestep cannot guard it"
             )
-    if not isinstance(seen, Optimizer) or not hasattr(seen, "_optimizer_step_post_hooks"):
+    if not isinstance(inner, Optimizer) or not hasattr(inner, "_optimizer_step_post_hooks"):
         raise AttachError(
             f"expected a torch.optim.Optimizer, or a wrapper with one in .optimizer; saw {type(optimizer).__name__}"
-            + (", whose __init__ never called Optimizer.__init__" if isinstance(seen, Optimizer) else "")
+            + (", whose __init__ never called Optimizer.__init__" if isinstance(inner, Optimizer) else "")
         )
-    return seen
+    return inner

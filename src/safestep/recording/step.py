@@ -27,13 +27,14 @@ class Vitals:
 
     Attributes:
         length: ``tau = ||p||_2`` over all parameters, in units of the parameters; nan or inf where ``p`` is.
-        slope: ``g.p``, the change of the loss to first order; None where it was not asked for or cannot be had.
-        effort: ``e``, see `safestep.recording.forward.Seen.effort`; None likewise.
+        directional_derivative: ``g.p``, the change of the loss to first order; None where it was not asked for or
+            cannot be had.
+        half_l1_logit_grad: ``e``, see `safestep.recording.forwards.Forwards.half_l1_logit_grad`; None likewise.
     """
 
     length: float
-    slope: float | None = None
-    effort: float | None = None
+    directional_derivative: float | None = None
+    half_l1_logit_grad: float | None = None
 
 
 class Step:
@@ -49,15 +50,12 @@ class Step:
 
     Attributes:
         start: the parameters before the step, one detached copy each. Valid until the next step begins.
-        target: the r that the policy aims at in this step; nan where it aims at none.
-        always: whether the policy scales steps that are inside the target too, so that r matters at any size.
         peers: the ranks that take this step together; each holds all of ``p``, or a piece of it.
     """
 
     def __init__(self, index: int, previous: Step | None = None, peers: Peers = ALONE) -> None:
         self.index, self.peers = index, peers
         self.start: Parameters = {}
-        self.target, self.always = math.nan, True
         self._spare: Parameters = previous.start if previous else {}
         self._scratch: Scratch = previous._scratch if previous else {}
         self._vitals: Vitals | None = None
@@ -85,35 +83,44 @@ class Step:
         for parameter in parameters:
             self.start.pop(parameter, None)
 
-    def look(self, *, slope: bool = False, effort: Tensor | None = None, agree: bool = False) -> Vitals:
+    def read(
+        self, *, directional_derivative: bool = False, half_l1_logit_grad: Tensor | None = None, agree: bool = False
+    ) -> Vitals:
         """Read from the device, in one piece, how long the step is and what else is asked for.
 
         Args:
-            slope: whether ``g.p`` is wanted.
-            effort: a 0-d tensor to read along with it, see `safestep.recording.forward.Seen.effort`.
+            directional_derivative: whether ``g.p`` is wanted.
+            half_l1_logit_grad: a 0-d tensor to read along with it, see
+                `safestep.recording.forwards.Forwards.half_l1_logit_grad`.
             agree: whether it is asked for on every rank, to decide by it; ``e`` is then the mean over the ranks. Where
                 the ranks hold pieces of the parameters they always ask.
         """
         if not self.peers.alone and (agree or self.peers.lockstep):
-            self._vitals = self._agreed(slope=slope, effort=effort)
+            self._vitals = self._agreed(
+                directional_derivative=directional_derivative, half_l1_logit_grad=half_l1_logit_grad
+            )
             return self._vitals
         known = self._vitals or Vitals(math.nan)
-        square, product = self.sums(slope=slope)
-        asked = [number for number in (square, product, effort) if number is not None]
+        square, product = self.sums(directional_derivative=directional_derivative)
+        asked = [number for number in (square, product, half_l1_logit_grad) if number is not None]
         values = iter(torch.stack([number.to(square) for number in asked]).tolist())
         self._vitals = Vitals(
             self._checked(math.sqrt(next(values))),
-            known.slope if product is None else next(values),  # what another radius has asked for stays
-            known.effort if effort is None else next(values),
+            known.directional_derivative
+            if product is None
+            else next(values),  # what another radius has asked for stays
+            known.half_l1_logit_grad if half_l1_logit_grad is None else next(values),
         )
         return self._vitals
 
-    def _agreed(self, *, slope: bool, effort: Tensor | None) -> Vitals:
+    def _agreed(self, *, directional_derivative: bool, half_l1_logit_grad: Tensor | None) -> Vitals:
         """Add up over the ranks what each holds, everything once, in one reduction and one read-back."""
         known = self._vitals or Vitals(math.nan)
         here = {q: start for q, start in self.start.items() if self._counts(q)}
-        square, product = self._sums(here, slope=slope)
-        copies, _ = self._sums({q: start for q, start in self.start.items() if q not in here}, slope=False)
+        square, product = self._sums(here, directional_derivative=directional_derivative)
+        copies, _ = self._sums(
+            {q: start for q, start in self.start.items() if q not in here}, directional_derivative=False
+        )
         nothing = torch.zeros_like(square)
         # in float32 a sum of squares may overflow: what looks infinite on some rank is looked at again on all
         odd = torch.isfinite(square + copies.to(square)).logical_not()
@@ -122,8 +129,8 @@ class Step:
             odd,
             nothing if product is None else product,
             nothing + (product is None),
-            nothing if effort is None else effort,
-            nothing + (effort is None),
+            nothing if half_l1_logit_grad is None else half_l1_logit_grad,
+            nothing + (half_l1_logit_grad is None),
             torch.where(odd, nothing, square + copies.to(square)),
         ]
         found = self.peers.sums(torch.stack([number.to(square) for number in numbers]))
@@ -132,34 +139,36 @@ class Step:
             self.peers.check_lengths(min(lengths), max(lengths))
         return Vitals(
             self._checked(math.inf if found[1] else math.sqrt(found[0]), agree=True),
-            known.slope if not slope or found[3] else found[2],
-            known.effort if found[5] == self.peers.count else found[4] / self.peers.count,
+            known.directional_derivative if not directional_derivative or found[3] else found[2],
+            known.half_l1_logit_grad if found[5] == self.peers.count else found[4] / self.peers.count,
         )
 
     def _counts(self, parameter: Tensor) -> bool:
         return counts_here(parameter, self.peers.first, self.peers.root)
 
-    def sums(self, *, slope: bool) -> tuple[Tensor, Tensor | None]:
+    def sums(self, *, directional_derivative: bool) -> tuple[Tensor, Tensor | None]:
         """Return ``||p||^2`` and ``g.p`` of what this rank holds, see `safestep.recording.norms.magnitude`."""
-        return self._sums(self.start, slope=slope)
+        return self._sums(self.start, directional_derivative=directional_derivative)
 
-    def _sums(self, start: Parameters, *, slope: bool) -> tuple[Tensor, Tensor | None]:
+    def _sums(self, start: Parameters, *, directional_derivative: bool) -> tuple[Tensor, Tensor | None]:
         if not any(piece(parameter).numel() for parameter in start):  # all pieces here may be empty
-            return torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64) if slope else None
+            return torch.zeros((), dtype=torch.float64), torch.zeros(
+                (), dtype=torch.float64
+            ) if directional_derivative else None
         if not any_sharded(start):
-            return magnitude(start, self._scratch, slope=slope)
+            return magnitude(start, self._scratch, directional_derivative=directional_derivative)
         owners = {piece(parameter): parameter for parameter in start}
         return magnitude(
             {local: piece(start[parameter]) for local, parameter in owners.items()},
             self._scratch,
-            slope=slope,
+            directional_derivative=directional_derivative,
             gradients=lambda local: None if (g := owners[local].grad) is None else piece(g),
         )
 
     @property
     def vitals(self) -> Vitals:
-        """What `look` read; only the length if nobody looked before."""
-        return self._vitals or self.look()
+        """What `read` read; only the length if nobody looked before."""
+        return self._vitals or self.read()
 
     @property
     def known_length(self) -> float:
@@ -198,7 +207,7 @@ class Step:
     def applied(self) -> Step:
         """Return the step as the parameters stand now, after `rescale`; it shares this one's start."""
         step = Step(self.index, peers=self.peers)
-        step.start, step.target, step.always = self.start, self.target, self.always
+        step.start = self.start
         return step
 
     @torch.no_grad()

@@ -18,12 +18,14 @@ from safestep.errors import MeasurementError
 from safestep.jvp.restore import untouched
 from safestep.radius import Radius
 from safestep.radius.across_ranks import measured
-from safestep.recording.forward import Seen
 from safestep.recording.forward_hooks import ForwardRecorder
+from safestep.recording.forwards import Forwards
 from safestep.recording.logits import LogitsFinder
 from safestep.recording.mute import heard_only_by
 from safestep.recording.nonfinite import parameters_of
+from safestep.recording.proposal import Proposal
 from safestep.recording.step import Parameters, Step
+from safestep.recording.trained import Trained
 from safestep.records.reading import Reading
 from safestep.tools.twin import twin_of
 
@@ -64,10 +66,7 @@ def trial_steps(
         return {parameter: parameter.grad for parameter in parameters if parameter.grad is not None}
 
     with untouched(model, parameters) as start:
-        hold = radius.needs.gradient
-        recorder = ForwardRecorder(
-            model, logits, lambda: None, lambda: list(gradients().values()), lambda: False, hold=hold
-        )
+        recorder = ForwardRecorder(Trained(model, optimizers), logits, hold=radius.needs.gradient)
         try:
             with heard_only_by(recorder):
                 with _no_steps(optimizers), torch.enable_grad():
@@ -77,9 +76,9 @@ def trial_steps(
                         "the closure left no gradient on any parameter of the optimizer: it must run backward on the "
                         "batch, such as lambda: loss_fn(model(x), y).backward()"
                     )
-                seen = recorder.take(recorder.count)
-                seen.peers = ranks.peers(model, parameters) if ranks else ALONE
-                yield _Bench(model, optimizers, start, found, seen, radius).measure
+                forwards = recorder.take(recorder.count)
+                forwards.peers = ranks.peers(model, parameters) if ranks else ALONE
+                yield _Bench(model, optimizers, start, found, forwards, radius).measure
         finally:
             recorder.close()
 
@@ -92,14 +91,14 @@ class _Bench:
     optimizers: Sequence[Optimizer]
     start: Parameters
     gradients: Parameters
-    seen: Seen
+    forwards: Forwards
     radius: Radius
 
     def measure(self, rates: Sequence[float]) -> Trial:
         """Take a step at these rates, measure it, and undo it."""
         for parameter, gradient in self.gradients.items():
             parameter.grad = gradient.clone()  # an optimizer or a hook of it (a clipping) may write to it
-        step = Step(0, peers=self.seen.peers)
+        step = Step(0, peers=self.forwards.peers)
         step.start |= self.start
         try:
             remaining = iter(rates)
@@ -107,7 +106,9 @@ class _Bench:
                 twin_of(optimizer, self.model, [next(remaining) for _ in optimizer.param_groups]).step()
             if step.length == 0.0 or not math.isfinite(step.length):
                 return Trial(Reading(0, 0.0 * step.length, "", exact=False), moved=step.length != 0.0)
-            return Trial(measured(self.radius, step, self.seen, None)[0])  # None: each trial is a first measurement
+            return Trial(
+                measured(self.radius, Proposal(step, self.forwards), None)[0]
+            )  # None: each trial is a first measurement
         finally:
             step.undo()
 

@@ -149,10 +149,10 @@ def check_a_spike_wakes_every_rank_that_skips() -> None:
 class Fails(Radius):
     """A radius that cannot measure on one rank."""
 
-    def measure(self, step: Any, seen: Any, state: Any) -> Any:
+    def measure(self, proposal: Any, state: Any) -> Any:
         if here():
             raise safestep.MeasurementError("not here")
-        return safestep.Reading(step.index, 0.5, "fails"), state
+        return safestep.Reading(proposal.step.index, 0.5, "fails"), state
 
 
 def check_an_error_on_one_rank_is_an_error_on_all() -> None:
@@ -236,8 +236,8 @@ def check_an_input_that_was_overwritten_on_one_rank() -> None:
 class Differs(Radius):
     """A radius that reads something else on each rank, and knows nothing of the others."""
 
-    def measure(self, step: Any, seen: Any, state: Any) -> Any:
-        return safestep.Reading(step.index, 1.0 + distributed.get_rank(), "differs"), state
+    def measure(self, proposal: Any, state: Any) -> Any:
+        return safestep.Reading(proposal.step.index, 1.0 + distributed.get_rank(), "differs"), state
 
 
 def check_an_audit_of_a_radius_that_knows_nothing_of_ranks() -> None:

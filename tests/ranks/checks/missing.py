@@ -20,7 +20,7 @@ WAIT = 1.0
 
 def impatient(run: Run) -> None:
     """Let this rank wait no longer; until here a rank that merely lagged was waited for."""
-    run.guard._peers.timeout = WAIT
+    run.guard._group.peers(0).timeout = WAIT
 
 
 @contextlib.contextmanager

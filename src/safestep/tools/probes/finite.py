@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from safestep.recording.forward import Seen
+from safestep.recording.forwards import Forwards
 from safestep.recording.nonfinite import all_finite
 from safestep.recording.step import Step
 from safestep.records.report import StepReport
@@ -27,10 +27,10 @@ class Finite:
     def __init__(self, loss: Loss) -> None:
         self._loss = loss
 
-    def __call__(self, step: Step, seen: Seen, report: StepReport) -> Mapping[str, float]:
+    def __call__(self, step: Step, forwards: Forwards, report: StepReport) -> Mapping[str, float]:
         """Return the four flags, and ``diverged``."""
         flags = {
-            "loss_is_finite": math.isfinite(self._loss.at(step, seen)),
+            "loss_is_finite": math.isfinite(self._loss.at(step, forwards)),
             "grad_is_finite": all_finite(gradients(step).values()),
             "theta_is_finite_before": all_finite(step.start.values()),
             "theta_is_finite_after": all_finite(step.start),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from safestep.recording.forward import Seen
+from safestep.recording.forwards import Forwards
 from safestep.recording.step import Step
 from safestep.records.report import StepReport
 from safestep.tools.probes.vectors import gradients, inner, moved, norm
@@ -27,7 +27,7 @@ class Geometry:
     All parameters together that may move.
     """
 
-    def __call__(self, step: Step, seen: Seen, report: StepReport) -> Mapping[str, float]:
+    def __call__(self, step: Step, forwards: Forwards, report: StepReport) -> Mapping[str, float]:
         """Return the columns."""
         proposed, taken = step.displacement, moved(step)
         raw, actual = norm(proposed.values()), norm(taken.values())

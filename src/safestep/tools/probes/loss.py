@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from safestep.recording.forward import Seen
+from safestep.recording.forwards import Forwards
 from safestep.recording.step import Step
 from safestep.records.report import StepReport
 from safestep.tools.probes.start import at_start
@@ -56,17 +56,17 @@ class Loss:
         self._of: weakref.ref[Step] | None = None
         self._value = math.nan
 
-    def at(self, step: Step, seen: Seen) -> float:
+    def at(self, step: Step, forwards: Forwards) -> float:
         """Return the loss where a step started; evaluated once a step, whoever asks."""
         if self._of is None or self._of() is not step:
-            with at_start(step, seen), torch.no_grad():
+            with at_start(step, forwards), torch.no_grad():
                 self._value = float(self._closure())
             self._of = weakref.ref(step)
         return self._value
 
-    def __call__(self, step: Step, seen: Seen, report: StepReport) -> Mapping[str, float]:
+    def __call__(self, step: Step, forwards: Forwards, report: StepReport) -> Mapping[str, float]:
         """Return ``loss``, and ``rmse`` of a squared error."""
-        loss = self.at(step, seen)
+        loss = self.at(step, forwards)
         if self._square is None:
             return {"loss": loss}
         return {"loss": loss, "rmse": math.sqrt(loss / self._square)}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from safestep.guard.guard import Probe
+from safestep.guard.guard import Diagnostic as Probe
 from safestep.tools.probes.finite import Finite
 from safestep.tools.probes.geometry import Geometry
 from safestep.tools.probes.loss import Closure, Loss

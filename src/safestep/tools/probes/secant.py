@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from safestep.formulas.throttle import order_0
 from safestep.radius.base import State
 from safestep.radius.secant import SecantCurvature
-from safestep.recording.forward import Seen
+from safestep.recording.forwards import Forwards
+from safestep.recording.proposal import Proposal
 from safestep.recording.step import Step
 from safestep.records.report import StepReport
 
@@ -40,9 +41,9 @@ class Secant:
         self._chi, self._radius = chi, SecantCurvature(beta)
         self._state: State = None
 
-    def __call__(self, step: Step, seen: Seen, report: StepReport) -> Mapping[str, float]:
+    def __call__(self, step: Step, forwards: Forwards, report: StepReport) -> Mapping[str, float]:
         """Return the curvatures and ``alpha_would``."""
-        reading, state = self._radius.measure(step, seen, self._state)
+        reading, state = self._radius.measure(Proposal(step, forwards), self._state)
         self._state = state
         # of a gradient that is not finite nothing is known, and nothing of it is remembered
         known = state if state is not None and reading.finite else {"curvature": math.nan, "mean": math.nan}

@@ -9,7 +9,7 @@ import torch
 
 from safestep.formulas.curvature import margin, spectral_radius
 from safestep.jvp.replay import no_trace
-from safestep.recording.forward import Seen
+from safestep.recording.forwards import Forwards
 from safestep.recording.step import Step
 from safestep.records.report import StepReport
 from safestep.tools.probes.hessian import Hessian
@@ -63,9 +63,9 @@ class Sharpness:
     def __init__(self, closure: Closure, *, dense: int = 64, tolerance: float = 1e-5) -> None:
         self._closure, self._dense, self._lanczos = closure, max(dense, 2), Lanczos(tolerance)
 
-    def __call__(self, step: Step, seen: Seen, report: StepReport) -> Mapping[str, float]:
+    def __call__(self, step: Step, forwards: Forwards, report: StepReport) -> Mapping[str, float]:
         """Return the columns."""
-        low, high = self._ends(step, seen)
+        low, high = self._ends(step, forwards)
         norm = max(abs(low), abs(high))
         columns = {"hessian_lambda_max": high, "hessian_lambda_min": low, "hessian_spectral_norm": norm}
         eta = report.lrs[0] if report.lrs else math.nan
@@ -77,9 +77,9 @@ class Sharpness:
             }
         return columns
 
-    def _ends(self, step: Step, seen: Seen) -> tuple[float, float]:
+    def _ends(self, step: Step, forwards: Forwards) -> tuple[float, float]:
         moving = [parameter for parameter in step.start if parameter.requires_grad]
-        with at_start(step, seen), no_trace(seen.model), torch.enable_grad():
+        with at_start(step, forwards), no_trace(forwards.model), torch.enable_grad():
             hessian = Hessian(self._closure, moving)
             if not hessian.finite:
                 return math.nan, math.nan

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 import torch
 
 from safestep.jvp.restore import untouched
-from safestep.recording.forward import Seen
+from safestep.recording.forwards import Forwards
 from safestep.recording.mute import unheard
 from safestep.recording.step import Step
 
 
 @contextmanager
-def at_start(step: Step, seen: Seen) -> Iterator[None]:
+def at_start(step: Step, forwards: Forwards) -> Iterator[None]:
     """Let the parameters hold ``theta_0`` inside; afterwards model and generators are bit for bit what they were.
 
     No guard hears of the forwards inside, which draw what the recorded forward drew, if there was one. Every ``.grad``
@@ -22,11 +22,11 @@ def at_start(step: Step, seen: Seen) -> Iterator[None]:
 
     Args:
         step: the step that was just taken.
-        seen: names the model.
+        forwards: names the model.
     """
-    with unheard(), untouched(seen.model, step.start):
-        if len(seen.forwards) == 1:  # the same dropout masks
-            seen.forwards[0].generators.restore()
+    with unheard(), untouched(forwards.model, step.start):
+        if len(forwards.kept) == 1:  # the same dropout masks
+            forwards.kept[0].generators.restore()
         with torch.no_grad():
             for parameter, origin in step.start.items():
                 parameter.copy_(origin)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from safestep.recording.forward import Seen
+from safestep.recording.forwards import Forwards
 from safestep.recording.step import Step
 from safestep.records.report import StepReport
 
@@ -33,7 +33,7 @@ class Teacher:
         if self._weights and (shape := self._product(self._weights).shape) != reference.shape:
             raise ValueError(f"the student is a matrix of shape {tuple(shape)}, the teacher {tuple(reference.shape)}")
 
-    def __call__(self, step: Step, seen: Seen, report: StepReport) -> Mapping[str, float]:
+    def __call__(self, step: Step, forwards: Forwards, report: StepReport) -> Mapping[str, float]:
         """Return gain and error."""
         if not self._weights:
             return {"forward_gain_spectral": math.nan, "weight_error_fro": math.nan}

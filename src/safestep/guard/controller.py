@@ -1,4 +1,4 @@
-"""The judge: asks radius and policy about one step, has it rescaled, and makes its report."""
+"""The controller: asks radius and policy about one proposed step, has it rescaled, and makes its report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from safestep.radius import Radius
 from safestep.radius.across_ranks import measured
 from safestep.radius.base import State
 from safestep.radius.deferred import Decision
-from safestep.recording.forward import Seen
+from safestep.recording.forwards import Forwards
+from safestep.recording.proposal import Proposal
 from safestep.recording.step import Step
 from safestep.records.reading import Reading, Status
 from safestep.records.report import StepReport
@@ -28,7 +29,7 @@ _PARTS = (
 _EARLY = "shortened early: r was predicted, not measured (sync='never')"
 
 
-class Judge:
+class Controller:
     """A radius and a policy, and what they remember from step to step.
 
     Args:
@@ -46,28 +47,28 @@ class Judge:
         self.radius_state: State = None
         self.policy_state: State = None
         self._say = say
-        self._aimless: Exception | None = None  # what the policy raised instead of a target
+        self._no_target: Exception | None = None  # what the policy raised instead of a target
 
-    def aim(self, step: Step) -> None:
-        """Ask the policy, once, what it aims at in this step; what it raises is kept until the step is judged."""
-        step.always, self._aimless = self.policy.always, None
+    def propose(self, step: Step, forwards: Forwards) -> Proposal:
+        """Ask the policy, once, what it aims at in this step; what it raises is kept until `decide`."""
+        target, self._no_target = math.nan, None
         try:
-            step.target = self.policy.target_at(step.index)
+            target = self.policy.target_at(step.index)
         except Exception as error:
-            self._aimless = error
+            self._no_target = error
+        return Proposal(step, forwards, target, self.policy.always)
 
-    def look(self, step: Step, seen: Seen) -> None:
-        """Read what an aimed step is; the radius knows what it will need."""
-        if self._aimless is None:
+    def read_norms(self, proposal: Proposal) -> None:
+        """Read from the device how long the step is, with whatever else the radius will need to know of it."""
+        if self._no_target is None:
             with contextlib.suppress(Exception):  # measuring will meet it again
-                self.radius.look(step, seen, self.radius_state)
+                self.radius.read_norms(proposal, self.radius_state)
 
-    def judge(self, step: Step, seen: Seen, lrs: Rates, *, scalable: bool, keep: bool) -> StepReport:
+    def decide(self, proposal: Proposal, lrs: Rates, *, scalable: bool, keep: bool) -> StepReport:
         """Measure a step, rescale it, and report.
 
         Args:
-            step: as proposed, aimed and looked at.
-            seen: the forwards that count for it.
+            proposal: the step, whose norms were read.
             lrs: the learning rates, for the report.
             scalable: whether the step may be scaled at all; an optimizer that searches its own step is only watched.
             keep: whether somebody will ask for ``p`` after the step was rescaled.
@@ -75,20 +76,20 @@ class Judge:
         Raises:
             Exception: what the radius or policy raises, unless the policy only watches. The step is then as proposed.
         """
-        if not math.isfinite(step.length) and (seen.peers.alone or seen.peers.lockstep):
+        step, forwards = proposal.step, proposal.forwards
+        if not math.isfinite(step.length) and (forwards.peers.alone or forwards.peers.lockstep):
             return self._refuse(step, nothing(step, "the step is not finite"), lrs, keep=keep)
         try:
-            if self._aimless is not None:
-                raise self._aimless
-            reading, radius_state = measured(self.radius, step, seen, self.radius_state)
+            if self._no_target is not None:
+                raise self._no_target
+            reading, radius_state = measured(self.radius, proposal, self.radius_state)
             if not reading.finite:
                 what = "r" if math.isfinite(step.length) else "the step"
                 return self._refuse(step, replace(reading, message=f"{what} is not finite"), lrs, keep=keep)
-            if seen.dropped and reading.message == seen.parts:
-                self._say("max_forwards", _PARTS.format(count=seen.count, kept=len(seen.forwards)))
-            would, policy_state = self._scale(reading, step)
-            message = reading.message or self.policy.says(reading.ratio, step.length)
-            reading = replace(reading, message=message)
+            if forwards.dropped and reading.message == forwards.parts:
+                self._say("max_forwards", _PARTS.format(count=forwards.count, kept=len(forwards.kept)))
+            would, policy_state = self._scale(reading, proposal)
+            reading = replace(reading, message=reading.message or self.policy.says(reading.ratio, step.length))
         except Exception as error:
             if self.policy.writes:
                 raise
@@ -96,53 +97,53 @@ class Judge:
         self.radius_state, self.policy_state = radius_state, policy_state
         if not scalable:
             reading = replace(reading, message=reading.message or "LBFGS searches its own step: watched, not scaled")
-            return report_of(step, reading, Status.WATCHED, 1.0, lrs, would, step.target)
+            return report_of(step, reading, Status.WATCHED, 1.0, lrs, would, proposal.target)
         scale = would if self.policy.writes else 1.0
         _rescale(step, scale, keep=keep)
-        return report_of(step, reading, self._status(reading, scale), scale, lrs, would, step.target)
+        return report_of(step, reading, self._status(reading, scale), scale, lrs, would, proposal.target)
 
-    def _scale(self, reading: Reading, step: Step) -> tuple[float, State]:
+    def _scale(self, reading: Reading, proposal: Proposal) -> tuple[float, State]:
         """Return the scale that the policy stands for, and its new state in plain numbers."""
-        ratio, length = torch.tensor([reading.ratio, step.length], dtype=torch.float64)
-        scale, state = self.policy.scale(ratio, length, step.target, self.policy_state)
+        ratio, length = torch.tensor([reading.ratio, proposal.step.length], dtype=torch.float64)
+        scale, state = self.policy.scale(ratio, length, proposal.target, self.policy_state)
         return float(scale), state and {key: _number(value) for key, value in state.items()}
 
     def unmeasured(self, step: Step, error: Exception, lrs: Rates) -> StepReport:
         """Report a step that could not be measured and is left alone, and say so once."""
         self._say("unmeasured", f"step {step.index} could not be measured: {error or repr(error)}")
-        known = nothing(step, str(error) or repr(error))
-        return StepReport.of(known, Status.UNMEASURED, step.known_length, 1.0, 1.0, math.nan, lrs)
+        reading = nothing(step, str(error) or repr(error))
+        return StepReport.of(reading, Status.UNMEASURED, step.known_length, 1.0, 1.0, math.nan, lrs)
 
-    def foresee(self, step: Step, seen: Seen) -> Decision | None:
-        """Decide about an aimed step without reading the device, if the radius and the policy can."""
-        if self._aimless is not None:
+    def decide_on_device(self, proposal: Proposal) -> Decision | None:
+        """Decide about a step without reading the device, if the radius and the policy can."""
+        if self._no_target is not None:
             return None
         try:
-            foresight = self.radius.foresee(step, seen, self.radius_state)
-            if foresight is None:
+            prediction = self.radius.predict(proposal, self.radius_state)
+            if prediction is None:
                 return None
-            scale, state = self.policy.scale(foresight.ratio, foresight.length, step.target, self.policy_state)
+            scale, state = self.policy.scale(prediction.ratio, prediction.length, proposal.target, self.policy_state)
             if state is not None:  # it learns from measurements
                 return None
-            return Decision(torch.where(torch.isfinite(foresight.ratio), scale, 0.0), foresight)
+            return Decision(torch.where(torch.isfinite(prediction.ratio), scale, 0.0), prediction, proposal.target)
         except Exception:  # measuring will meet it again, and knows what to do
             return None
 
-    def settle(self, step: Step, decision: Decision, numbers: list[float], lrs: Rates) -> StepReport:
+    def resolve(self, step: Step, decision: Decision, numbers: list[float], lrs: Rates) -> StepReport:
         """Report a step that was decided on the device."""
-        *known, would = numbers
-        settled, scale = decision.foresight.settle(known), would if self.policy.writes else 1.0
-        reading, length = settled.reading, settled.vitals.length
+        *read, would = numbers
+        resolved, scale = decision.prediction.resolve(read), would if self.policy.writes else 1.0
+        reading, length = resolved.reading, resolved.vitals.length
         if length == 0.0:  # nothing that the radius could learn from
-            return still(step, lrs)
-        self.radius_state = settled.state
+            return still(step, decision.target, lrs)
+        self.radius_state = resolved.state
         if not math.isfinite(length):
             status = Status.UNDONE if self.policy.writes else Status.NONFINITE
             reading = nothing(step, "the step is not finite")
         else:
             status = self._status(reading, scale)
             reading = replace(reading, message=_EARLY if scale < 1.0 else reading.message)
-        return StepReport.of(reading, status, length, scale, would, step.target, lrs)
+        return StepReport.of(reading, status, length, scale, would, decision.target, lrs)
 
     def _status(self, reading: Reading, scale: float) -> Status:
         if not self.policy.writes:
@@ -165,10 +166,10 @@ def nothing(step: Step, message: str) -> Reading:
     return Reading(step.index, math.nan, "", exact=False, message=message)
 
 
-def still(step: Step, lrs: Rates) -> StepReport:
+def still(step: Step, target: float, lrs: Rates) -> StepReport:
     """Report a step that moved nothing."""
     reading = Reading(step.index, 0.0, "", message="nothing moved")
-    return StepReport.of(reading, Status.STILL, 0.0, 1.0, 1.0, step.target, lrs)
+    return StepReport.of(reading, Status.STILL, 0.0, 1.0, 1.0, target, lrs)
 
 
 def report_of(
