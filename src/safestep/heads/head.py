@@ -14,7 +14,7 @@ from safestep.formulas.logit_gradient import sigmoid_factor, softmax_factor
 from safestep.heads.places import Path, named, places
 
 Kind = Literal["softmax", "sigmoid", "other"]
-"""What a loss makes of the values: one softmax over the classes, a sigmoid of each, or neither that can be told."""
+"""What a loss makes of the values: one softmax over the classes, a sigmoid of each, or neither, as it seems."""
 
 _BALANCED = 1e-3
 """Rows of a softmax loss's dL/dz sum to zero; a quotient of sums above this, and two roundings, is no softmax."""
@@ -39,7 +39,7 @@ class Head:
         axis: the dimension of the classes.
         factor: what the loss multiplies it by before it takes probabilities (``1 / T`` for a temperature T).
         balanced: whether rows of dL/dz sum to zero, as they do for logits and not for log-probabilities.
-        settled: whether the gradient has told all this; else it is assumed.
+        settled: whether the gradient has shown all this; else it is assumed.
         plain: whether the factor is known; no factor can be read off soft labels.
     """
 
@@ -79,7 +79,7 @@ class Head:
 
 @dataclass(slots=True)
 class Evidence:
-    """What the gradient at one output told, gathered in backward without reading the device.
+    """What the gradient at one output showed, gathered in backward without reading the device.
 
     Attributes:
         sums: for each dimension that may hold the classes, ``sum |sum_k G_k|``.
@@ -98,7 +98,7 @@ class Evidence:
         """Gather what a gradient tells.
 
         Args:
-            value: the output; None where it is not at hand, so that only sums can be told.
+            value: the output; None where it is not at hand, so that only sums can be determined.
             gradient: dL/d(value).
             axes: the dimensions that may hold the classes.
             precision: the relative rounding of the arithmetic.

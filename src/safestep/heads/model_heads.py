@@ -39,7 +39,7 @@ _ONE = (
     "a binary classifier with one logit use SoftmaxRadius(head='sigmoid'); for squared errors CurvatureRadius('mse')"
 )
 _SOFTMAX = (
-    "the gradient at {seen} is that of a softmax cross-entropy, and the radius was told of another loss: use "
+    "the gradient at {seen} is that of a softmax cross-entropy, and the radius was given another loss: use "
     "CurvatureRadius('cross_entropy'), or the loss that is meant"
 )
 _LEFT_OUT = (
@@ -51,17 +51,17 @@ _BESIDE = (
     "what goes through the other outputs"
 )
 _FACTOR = (
-    "whether the loss multiplies {name} by a factor (a temperature, the scale of a cosine classifier) cannot be told "
+    "whether the loss multiplies {name} by a factor (a temperature, the scale of a cosine classifier) cannot be seen "
     "from its gradient (soft labels, or several losses): 1 is assumed. Say it with attach(..., logits=lambda out: "
     "factor * out...), or, if there is none, name the logits themselves: attach(..., logits=lambda out: out...)"
 )
 
 
 class Heads:
-    """What the gradients have told of the outputs of one model.
+    """What the gradients have shown of the outputs of one model.
 
     Attributes:
-        known: how the loss reads each output, as far as its gradient told.
+        known: how the loss reads each output, as far as its gradient showed.
         upstream: outputs that others are computed from.
         chosen: whether the user has said which outputs count, by ``attach(..., logits=...)``.
         steps: how many steps were resolved.
@@ -98,15 +98,15 @@ class Heads:
         return all_axes if head is None or self.looks(path) else (head.axis,)
 
     def learn(self, output: Output, loss_scale: float) -> None:
-        """Take in what the gradient at an output told."""
-        told, output.evidence = output.evidence, []
-        for evidence in told:
+        """Take in what the gradient at an output showed."""
+        gathered, output.evidence = output.evidence, []
+        for evidence in gathered:
             if (evidence.rows or output.path not in self.known) and self._learnt(output.path, evidence, loss_scale):
                 break  # of several backwards through one output the first that tells something
         output.head = self.known.get(output.path)
 
     def _learnt(self, path: Path, evidence: Evidence, loss_scale: float) -> bool:
-        """Take in one piece of evidence; return whether it told anything."""
+        """Take in one piece of evidence; return whether it showed anything."""
         found, known = evidence.head(path, loss_scale), self.known.get(path)
         if found is None or not found.settled:
             self._tries[path] = self._tries.get(path, 0) + 1
@@ -156,7 +156,7 @@ class Heads:
         return heads
 
     def _assumed(self, outputs: list[Output], wanted: Wanted) -> list[Output]:
-        """Return the likeliest output while no gradient has told anything."""
+        """Return the likeliest output while no gradient has shown anything."""
         likely = outputs if self.chosen else likeliest(outputs)
         for output in likely:
             kind: Kind = "other" if wanted == "any" else "sigmoid" if wanted == "sigmoid" else "softmax"

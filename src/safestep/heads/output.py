@@ -1,4 +1,4 @@
-"""One output of a forward, and what backward told of it: whether it was reached, its rows, and its gradient."""
+"""One output of a forward, and what backward showed of it: whether it was reached, its rows, and its gradient."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Output:
         version: the version counter of ``value``.
         lent: whether ``value`` is held only until its gradient has been looked at.
         taped: whether it is held only for the tape.
-        evidence: what each gradient told of the loss, where somebody looked.
+        evidence: what each gradient showed of the loss, where somebody looked.
         head: how the loss reads it; None where it does not read it as logits.
         labelled: which samples have a label, where the gradient was not seen and labels are among the arguments.
         apart: whether it is none of those that the user has named by ``logits=``.
@@ -104,7 +104,7 @@ class Output:
             self.value = None
 
     def unlearn(self) -> None:
-        """Forget what backward told, once the gradients that it left are gone."""
+        """Forget what backward showed, once the gradients that it left are gone."""
         self.reached, self.active, self.size, self.gradient, self.evidence = False, {}, None, None, []
 
     def kept(self) -> Tensor | None:

@@ -105,7 +105,7 @@ def run(
 def _placed(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the state under one name for each place that holds a tensor.
 
-    Tied tensors have several places. A module registered under several names is one place all the same: told both
+    Tied tensors have several places. A module registered under several names is one place all the same: given both
     names, functional_call swaps its tensors twice and puts the first swap back in the second's stead.
     """
     names = {tensor: name for name, tensor in (*model.named_parameters(), *model.named_buffers())}

@@ -110,7 +110,7 @@ class CurvatureRadius(Radius):
         step, forwards = proposal.step, proposal.forwards
         route = Route() if state is None else from_state(state["route"])
         looked = 0 if state is None else state.get("looked", 1)
-        # Until the gradients have told something, and now and then after that, until a doubt was said.
+        # Until the gradients have shown something, and now and then after that, until a doubt was said.
         check = looked >= 0 and looked & (looked - 1) == 0
         unit = unit_of(step.length)  # a power of two, the same on all ranks, whatever each finds convenient
 

@@ -130,7 +130,7 @@ class FiniteDifference:
         return peers.largest(0.0 if spreads.empty else spreads.largest(self.quantile)) / math.pi
 
     def steady(self, ratio: float, origins: list[list[Tensor]]) -> bool:
-        """Return whether a shorter look than the one that told r tells the same: one forward more.
+        """Return whether a shorter look than the one that gave r gives the same: one forward more.
 
         What looks like float32 may have been computed in less (a cast inside the model, quantised values).
         """

@@ -19,7 +19,7 @@ from safestep.recording.proposal import Proposal
 
 
 class Options(Protocol):
-    """What a probing radius is told, see `safestep.radius.softmax.SoftmaxRadius`."""
+    """What a probing radius is given, see `safestep.radius.softmax.SoftmaxRadius`."""
 
     @property
     def every(self) -> bool: ...  # noqa: D102
@@ -38,7 +38,7 @@ class Probing:
     Attributes:
         options: of the radius.
         proposal: the step, not yet rescaled.
-        track: what earlier measurements told.
+        track: what earlier measurements showed.
     """
 
     options: Options

@@ -1,4 +1,4 @@
-"""What the gradients of the first step say against the loss that a curvature radius was told."""
+"""What the gradients of the first step say against the loss that a curvature radius was given."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _MORE = 1.05
 """Clipping makes the gradients of the parameters smaller than the loss's; beyond this factor they hold more than it."""
 
 
-class Told(Protocol):
-    """What a radius is told of the loss, see `safestep.radius.curvature.CurvatureRadius`."""
+class NamedLoss(Protocol):
+    """What a radius is given of the loss, see `safestep.radius.curvature.CurvatureRadius`."""
 
     @property
     def loss(self) -> LossName: ...  # noqa: D102
@@ -28,7 +28,7 @@ class Told(Protocol):
 
 
 def say_doubts(
-    told: Told,
+    named: NamedLoss,
     step: Step,
     forwards: Forwards,
     *,
@@ -42,28 +42,33 @@ def say_doubts(
         Whether something was said.
 
     Args:
-        told: what the radius is told.
+        named: what the radius is given.
         step: the step.
         forwards: the forwards it was measured on.
         directional_derivative: ``g.p`` by the gradient at the logits.
         half_l1_logit_grad: ``||dL/dz||_1 / 2``.
-        likely: the same for hard labels of the loss as told; 0 where the gradient does not tell the labels.
+        likely: the same for hard labels of the loss as given; 0 where the gradient does not tell the labels.
     """
-    doubts = list(_doubts(told, step, forwards, directional_derivative, half_l1_logit_grad, likely))
+    doubts = list(_doubts(named, step, forwards, directional_derivative, half_l1_logit_grad, likely))
     for doubt in doubts:
         warn(doubt)
     return bool(doubts)
 
 
 def _doubts(
-    told: Told, step: Step, forwards: Forwards, directional_derivative: float, half_l1_logit_grad: float, likely: float
+    named: NamedLoss,
+    step: Step,
+    forwards: Forwards,
+    directional_derivative: float,
+    half_l1_logit_grad: float,
+    likely: float,
 ) -> Iterator[str]:
     if likely > 0.0 and (factor := half_l1_logit_grad / likely) > _TOO_MUCH:
         yield (
-            f"the gradient at the logits is {factor:.3g} times that of CurvatureRadius(loss={told.loss!r}, "
-            f"reduction={told.reduction!r}, scale={told.scale:g}), so r is too small, by about as much or more. If "
+            f"the gradient at the logits is {factor:.3g} times that of CurvatureRadius(loss={named.loss!r}, "
+            f"reduction={named.reduction!r}, scale={named.scale:g}), so r is too small, by about as much or more. If "
             "the loop multiplies this loss by a constant, or adds the means of micro-batches: scale="
-            f"{told.scale * factor:.3g}. If it multiplies the logits (a temperature): let the model do that. "
+            f"{named.scale * factor:.3g}. If it multiplies the logits (a temperature): let the model do that. "
             "For another loss: HessianRadius(closure)"
         )
     # a rank may hold a piece of the gradients, which tells nothing by itself

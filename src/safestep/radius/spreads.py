@@ -110,7 +110,7 @@ def active_rows(output: Output, value: Tensor) -> Tensor:
     """Return which samples count: those with a gradient, and those whose gradient may have underflowed to zero.
 
     Args:
-        output: what backward told of it.
+        output: what backward showed of it.
         value: its logits as the loss reads them, shape ``(*samples, classes)``.
     """
     rows = output.rows()

@@ -102,7 +102,7 @@ class Tiers:
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """What earlier measurements told, as far as later ones need it.
+    """What earlier measurements showed, as far as later ones need it.
 
     Attributes:
         rates: the last three ``r / ||p||``, per unit of the parameters; oldest first.

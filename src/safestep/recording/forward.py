@@ -45,7 +45,7 @@ class Input:
 
 @dataclass(eq=False, slots=True)
 class Forward:
-    """One forward of the model: what is needed to run it again, and its outputs with what backward told of them.
+    """One forward of the model: what is needed to run it again, and its outputs with what backward showed of them.
 
     Nothing of the logits' size is copied.
 
@@ -104,7 +104,7 @@ class Forward:
         return self.rounded or bool(self.autocast) or any(output.rough for output in self.outputs)
 
     def unlearn(self) -> None:
-        """Forget what backward told, once the gradients that it left are gone."""
+        """Forget what backward showed, once the gradients that it left are gone."""
         self.stored = None
         for output in self.outputs:
             output.unlearn()

@@ -75,7 +75,7 @@ class Forwards:
         return self.place is not None and forward.place != self.place
 
     def resolve(self, wanted: Wanted) -> None:
-        """Find the heads of every forward, by what the gradients told.
+        """Find the heads of every forward, by what the gradients showed.
 
         Raises:
             LossMismatchError: if the loss is not one that the radius can measure.
@@ -109,7 +109,7 @@ class Forwards:
         found = []
         for output in (one for forward in self.kept for one in forward.outputs if one.reached):
             head = self.known.known.get(output.path)
-            if output.head is not None and output.head.kind == "sigmoid":  # told by the user, or by the gradient
+            if output.head is not None and output.head.kind == "sigmoid":  # given by the user, or by the gradient
                 head = output.head
             if head is None:
                 return torch.full((), math.nan) if not output.apart else None

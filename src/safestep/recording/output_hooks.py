@@ -32,7 +32,7 @@ def listen(listener: Listener, forward: Forward, tensors: list[Tensor], returned
         returned: what the model returned; the loss goes through tensors in it.
     """
     given = [tensor for tensor in tensors_in(returned) if tensor.requires_grad]
-    told: set[int] = set()
+    hooked: set[int] = set()
     roots: dict[Root, Output] = {}
     for output, tensor in zip(forward.outputs[: len(tensors)], tensors, strict=True):
         base = next((one for one in given if one is tensor), None)
@@ -43,10 +43,10 @@ def listen(listener: Listener, forward: Forward, tensors: list[Tensor], returned
                 tensor.register_hook(partial(_at_tensor, listener, forward, output))
             continue
         if base is not tensor:
-            told.add(id(base))
+            hooked.add(id(base))
             base.register_hook(partial(_seen_through, listener, forward, output, base.detach(), tensor.detach()))
             continue
-        told.add(id(tensor))
+        hooked.add(id(tensor))
         node, index, through = root(tensor)
         if (node, index) in roots:
             continue  # the same numbers under another name count once
@@ -60,7 +60,7 @@ def listen(listener: Listener, forward: Forward, tensors: list[Tensor], returned
         if behind in roots:
             output.source = roots[behind], back
     for tensor in given:
-        if id(tensor) not in told:  # a loss, say; through it too the forward counts
+        if id(tensor) not in hooked:  # a loss, say; through it too the forward counts
             tensor.register_hook(partial(_at_tensor, listener, forward, None))
 
 
