@@ -29,7 +29,7 @@ class GeneratorStates:
         ]
         if (numpy_random := sys.modules.get("numpy.random")) is not None:
             states.append((numpy_random.set_state, numpy_random.get_state()))
-        if torch.cuda.is_available() and torch.cuda.is_initialized():
+        if torch.cuda.is_initialized():
             states.append((torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all()))
         if torch.backends.mps.is_available():
             states.append((torch.mps.set_rng_state, torch.mps.get_rng_state()))

@@ -104,7 +104,7 @@ class Controller:
 
     def _scale(self, reading: Reading, proposal: Proposal) -> tuple[float, State]:
         """Return the scale that the policy stands for, and its new state in plain numbers."""
-        ratio, length = torch.tensor([reading.ratio, proposal.step.length], dtype=torch.float64)
+        ratio, length = (torch.tensor(n, dtype=torch.float64) for n in (reading.ratio, proposal.step.length))
         scale, state = self.policy.scale(ratio, length, proposal.target, self.policy_state)
         return float(scale), state and {key: _number(value) for key, value in state.items()}
 

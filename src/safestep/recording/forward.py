@@ -32,15 +32,17 @@ class Input:
     @classmethod
     def of(cls, tensor: Tensor) -> Input:
         """Look at a tensor."""
-        return cls(tensor, tensor._version, _sample(tensor))
+        return cls(tensor, tensor._version, _sampled(tensor).clone())
 
     @property
     def overwritten(self) -> bool:
         """Whether something was written to it since."""
         if self.tensor._version != self.version:
             return True
-        now = _sample(self.tensor)
-        return not (now.shape == self.sample.shape and bool(((now == self.sample) | (now != now)).all()))
+        now = _sampled(self.tensor)
+        if torch.equal(now, self.sample):
+            return False
+        return not (now.shape == self.sample.shape and bool(((now == self.sample) | (now != now)).all()))  # nan
 
 
 @dataclass(eq=False, slots=True)
@@ -135,14 +137,14 @@ class Forward:
 _SAMPLED = 1024
 
 
-def _sample(tensor: Tensor) -> Tensor:
-    """Return some elements, spread evenly, as a copy."""
+def _sampled(tensor: Tensor) -> Tensor:
+    """Return some elements, spread evenly, as a view where that can be."""
     if tensor.layout is not torch.strided:
         return torch.zeros(0)
     if tensor.numel() <= _SAMPLED:
-        return tensor.detach().clone()
+        return tensor.detach()
     size, stride = torch.Size([_SAMPLED]), tensor.numel() // _SAMPLED
     if tensor.is_contiguous():
-        return tensor.detach().view(-1)[: size[0] * stride : stride].clone()
+        return tensor.detach().view(-1)[: size[0] * stride : stride]
     index = torch.arange(_SAMPLED, device=tensor.device) * stride
     return tensor.detach()[places(index, tensor.shape)]

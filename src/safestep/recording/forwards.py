@@ -119,4 +119,7 @@ class Forwards:
                 return None
             # |sum G.a| <= ||G||_1 max|a| for sigmoids, half as much where rows sum to zero
             found.append(output.size / head.factor * (2.0 if head.kind == "sigmoid" else 1.0))
-        return torch.stack([size.to(found[0]) for size in found]).sum() / self.loss_scale if found else None
+        if not found:
+            return None
+        total = found[0] if len(found) == 1 else torch.stack([size.to(found[0]) for size in found]).sum()
+        return total / self.loss_scale
