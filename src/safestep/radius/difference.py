@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from safestep.formulas.softmax import step_ratio
 from safestep.jvp.derivative import Line
 from safestep.jvp.replay import Mode, run
 from safestep.radius.spreads import Spreads
@@ -126,8 +127,8 @@ class FiniteDifference:
         """Return r by the difference over a part of the step; where forwards need all ranks, the largest of any."""
         peers, spreads = self.forwards.peers.in_step, self.spreads(part, origins)
         if peers.alone:
-            return spreads.largest(self.quantile) / math.pi
-        return peers.largest(0.0 if spreads.empty else spreads.largest(self.quantile)) / math.pi
+            return step_ratio(spreads.largest(self.quantile))
+        return step_ratio(peers.largest(0.0 if spreads.empty else spreads.largest(self.quantile)))
 
     def steady(self, ratio: float, origins: list[list[Tensor]]) -> bool:
         """Return whether a shorter look than the one that gave r gives the same: one forward more.

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 
+from safestep.formulas.softmax import step_ratio
 from safestep.jvp.derivative import Line
 from safestep.jvp.replay import Mode, no_trace
 from safestep.radius.difference import INSIDE, FiniteDifference, first_guess
@@ -136,6 +137,6 @@ class Probing:
             raise
         except Exception:  # inputs that only look like rows: the model may raise whatever it likes
             return None, False
-        found = largest_of_all(spreads, one_in * spreads.numel()) / math.pi
+        found = step_ratio(largest_of_all(spreads, one_in * spreads.numel()))
         ratio = max(found, self.options.tiers.floor * expected)
         return (ratio if ratio < self.options.tiers.inside * self.proposal.aim else None), known
