@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ def _drops(get: Get) -> str:
 
 
 class _Operands(NamedTuple):
-    """Queries, keys, values, mask and their tangents: (batch, heads, length, size); masks (batch, heads, rows, keys)."""
+    """Queries, keys, values and their tangents, (batch, heads, length, size); masks, (batch, heads, rows, keys)."""
 
     q: Tensor
     k: Tensor
@@ -93,39 +93,27 @@ def _block(of: _Operands, scale: float, first: int | None) -> Tensor:
     batch, heads, rows, _ = of.q.shape
     if first is not None:
         of = _cut(of, 3, 0, min(of.k.shape[2], first + rows))
-    q, k, v, mask, dq, dk, dv, dmask = (operand if operand is None else operand.flatten(0, 1) for operand in of)
-    scores = _at_least_float32(torch.bmm(q, k.mT)).mul_(scale)
+    flat: list[Any] = [operand if operand is None else operand.flatten(0, 1) for operand in of]
+    q, k, v, mask, dq, dk, dv, dmask = flat
+    scores = torch.bmm(q, k.mT)
+    moved = torch.zeros_like(scores)
+    for one, other in ((dq, k), (q, dk)):
+        if one is not None and other is not None:
+            moved.baddbmm_(one, other.mT, alpha=scale)
+    wide = torch.promote_types(scores.dtype, torch.float32)  # a softmax loses nothing in float32
+    scores, moved = scores.to(wide).mul_(scale), moved.to(wide)
     if mask is not None:
         scores = scores.masked_fill_(~mask, -math.inf) if mask.dtype == torch.bool else scores.add_(mask)
+    if dmask is not None:
+        moved.add_(dmask)
     if first is not None:
         later = torch.ones(scores.shape[1:], dtype=torch.bool, device=q.device).triu_(first + 1)
         scores.masked_fill_(later, -math.inf)
     weights = scores.softmax(-1)
     if mask is not None:
         weights = weights.nan_to_num_(nan=0.0)  # a row that sees no key at all
-    total = torch.zeros(*q.shape[:2], v.shape[-1], dtype=v.dtype, device=v.device)
+    moved = torch.ops.aten._softmax_backward_data(moved, weights, -1, wide)
+    total = torch.bmm(moved.to(v.dtype), v)
     if dv is not None:
         total.baddbmm_(weights.to(v.dtype), dv)
-    moves = _score_tangent(q, k, dq, dk, scale, dmask)
-    if moves is not None:
-        moved = torch.ops.aten._softmax_backward_data(moves.to(weights.dtype), weights, -1, weights.dtype)
-        total.baddbmm_(moved.to(v.dtype), v)
     return total.view(batch, heads, rows, -1)
-
-
-def _score_tangent(
-    q: Tensor, k: Tensor, dq: Tensor | None, dk: Tensor | None, scale: float, dmask: Tensor | None
-) -> Tensor | None:
-    """Return ``scale (dq k^T + q dk^T) + dmask``."""
-    total = None if dq is None else torch.bmm(dq, k.mT)
-    if dk is not None:
-        total = torch.bmm(q, dk.mT) if total is None else total.baddbmm_(q, dk.mT)
-    if total is not None:
-        total = _at_least_float32(total).mul_(scale)
-    if dmask is not None:
-        total = dmask if total is None else total.add_(dmask)
-    return total
-
-
-def _at_least_float32(scores: Tensor) -> Tensor:
-    return scores.float() if scores.dtype in {torch.float16, torch.bfloat16} else scores  # where a softmax loses nothing

@@ -26,7 +26,7 @@ def embedding_bag(call: Call) -> Tangents:
     table, weights = call.args[0], call["per_sample_weights"]
     dtable, dweights = call.dots[0], call.dots[6]
     if call["mode"] == _MAX:
-        return dtable.gather(0, call.result(3).clamp(min=0)) * (call.result(3) >= 0)
+        return dtable.gather(0, call.results[3].clamp(min=0)) * (call.results[3] >= 0)
 
     def bags(rows: Tensor, by: Tensor | None) -> Tensor:
         options = (call["mode"], False, by, call["include_last_offset"], call["padding_idx"])

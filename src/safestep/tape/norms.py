@@ -22,7 +22,7 @@ def layer_norm(call: Call) -> Tangents:
     """Return ``w (J dx) + dw xhat + db`` over the last dimensions."""
     x, shape, weight = call.args[:3]
     dx, _, dw, db = call.dots[:4]
-    mean, rstd = call.result(1), call.result(2)
+    mean, rstd = call.results[1], call.results[2]
     inner, outer = None, db
     if dx is not None:
         # a weight of one where autocast left the statistics in float32, which the kernel infers from a weight
@@ -61,7 +61,7 @@ def batch_norm_with_update(call: Call) -> Tangents:
 
 def _batch_norm(call: Call, training: bool) -> Tangents:
     (x, weight, _, *running), (dx, dw, db), eps = call.args[:5], call.dots[:3], call.args[-1]
-    mean, rstd = (call.result(1), call.result(2)) if training else (running[0], (running[1] + eps).rsqrt())
+    mean, rstd = (call.results[1], call.results[2]) if training else (running[0], (running[1] + eps).rsqrt())
     channels = (1, -1, *(1,) * (len(call.shape) - 2))
     inner = outer = None
     if dx is not None:  # the weight is one number for all that a channel's mean is taken over, so it commutes with J
@@ -79,14 +79,14 @@ def _batch_norm(call: Call, training: bool) -> Tangents:
 def softmax(call: Call) -> Tangents:
     """Return ``P (dx - sum P dx)``."""
     dx = call.dots[0].to(call.dtype)
-    return aten._softmax_backward_data(dx, call.result(), call["dim"], call.dtype)
+    return aten._softmax_backward_data(dx, call.results[0], call["dim"], call.dtype)
 
 
 @rule("_log_softmax", keeps=only(), results=(0,))
 def log_softmax(call: Call) -> Tangents:
     """Return ``dx - sum P dx``."""
     dx = call.dots[0].to(call.dtype)
-    return dx - (call.result().exp() * dx).sum(call["dim"], keepdim=True)
+    return dx - (call.results[0].exp() * dx).sum(call["dim"], keepdim=True)
 
 
 @rule("_weight_norm_interface", keeps=only(0, 1))

@@ -20,7 +20,7 @@ def _of_argument(name: str, slope: Slope) -> None:
 
 
 def _of_result(name: str, slope: Slope) -> None:
-    rule(name, keeps=only(), results=(0,))(lambda call: slope(call.dots[0], call.result(), call))
+    rule(name, keeps=only(), results=(0,))(lambda call: slope(call.dots[0], call.results[0], call))
 
 
 # d f(x) = f'(x) dx is what a backward kernel computes from (dx, x): a diagonal Jacobian is its own transpose.
@@ -42,7 +42,7 @@ def dropout(call: Call) -> Tangents:
     """Return the tangent under the forward's mask."""
     if call["train"] is False:
         return call.dots[0]
-    return aten.native_dropout_backward(call.dots[0], call.result(1), 1 / (1 - call["p"]) if call["p"] < 1 else 0.0)
+    return aten.native_dropout_backward(call.dots[0], call.results[1], 1 / (1 - call["p"]) if call["p"] < 1 else 0.0)
 
 
 @rule("round", "floor", "ceil", "trunc", "sign", refuses=lambda get: "is a staircase, which backward may pass by")
@@ -57,4 +57,4 @@ def staircase(call: Call) -> Tangents:
 )  # fmt: skip
 def fake_quantize(call: Call) -> Tangents:
     """Return the tangent where the value was not clipped: straight through, as in backward."""
-    return call.dots[0] * call.result(1)
+    return call.dots[0] * call.results[1]

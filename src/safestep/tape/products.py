@@ -63,7 +63,7 @@ def quotient(call: Call) -> Tangents:
     b, (da, db) = call.args[1], call.dots
     if db is None:
         return call.func(da, b)
-    top = call.result() * db
+    top = call.results[0] * db
     return call.func(top.neg_() if da is None else torch.sub(da, top), b)
 
 

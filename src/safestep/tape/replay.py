@@ -54,7 +54,7 @@ class Replay:
             return [self._result(slot) for slot in outputs]
 
     def _result(self, slot: Slot) -> Tensor:
-        tangent = self._dot(slot)
+        tangent: Tensor | None = self._dot(slot)
         if tangent is None:
             return slot.zeros()
         return tangent.clone() if slot.cell in self._parameters else tangent

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from safestep.tape.signature import Signature
 
@@ -38,7 +37,7 @@ class Call:
     slots: list[Any]
     args: list[Any]
     dots: list[Any]
-    results: list[Tensor | None]
+    results: list[Any]
     spent: Container[int]
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -50,13 +49,6 @@ class Call:
     def run(self, arguments: list[Any]) -> Any:
         """Run the operation on other arguments."""
         return Signature.of(self.func).call(self.func, arguments)
-
-    def result(self, index: int = 0) -> Tensor:
-        """Return a result of the forward that the rule asked for."""
-        result = self.results[index]
-        if result is None:
-            raise IndexError(f"the rule of {self.func} did not ask for result {index}")
-        return result
 
 
 Keeps = Callable[[int, Container[int]], bool]

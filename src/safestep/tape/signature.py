@@ -31,9 +31,7 @@ class Signature:
         arguments = func._schema.arguments if hasattr(func, "_schema") else ()  # operators of a higher order have none
         names = tuple(a.name for a in arguments)
         defaults = tuple(a.default_value if a.has_default_value() else None for a in arguments)
-        return Signature(
-            names, {n: i for i, n in enumerate(names)}, defaults, sum(not a.kwarg_only for a in arguments)
-        )
+        return Signature(names, {n: i for i, n in enumerate(names)}, defaults, sum(not a.kwarg_only for a in arguments))
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
         """Return all arguments of a call, defaults included."""

@@ -147,11 +147,6 @@ class Tape(TorchDispatchMode):
         ops, slots = self._leading_to(which)
         return Replay(ops, self._parameters, start, direction).run(slots)
 
-    @property
-    def operations(self) -> int:
-        """How many operations lead to the logits (so far, while recording)."""
-        return len(self._ops)
-
     # -- recording ------------------------------------------------------------------------------------------------
 
     def __torch_dispatch__(
@@ -215,9 +210,7 @@ class Tape(TorchDispatchMode):
         else:
             with shared_versions():
                 args = [
-                    None
-                    if i in unread
-                    else ledger.slots(value, keep=rule.keeps(i, active), written=i in kind.writes)
+                    None if i in unread else ledger.slots(value, keep=rule.keeps(i, active), written=i in kind.writes)
                     for i, value in enumerate(values[: kind.reads])
                 ]
             return Op(kind, args)
