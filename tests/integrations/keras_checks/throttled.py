@@ -11,12 +11,13 @@ from pathlib import Path
 import keras
 import numpy as np
 import torch
-from common import LOGITS, array, assert_same, classes, classifier, refused, snapshot, teacher
+from common import LOGITS, array, assert_same, classes, classifier, half_mse, refused, snapshot, teacher
 
 from safestep.errors import AttachError, SafestepWarning
 from safestep.formulas import throttle as laws
-from safestep.integrations.keras import SecantLaw, Throttled, ThrottleLog
-from safestep.integrations.keras.drift import half_mse
+from safestep.integrations.keras import Throttled, ThrottleLog
+from safestep.integrations.keras.law import next_scale
+from safestep.policy.throttle import Throttle
 
 SGD, Adam = keras.optimizers.SGD, keras.optimizers.Adam
 WHOLE = {"batch_size": 1000, "shuffle": False, "verbose": 0}
@@ -87,11 +88,11 @@ def check_never_above_chi_in_minibatches():
 def check_orders_are_the_laws_of_formulas():
     rng = np.random.default_rng(0)
     for order in (0, 1, 2):
-        law = SecantLaw(chi=1.3, order=order, gain=0.2, damping=0.7, low=0.05, high=0.9)
+        law = Throttle(chi=1.3, order=order, gain=0.2, damping=0.7, low=0.05, high=0.9)
         expected = speed = torch.tensor(0.3, dtype=torch.float64)
         ours, pace = keras.ops.array(0.3, "float32"), keras.ops.array(0.3, "float32")
         for margin in (0.0, *rng.uniform(0, 6, 20)):
-            ours, pace = law.scale(ours, pace, keras.ops.array(margin, "float32"))
+            ours, pace = next_scale(law, ours, pace, keras.ops.array(margin, "float32"))
             if order == 0:
                 expected = laws.order_0(margin, 1.3, 0.05, 0.9)
             elif order == 1:
@@ -108,7 +109,9 @@ def check_config_round_trips():
     config = json.loads(json.dumps(one.get_config()))
     two = Throttled.from_config(config)
     assert two.get_config() == one.get_config()
-    assert two.law == one.law == SecantLaw(1.2, 2, 0.1, 0.2, 0.7, 0.5, 0.1, 0.9)
+    law = Throttle(chi=1.2, order=2, gain=0.2, damping=0.7, start=0.5, low=0.1, high=0.9)
+    assert two.law == one.law == law
+    assert two.secant.beta == 0.1
     three = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(one))
     assert three.get_config() == one.get_config()
     assert config["optimizer"]["config"]["clipnorm"] == 1.0

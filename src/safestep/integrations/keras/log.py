@@ -49,7 +49,7 @@ class ThrottleLog(keras.callbacks.Callback):
         self._epoch, self._first, self._warned = 0, 0, False
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Look for the throttle."""
+        """Raise AttachError if the optimizer is not throttled."""
         self._optimizer()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from safestep._torch.extras import need
 from safestep.integrations.keras._extra import Array, keras, ops
-from safestep.integrations.keras.along import Along, Measured
+from safestep.integrations.keras.guarding import Along, Measured
 from safestep.integrations.keras.fusion_barrier import apart
 
 jax = need("jax", "keras")
@@ -50,11 +50,11 @@ def train_step(model: Any, plain: Callable[[State, Any], tuple[Logs, State]], st
         )
         return found
 
-    def model_of_loss() -> tuple[Array, Array]:
+    def derivatives_of_loss() -> tuple[Array, Array]:
         slope, bend = jax.jvp(jax.grad(loss), (0.0,), (1.0,))
         return slope, bend
 
-    measured = model.guard.measure(Along(value, tangent, model_of_loss), moved)
+    measured = model.guard.measure(Along(value, tangent, derivatives_of_loss), moved)
     kept = measured.apply(start, moved)
     later_optimizer = measured.undo(optimizer, later_optimizer)
     later_fixed = measured.undo(fixed, later_fixed)

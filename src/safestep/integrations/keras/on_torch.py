@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from safestep._torch.rng import GeneratorStates, preserved_generators
 from safestep.errors import MeasurementError
 from safestep.integrations.keras._extra import keras
-from safestep.integrations.keras.along import Along
+from safestep.integrations.keras.guarding import Along
 
 Logs = dict[str, Any]
 
@@ -70,7 +70,7 @@ def _along(model: Any, start: list[Tensor], moved: list[Tensor], fixed: list[Ten
             "or a layer has no forward derivative in torch"
         )
 
-    def model_of_loss() -> tuple[Tensor, Tensor]:
+    def derivatives_of_loss() -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             t = torch.zeros((), dtype=value.dtype, device=value.device, requires_grad=True)
             loss = model.stateless_compute_loss(
@@ -83,7 +83,7 @@ def _along(model: Any, start: list[Tensor], moved: list[Tensor], fixed: list[Ten
             (bend,) = torch.autograd.grad(slope, t, allow_unused=True, materialize_grads=True)
         return slope.detach(), bend.detach()
 
-    return Along(value, tangent, model_of_loss)
+    return Along(value, tangent, derivatives_of_loss)
 
 
 def _copies(variables: list[Any]) -> list[Tensor]:
