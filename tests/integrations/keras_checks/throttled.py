@@ -32,15 +32,15 @@ def student(optimizer, gain=4.0, **layer):
     return model, (gain * x).astype("float32"), y.astype("float32")
 
 
-def untouched(make, epochs=3, *, batch=16):
+def untouched(make, *, noisy=False):
     x, y = classes()
     found = []
     for throttled in (False, True):
         optimizer, log = make(), ThrottleLog("batch")
-        model = classifier()
+        model = classifier(noisy=noisy)
         model.compile(Throttled(optimizer, chi=1.99) if throttled else optimizer, LOGITS)
         keras.utils.set_random_seed(2)
-        history = model.fit(x, y, batch, epochs, verbose=0, callbacks=[log] if throttled else []).history
+        history = model.fit(x, y, 16, 3, verbose=0, callbacks=[log] if throttled else []).history
         found.append(([np.array(history["loss"])], snapshot(model, optimizer)))
     assert {row["alpha"] for row in log.rows} == {1.0}
     assert max(row["margin"] for row in log.rows) > 1e-3  # it was measured
@@ -50,7 +50,7 @@ def untouched(make, epochs=3, *, batch=16):
 
 def check_untouched_sgd_with_schedule_and_global_clipnorm():
     rate = keras.optimizers.schedules.ExponentialDecay(0.02, 2, 0.9)
-    untouched(lambda: SGD(rate, global_clipnorm=0.5))
+    untouched(lambda: SGD(rate, global_clipnorm=0.5), noisy=True)
 
 
 def check_untouched_nesterov_with_clipvalue_and_loss_scale_factor():
@@ -63,10 +63,6 @@ def check_untouched_adam_with_accumulation():
 
 def check_untouched_adamw_with_clipnorm():
     untouched(lambda: keras.optimizers.AdamW(1e-3, weight_decay=0.1, clipnorm=0.5))
-
-
-def check_untouched_rmsprop():
-    untouched(lambda: keras.optimizers.RMSprop(1e-3))
 
 
 def check_untouched_lion():
@@ -132,10 +128,10 @@ def check_saved_and_loaded_continues_equally():
         assert_same(snapshot(model, model.optimizer), snapshot(loaded, loaded.optimizer))
 
 
-def alphas(optimizer, steps=8, *, epochs=None, batch=1000):
+def alphas(optimizer, epochs=8, *, batch=1000):
     model, x, y = student(optimizer)
     log = ThrottleLog("batch")
-    model.fit(x, y, batch, epochs or steps, shuffle=False, verbose=0, callbacks=[log])
+    model.fit(x, y, batch, epochs, shuffle=False, verbose=0, callbacks=[log])
     return np.array([row["alpha"] for row in log.rows]), snapshot(model)
 
 

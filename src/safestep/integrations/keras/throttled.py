@@ -143,9 +143,7 @@ class Throttled(keras.optimizers.Optimizer):
         """Return where the update from ``start`` to ``end`` is put, and remember it if it moved."""
         way = distance(start, self._places, self._wide)
         change = distance(gradients, self._gradients, self._wide)
-        comparable = ops.logical_and(
-            value_of(self._iterations) > 0, way > _STILL[self._wide] * norm(start, self._wide)
-        )
+        comparable = ops.logical_and(value_of(self._iterations) > 0, way > _STILL[self._wide] * norm(start, self._wide))
         curvature, mean = curvature_and_mean(
             value_of(self.curvature), value_of(self.mean), self.secant.beta, change, way, comparable
         )
