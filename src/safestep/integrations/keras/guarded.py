@@ -37,11 +37,10 @@ class StepGuard:
         that is not finite, or whose r is not, is taken back whole: weights, optimizer variables, statistics of
         normalisation and seed generators.
 
-        ``J p`` is taken at the state the training forward started from: the same dropout masks, statistics of this
-        batch in normalisation. A layer that draws from a generator which neither Keras, numpy, Python nor torch owns
-        draws anew. Rows of sample weight 0 count in the softmax radius. Penalties (regularizers, ``add_loss``) are in
-        the update but not in the curvature radius. One forward with derivatives, about three times a plain forward, is
-        added to each step.
+        ``J p`` costs one more forward with derivatives, about three plain ones, at the state the training forward
+        started from: the same dropout masks and batch statistics. A layer that draws from a generator of its own draws
+        anew. Rows of sample weight 0 count in the softmax radius; penalties (regularizers, ``add_loss``) are not in the
+        curvature radius.
     """
 
     guard: Guarding

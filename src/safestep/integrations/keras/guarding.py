@@ -16,21 +16,6 @@ RadiusName = Literal["softmax", "curvature"]
 
 
 @dataclass(frozen=True)
-class Along:
-    """The outputs of the training forward and how they change along the step.
-
-    Attributes:
-        value: ``z``, one tensor.
-        tangent: ``J p``, of the same shape.
-        derivatives_of_loss: returns ``g.p`` and ``p.Gp``, of the model's own loss at ``z + t J p``, at t = 0.
-    """
-
-    value: Array
-    tangent: Array
-    derivatives_of_loss: Callable[[], tuple[Array, Array]]
-
-
-@dataclass(frozen=True)
 class Measured:
     """A measured step; all three without dimensions.
 
@@ -90,22 +75,30 @@ class Guarding:
         """Return the options of `compile`."""
         return {"radius": self.radius, "policy": self.policy, "target": self.target, "head": self.head}
 
-    def measure(self, along: Along, moved: Sequence[Array]) -> Measured:
+    def measure(
+        self, value: Array, tangent: Array, derivatives: Callable[[], tuple[Array, Array]], moved: Sequence[Array]
+    ) -> Measured:
         """Return how far a step goes and what the policy makes of it.
+
+        Args:
+            value: ``z``, the outputs of the training forward, one tensor.
+            tangent: ``J p``, of the same shape.
+            derivatives: returns ``g.p`` and ``p.Gp``, of the model's own loss at ``z + t J p``, at t = 0.
+            moved: the trainable variables after the step.
 
         Raises:
             AttachError: for a model with several outputs.
         """
-        if not hasattr(along.value, "shape"):
+        if not hasattr(value, "shape"):
             raise AttachError(
-                f"the model returns a {type(along.value).__name__}: a guarded model has one output, a tensor of logits "
+                f"the model returns a {type(value).__name__}: a guarded model has one output, a tensor of logits "
                 "(or of predictions)"
             )
         if self.radius == "softmax":
-            ratio = softmax_ratio(ops.cast(along.tangent, "float32"), self.head)
+            ratio = softmax_ratio(ops.cast(tangent, "float32"), self.head)
             held = ops.zeros_like(ratio, dtype="bool")
         else:
-            slope, bend = along.derivatives_of_loss()
+            slope, bend = derivatives()
             ratio = curvature_ratio(bend, slope)
             held = ops.logical_and(ops.isfinite(bend), ops.logical_and(ops.isinf(ratio), slope >= 0))
         finite = ops.logical_and(all_finite(moved), ops.logical_or(ops.isfinite(ratio), held))
