@@ -26,7 +26,7 @@ def lstm_layer(call: Call) -> Tangents:
         x, w, u, b_w, b_u, h, c = arguments
         x, (h, c) = x.flip(0) if call["reverse"] else x, (state.view(1, *x.shape[1:-1], -1) for state in (h, c))
         weights = [w, u, b_w, b_u] if call["has_biases"] else [w, u]
-        y, h, c = torch._VF.lstm(x, (h, c), weights, call["has_biases"], 1, 0.0, False, False, False)
+        y, h, c = torch.lstm(x, (h, c), weights, call["has_biases"], 1, 0.0, False, False, False)
         return y.flip(0) if call["reverse"] else y, h[0], c[0]
 
     with _without_onednn():
