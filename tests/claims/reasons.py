@@ -85,8 +85,8 @@ CORNERS = (
         "radius/test_curvature.py::test_gradients_that_are_not_of_the_step_do_not_count",
     ),
     Corner(
-        ("torch.utils._python_dispatch.TorchDispatchMode", "torch._ops.OpOverload"),
-        "the tape: every operation of a forward, with its overload; torch documents extending by a dispatch mode "
+        ("torch.utils._python_dispatch.TorchDispatchMode", "torch._ops.OpOverload", "._schema"),
+        "the tape: every operation of a forward, with its overload and its arguments; torch documents extending by a dispatch mode "
         "without a public name for it",
         "tape/test_families.py::test_tangents_are_those_of_reverse_mode",
     ),

@@ -14,8 +14,12 @@ import pytest
 
 CHECKS = Path(__file__).parent / "keras_checks"
 BACKENDS = ("jax", "torch")
-_FAST_COMPILING = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-"""Most of the time goes into compiling small models that then run for a moment."""
+_FAST_COMPILING = {
+    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+"""Most of the time goes into compiling small models that then run for a moment: what is compiled once is kept."""
 NAMES = [
     f"{file.stem}.{node.name.removeprefix('check_')}"
     for file in sorted(CHECKS.glob("*.py"))
@@ -25,7 +29,7 @@ NAMES = [
 
 
 @pytest.fixture(scope="session")
-def outcomes(tmp_path_factory):
+def outcomes(tmp_path_factory, pytestconfig):
     """Return a function from a backend to what its checks found; each process runs once, whoever asks first."""
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
     folder = tmp_path_factory.getbasetemp().parent if run else tmp_path_factory.mktemp("keras")
@@ -36,7 +40,7 @@ def outcomes(tmp_path_factory):
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not out.exists():
                 settings = {"KERAS_BACKEND": backend, "KERAS_HOME": str(folder / "home"), "JAX_PLATFORMS": "cpu"}
-                settings["XLA_FLAGS"] = _FAST_COMPILING
+                settings |= {**_FAST_COMPILING, "JAX_COMPILATION_CACHE_DIR": str(pytestconfig.cache.mkdir("jax"))}
                 done = subprocess.run(
                     [sys.executable, str(CHECKS), str(out)],
                     env=os.environ | settings, capture_output=True, text=True, check=False,

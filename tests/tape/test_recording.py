@@ -181,7 +181,7 @@ def test_what_only_leads_to_other_outputs_is_no_problem():
     kept = []
     tape, _ = record(lambda w: (kept.append(torch.normal(w, 1.0)), w * 2)[1], w)
     assert tape.problem == ""
-    assert tape.operations == 1
+    assert len(tape._ops) == 1
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_problems_are_named(forward, said):
         return
     with pytest.raises(TapeError, match=said):
         tangent(tape, w)
-    assert tape.operations == 0
+    assert len(tape._ops) == 0
 
 
 def test_other_peoples_operations_are_a_problem():
@@ -271,10 +271,10 @@ def test_a_tape_that_is_never_left_gives_up(monkeypatch):
 
 
 def test_an_error_in_the_tape_never_reaches_the_user(monkeypatch):
-    def broken(*_):
+    def broken(*_, **__):
         raise ZeroDivisionError("sorry")
 
-    monkeypatch.setattr(Ledger, "result", broken)
+    monkeypatch.setattr(Ledger, "slots", broken)
     (w,) = values([(3,)])
     tape, out = record(lambda w: w * 2, w)
     assert torch.equal(out, w * 2)
@@ -319,7 +319,7 @@ def test_what_does_not_lead_to_the_logits_is_dropped_and_addresses_are_not_confu
         return torch.ones(100, dtype=w.dtype) * 3 + w * 0
 
     tape, _ = record(forward, w)
-    assert tape.operations == 2
+    assert len(tape._ops) == 2
     assert not tangent(tape, w).any()
 
 
@@ -393,7 +393,7 @@ def test_the_private_corner_where_versions_are_shared():
     (w,) = values([(3,)])
     tape, out = record(lambda w: w.tanh(), w)
     (op,) = tape._ops
-    value = op.kept[0].value
+    value = op.values[0].value
     assert value.data_ptr() == out.data_ptr()
     assert value.grad_fn is None
     before = value._version

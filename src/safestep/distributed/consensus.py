@@ -93,18 +93,18 @@ class Peers:
         if self.alone:
             return values.tolist() if isinstance(values, Tensor) else list(values)
         tag = float((self.step + self._place()) % _TAGS)
-        found = self._reduce(values, (tag, tag * tag), "SUM")
-        self._check(found[0] == self.count * tag and found[1] == self.count * tag * tag)
-        return found[2 : 2 + len(values)]
+        reduced = self._reduce(values, (tag, tag * tag), "SUM")
+        self._check(reduced[0] == self.count * tag and reduced[1] == self.count * tag * tag)
+        return reduced[2 : 2 + len(values)]
 
     def maxima(self, values: Sequence[float]) -> list[float]:
         """Return the largest of each value over the ranks; values must not be nan, which a maximum may lose."""
         if self.alone:
             return list(values)
         tag = float(self._place())
-        found = self._reduce(values, (tag, -tag), "MAX")
-        self._check(found[0] == tag == -found[1])
-        return found[2 : 2 + len(values)]
+        reduced = self._reduce(values, (tag, -tag), "MAX")
+        self._check(reduced[0] == tag == -reduced[1])
+        return reduced[2 : 2 + len(values)]
 
     def largest(self, value: float) -> float:
         """Return the largest value of all ranks; nan if one has nan."""
@@ -151,10 +151,10 @@ class Peers:
                 raise RuntimeError("the process group was destroyed")
             work = distributed.all_reduce(packed, op=operator, group=group, async_op=True)
             work.wait(timedelta(seconds=self.timeout))
-            found: list[float] = packed.tolist()
+            reduced: list[float] = packed.tolist()
         except RuntimeError as error:
             self._lose(error)
-        return found
+        return reduced
 
     def _lose(self, error: RuntimeError) -> NoReturn:
         self._missing = None

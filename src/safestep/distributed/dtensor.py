@@ -27,8 +27,8 @@ def piece(tensor: Tensor) -> Tensor:
 
     Writing to it writes to the tensor. It may be empty.
     """
-    held: Any = tensor.detach()
-    local: Tensor = held.to_local() if is_sharded(tensor) else held
+    detached: Any = tensor.detach()
+    local: Tensor = detached.to_local() if is_sharded(tensor) else detached
     return local
 
 
@@ -68,8 +68,7 @@ def gathered_as(tensor: Tensor, model: Tensor) -> Tensor:
         return whole(tensor)
     sharded: Any = tensor
     target: Any = model
-    kept = len(target.placements)
-    copies = [sys.modules[_DTENSOR].Replicate()] * (len(sharded.placements) - kept)
+    copies = [sys.modules[_DTENSOR].Replicate()] * (len(sharded.placements) - len(target.placements))
     local = sharded.redistribute(placements=[*copies, *target.placements]).to_local()
     return like(model, local)
 
@@ -80,8 +79,7 @@ def laid_alike(one: Tensor, other: Tensor) -> bool:
         return is_sharded(one) == is_sharded(other)
     a: Any = one
     b: Any = other
-    same: bool = a.device_mesh == b.device_mesh and a.placements == b.placements
-    return same
+    return bool(a.device_mesh == b.device_mesh and a.placements == b.placements)
 
 
 def counts_here(tensor: Tensor, first: bool, root: int) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from types import MethodType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, distributed, nn
@@ -39,11 +39,12 @@ def computes_lower(model: nn.Module) -> bool:
 
 def held_back(model: nn.Module) -> list[Tensor]:
     """Return the gradients that units keep to themselves until they synchronise (``set_requires_gradient_sync``)."""
-    states = (unit._get_fsdp_state() for unit in map(_any, units_of(model)))
-    groups = (group for state in states for group in _groups(state))
-    parameters = (parameter for group in groups for parameter in group.fsdp_params)
-    pairs = ((p.unsharded_accumulated_grad, getattr(p, "_unsharded_param", None)) for p in parameters)
-    gradients = (added if added is not None or whole is None else whole.grad for added, whole in pairs)
+    gradients: list[Tensor | None] = []
+    for unit in map(_any, units_of(model)):
+        for group in _groups(unit._get_fsdp_state()):
+            for parameter in group.fsdp_params:
+                added, whole = parameter.unsharded_accumulated_grad, getattr(parameter, "_unsharded_param", None)
+                gradients.append(added if added is not None or whole is None else whole.grad)
     return [gradient for gradient in gradients if gradient is not None]
 
 
@@ -53,8 +54,7 @@ def _groups(state: Any) -> list[Any]:
     return [] if state._fsdp_param_group is None else [state._fsdp_param_group]  # of an older release of torch
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(NamedTuple):
     """Where a unit's own parameter is registered.
 
     Attributes:
@@ -82,109 +82,88 @@ def gathered(model: nn.Module, at: At) -> Iterator[None]:
     units = units_of(model)
     _reshard(units)
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
-    with contextlib.ExitStack() as stack:
-        stack.push(_Ending(units))
-        for unit in units:
-            taken: list[tuple[_Place, Tensor]] = []
-            before, after = _Exchange(_places(unit, units, names), at, taken), _GiveBack(taken)
-            # after FSDP's own hook has gathered, and before its own lets go
-            stack.callback(unit.register_forward_pre_hook(before).remove)
-            stack.callback(unit.register_forward_hook(after, prepend=True, always_call=True).remove)
-            stack.callback(after)
-            for name, method in _registered(unit):
-                stack.callback(setattr, unit, name, method)
-                setattr(unit, name, _Call(unit, method.__wrapped__))
-        yield
 
-
-def _registered(unit: nn.Module) -> list[tuple[str, Any]]:
-    """Return the methods that ``register_fsdp_forward_method`` lets gather: no hook of a module runs in them."""
-    made = ((name, value) for name, value in vars(unit).items() if isinstance(value, MethodType))
-    return [(n, m) for n, m in made if m.__func__.__globals__.get("__name__", "").startswith(_FSDP)]
-
-
-class _Call:
-    """Runs such a method as the unit's forward for once, and with it the hooks."""
-
-    def __init__(self, unit: nn.Module, method: Callable[..., Any]) -> None:
-        self._unit, self._method = unit, method
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        attributes = vars(self._unit)
-        own = {"forward": attributes["forward"]} if "forward" in attributes else {}
-
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            give_back()  # the method may call the unit's own forward
-            return self._method(*args, **kwargs)
-
-        def give_back() -> None:
-            if attributes.get("forward") is forward:
-                del attributes["forward"]
-                attributes.update(own)
-
-        attributes["forward"] = forward
-        try:
-            return self._unit(*args, **kwargs)
-        finally:
-            give_back()
-
-
-class _Ending:
-    """Shards a model again, though a forward may have raised half way."""
-
-    def __init__(self, units: list[nn.Module]) -> None:
-        self._units = units
-
-    def __call__(self, _: object, error: BaseException | None, __: object) -> None:
-        for unit in map(_any, self._units if error is not None else ()):
-            # else its units take that forward to be still running, and what they have gathered for up to date
-            # of units only the outermost resets, itself and the others; older releases of torch have no such method
+    def end(_: object, error: BaseException | None, __: object) -> None:
+        # After a forward that raised half way, units take it to be still running, and what they have gathered for up
+        # to date. Only the outermost resets, itself and the others; older releases of torch have no such method.
+        for unit in map(_any, units if error is not None else ()):
             with contextlib.suppress(RuntimeError, AttributeError):
                 unit.reset_iter_state()
-        _reshard(self._units)
+        _reshard(units)
+
+    with contextlib.ExitStack() as stack:
+        stack.push(end)
+        for unit in units:
+            exchange, give_back = _exchange(_places(unit, units, names), at)
+            # after FSDP's own hook has gathered, and before its own lets go
+            stack.callback(unit.register_forward_pre_hook(exchange).remove)
+            stack.callback(unit.register_forward_hook(give_back, prepend=True, always_call=True).remove)
+            stack.callback(give_back)
+            for name, method in _registered(unit):
+                stack.callback(setattr, unit, name, method)
+                setattr(unit, name, partial(_call_as_forward, unit, method.__wrapped__))
+        yield
 
 
 def _places(unit: nn.Module, units: list[nn.Module], names: dict[Tensor, str]) -> list[_Place]:
     """Return where the parameters that a unit gathers itself are registered; ties have several places."""
-    found, queue = [], [unit]
+    places, queue = [], [unit]
     while queue:
         module = queue.pop()
-        found += [
+        places += [
             _Place(module, key, names[p]) for key, p in module._parameters.items() if p is not None and p in names
         ]
         queue += [child for child in module.children() if not any(child is other for other in units)]
-    return found
+    return places
 
 
-class _Exchange:
-    """Puts other parameters in place of those that a unit has gathered."""
+def _exchange(places: list[_Place], at: At) -> tuple[Callable[..., None], Callable[..., None]]:
+    """Return a hook that puts other parameters in place of those a unit has gathered, and one that puts these back."""
+    gathered_ones: list[tuple[_Place, Any]] = []
 
-    def __init__(self, places: list[_Place], at: At, taken: list[tuple[_Place, Tensor]]) -> None:
-        self._places, self._at, self._taken = places, at, taken
-
-    def __call__(self, *_: Any) -> None:
-        known: dict[str, Tensor | None] = {}
-        for place in self._places:
+    def exchange(*_: Any) -> None:
+        values: dict[str, Any] = {}
+        for place in places:
             present: Any = place.module._parameters[place.key]
-            if place.name not in known:
-                known[place.name] = self._at(place.name, present)
-            value: Any = known[place.name]
-            if value is not None:
-                self._taken.append((place, present))
-                place.module._parameters[place.key] = value
+            if place.name not in values:
+                values[place.name] = at(place.name, present)
+            if values[place.name] is not None:
+                gathered_ones.append((place, present))
+                place.module._parameters[place.key] = values[place.name]
+
+    def give_back(*_: Any) -> None:
+        for place, present in reversed(gathered_ones):
+            place.module._parameters[place.key] = present
+        gathered_ones.clear()
+
+    return exchange, give_back
 
 
-class _GiveBack:
-    """Puts back what a unit has gathered, for it to let go."""
+def _registered(unit: nn.Module) -> list[tuple[str, Any]]:
+    """Return the methods that ``register_fsdp_forward_method`` lets gather: no hook of a module runs in them."""
+    methods = ((name, value) for name, value in vars(unit).items() if isinstance(value, MethodType))
+    return [(n, m) for n, m in methods if m.__func__.__globals__.get("__name__", "").startswith(_FSDP)]
 
-    def __init__(self, taken: list[tuple[_Place, Tensor]]) -> None:
-        self._taken = taken
 
-    def __call__(self, *_: Any) -> None:
-        for place, present in reversed(self._taken):
-            held: Any = present
-            place.module._parameters[place.key] = held
-        self._taken.clear()
+def _call_as_forward(unit: nn.Module, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Run such a method as the unit's forward for once, and with it the hooks."""
+    attributes = vars(unit)
+    own = {"forward": attributes["forward"]} if "forward" in attributes else {}
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        put_back()  # the method may call the unit's own forward
+        return method(*args, **kwargs)
+
+    def put_back() -> None:
+        if attributes.get("forward") is forward:
+            del attributes["forward"]
+            attributes.update(own)
+
+    attributes["forward"] = forward
+    try:
+        return unit(*args, **kwargs)
+    finally:
+        put_back()
 
 
 def reshard(model: nn.Module) -> None:

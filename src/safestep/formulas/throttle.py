@@ -3,7 +3,8 @@
 The margin is ``m = eta C`` for plain SGD at rate ``eta`` and curvature ``C``, and ``m = 2 r`` for any step of ratio
 ``r``. A law keeps ``alpha m`` near its aim ``chi``, below the limit 2.
 
-Every argument may be a tensor, of one shape, so that a whole plane of runs is one call.
+Every argument may be a tensor, of one shape, so that a whole plane of runs is one call. Arrays of jax will do as well:
+`safestep.integrations.keras` calls these functions inside a traced step.
 
 Source: M. Blanco Valentin, ENABOL / kappa, "Experiment 000: One-Layer Global Throttle Sanity Check", repository
 manuelblancovalentin/kappa_budgeting.
@@ -73,7 +74,7 @@ def order_0(margin: Number, chi: float, low: float = 0.0, high: float = 1.0) -> 
         tensor(0.1730, dtype=torch.float64)
     """
     # a tensor over a tensor: torch multiplies a plain number by the reciprocal, which makes chi / chi less than 1
-    return (_wide(chi) / _wide(margin)).clamp(low, high)  # 1 / 0 is inf, which the clamp turns into high
+    return (_wide(chi) / _wide(margin)).clip(low, high)  # 1 / 0 is inf, which the clip turns into high
 
 
 def order_1(
@@ -98,7 +99,7 @@ def order_1(
         tensor(0.1500, dtype=torch.float64)
     """
     alpha = _wide(alpha)
-    return (alpha + gain * (chi - alpha * _wide(margin))).clamp(low, high)
+    return (alpha + gain * (chi - alpha * _wide(margin))).clip(low, high)
 
 
 def order_2(
@@ -135,7 +136,7 @@ def order_2(
     """
     alpha = _wide(alpha)
     velocity = damping * _wide(velocity) + gain * (chi - alpha * _wide(margin))
-    return (alpha + velocity).clamp(low, high), velocity
+    return (alpha + velocity).clip(low, high), velocity
 
 
 def quantised(alpha: Number, length: Number, quantum: float, highest: Number) -> tuple[Tensor, Tensor]:
@@ -163,4 +164,7 @@ def quantised(alpha: Number, length: Number, quantum: float, highest: Number) ->
 
 
 def _wide(value: Number) -> Tensor:
-    return torch.as_tensor(value, dtype=torch.float64)
+    """Return a number or a tensor in float64; what has none stays as it is: arrays of jax, tensors on Apple's GPU."""
+    if isinstance(value, (int, float)) or (isinstance(value, Tensor) and value.device.type != "mps"):
+        return torch.as_tensor(value, dtype=torch.float64)
+    return value

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from safestep.tape.rules import Call, Get, Tangents, rule
+from safestep.tape.signature import Signature
 
 _BLOCK = 1 << 20
 """Probabilities (elements) held at once; three such blocks live at a time, whatever the length of the sequence."""
@@ -17,6 +17,19 @@ _BLOCK = 1 << 20
 
 def _drops(get: Get) -> str:
     return "drops probabilities inside its kernel, where the mask is not seen" if get("dropout_p") else ""
+
+
+class _Operands(NamedTuple):
+    """Queries, keys, values and their tangents, (batch, heads, length, size); masks, (batch, heads, rows, keys)."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    mask: Tensor | None
+    dq: Tensor | None
+    dk: Tensor | None
+    dv: Tensor | None
+    dmask: Tensor | None
 
 
 @rule(
@@ -27,121 +40,80 @@ def _drops(get: Get) -> str:
 )  # fmt: skip
 def attention(call: Call) -> Tangents:
     """Return ``dP v + P dv``, ``dP = P (dS - sum P dS)``, with ``S = scale q k^T + mask`` and ``P = softmax(S)``."""
-    q, k, v = call.args[:3]
-    mask, dmask = _mask_of(call)
-    scale = call["scale"] if call["scale"] is not None else 1 / math.sqrt(q.shape[-1])
-    size = (*q.shape[:3], k.shape[2])
-    operands = _Operands._make(
-        (
-            *(_by_head(t, q.shape[1]) for t in (q, k, v, *call.dots[:3])),
-            *(None if t is None else t.expand(size) for t in (mask, dmask)),
-        )
+    places = Signature.of(call.func).places
+    mask = places.get("attn_mask", places.get("attn_bias"))
+    batch, heads, rows, size = call.args[0].shape
+    scale = call["scale"] if call["scale"] is not None else 1 / math.sqrt(size)
+
+    def by_head(tensor: Tensor | None) -> Tensor | None:
+        if tensor is not None and tensor.shape[1] != heads:  # several heads of queries share one of the others
+            tensor = tensor.repeat_interleave(heads // tensor.shape[1], 1)
+        return tensor if tensor is None else tensor.contiguous()
+
+    def masks(tensors: list[Tensor | None]) -> Tensor | None:
+        tensor = None if mask is None else tensors[mask]
+        return None if tensor is None else tensor.expand(batch, heads, rows, call.args[1].shape[2])
+
+    operands = (part for of in (call.args, call.dots) for part in (*map(by_head, of[:3]), masks(of)))
+    return _blockwise(_Operands._make(operands), scale, 0 if call["is_causal"] else None)
+
+
+def _blockwise(of: _Operands, scale: float, first: int | None) -> Tensor:
+    """Return the tangent, halved along batch, heads and query rows until a block is small enough.
+
+    Args:
+        of: the operands.
+        scale: of the scores.
+        first: the number of the first query row where queries see no later keys, else None.
+    """
+    batch, heads, rows, _ = of.q.shape
+    if batch * heads * rows * of.k.shape[2] <= _BLOCK or batch * heads * rows == 1:
+        return _block(of, scale, first)
+    axis = 0 if batch > 1 else 1 if heads > 1 else 2
+    length = of.q.shape[axis]
+    half, later = length // 2, first if first is None or axis < 2 else first + length // 2
+    upper, lower = _cut(of, axis, 0, half), _cut(of, axis, half, length - half)
+    return torch.cat([_blockwise(upper, scale, first), _blockwise(lower, scale, later)], axis)
+
+
+_DIMENSIONS = ((0,) * 8, (1,) * 8, (2, -1, -1, 2, 2, -1, -1, 2), (-1, 2, 2, 3, -1, 2, 2, 3))
+"""The dimension of each operand that runs over batch, heads, query rows and keys; -1 for none."""
+
+
+def _cut(of: _Operands, axis: int, start: int, length: int) -> _Operands:
+    """Return a part of the operands along batch, heads, query rows or keys (axis 0 to 3)."""
+    return _Operands._make(
+        operand if operand is None or dim < 0 else operand.narrow(dim, start, length)
+        for operand, dim in zip(of, _DIMENSIONS[axis], strict=True)
     )
-    return _blockwise(operands, scale, call["is_causal"], q.shape[:2]).view(*q.shape[:3], v.shape[-1])
 
 
-def _mask_of(call: Call) -> tuple[Tensor | None, Tensor | None]:
-    names = [a.name for a in call.func._schema.arguments]
-    for name in ("attn_mask", "attn_bias"):
-        if name in names:
-            position = names.index(name)
-            return call[name], call.dots[position] if position < len(call.dots) else call.named.get(name)
-    return None, None
-
-
-def _by_head(tensor: Tensor | None, heads: int) -> Tensor | None:
-    """Return (batch, heads, length, size) as (batch * heads, length, size); queries may share a head of the others."""
-    if tensor is None:
-        return None
-    if tensor.shape[1] != heads:
-        tensor = tensor.repeat_interleave(heads // tensor.shape[1], 1)
-    return tensor.flatten(0, 1)
-
-
-class _Operands(NamedTuple):
-    """Queries, keys, values and their tangents, (batch * heads, length, size); mask, (batch, heads, rows, keys)."""
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    dq: Tensor | None
-    dk: Tensor | None
-    dv: Tensor | None
-    mask: Tensor | None
-    dmask: Tensor | None
-
-
-def _blockwise(of: _Operands, scale: float, causal: bool, batch_and_heads: Sequence[int]) -> Tensor:
-    """Return the tangent, block by block of heads and of query rows."""
-    count, rows, _ = of.q.shape
-    keys, heads = of.k.shape[1], batch_and_heads[1]
-    total = torch.empty(count, rows, of.v.shape[-1], dtype=of.v.dtype, device=of.v.device)
-    height = max(1, min(rows, _BLOCK // max(1, keys)))
-    width = max(1, _BLOCK // max(1, keys * height))
-    for first in range(0, count, width):
-        each = range(first, min(first + width, count))
-        heads_of = slice(each.start, each.stop)
-        for row in range(0, rows, height):
-            seen = min(keys, row + height) if causal else keys
-            last = min(rows, row + height)
-            queries, others = (slice(row, last), slice(0, seen))
-            block = _Operands._make(
-                (
-                    *(
-                        None if t is None else t[heads_of, part]
-                        for t, part in zip(of[:6], (queries, others, others) * 2, strict=True)
-                    ),
-                    *(_rows_of_mask(t, each, heads, row, last, seen) for t in (of.mask, of.dmask)),
-                )
-            )
-            total[heads_of, queries] = _block(block, scale, row if causal else None)
-    return total
-
-
-def _rows_of_mask(mask: Tensor | None, each: range, heads: int, row: int, last: int, seen: int) -> Tensor | None:
-    if mask is None:
-        return None
-    return torch.stack([mask[i // heads, i % heads, row:last, :seen] for i in each])
-
-
-def _block(of: _Operands, scale: float, causal_from: int | None) -> Tangents:
-    """Return the tangent of some query rows, the first of which is ``causal_from`` if they see no later keys."""
-    q, k, v, dq, dk, dv, mask, dmask = of
-    scores = _wide(torch.bmm(q, k.mT)).mul_(scale)
+def _block(of: _Operands, scale: float, first: int | None) -> Tensor:
+    """Return the tangent of a block of scores that fits into memory. See `_blockwise`."""
+    batch, heads, rows, _ = of.q.shape
+    if first is not None:
+        of = _cut(of, 3, 0, min(of.k.shape[2], first + rows))
+    flat: list[Any] = [operand if operand is None else operand.flatten(0, 1) for operand in of]
+    q, k, v, mask, dq, dk, dv, dmask = flat
+    scores = torch.bmm(q, k.mT)
+    moved = torch.zeros_like(scores)
+    for one, other in ((dq, k), (q, dk)):
+        if one is not None and other is not None:
+            moved.baddbmm_(one, other.mT, alpha=scale)
+    wide = torch.promote_types(scores.dtype, torch.float32)  # a softmax loses nothing in float32
+    scores, moved = scores.to(wide).mul_(scale), moved.to(wide)
     if mask is not None:
         scores = scores.masked_fill_(~mask, -math.inf) if mask.dtype == torch.bool else scores.add_(mask)
-    if causal_from is not None:
-        rows, keys = scores.shape[1:]
-        later = torch.ones(rows, keys, dtype=torch.bool, device=q.device).triu_(causal_from + 1)
+    if dmask is not None:
+        moved.add_(dmask)
+    if first is not None:
+        later = torch.ones(scores.shape[1:], dtype=torch.bool, device=q.device).triu_(first + 1)
         scores.masked_fill_(later, -math.inf)
     weights = scores.softmax(-1)
     if mask is not None:
         weights = weights.nan_to_num_(nan=0.0)  # a row that sees no key at all
-    narrow = weights.to(v.dtype)
-    slopes = _slopes(q, k, dq, dk, scale, dmask)
-    total: Tensor | None = None
-    if slopes is not None:
-        moved = torch.ops.aten._softmax_backward_data(slopes.to(weights.dtype), weights, -1, weights.dtype)
-        total = torch.bmm(moved.to(v.dtype), v)
-    if dv is None:
-        return total
-    return torch.bmm(narrow, dv) if total is None else total.baddbmm_(narrow, dv)
-
-
-def _slopes(
-    q: Tensor, k: Tensor, dq: Tensor | None, dk: Tensor | None, scale: float, dmask: Tensor | None
-) -> Tensor | None:
-    """Return ``scale (dq k^T + q dk^T) + dmask``."""
-    slopes = None if dq is None else torch.bmm(dq, k.mT)
-    if dk is not None:
-        slopes = torch.bmm(q, dk.mT) if slopes is None else slopes.baddbmm_(q, dk.mT)
-    if slopes is not None:
-        slopes = _wide(slopes).mul_(scale)
-    if dmask is not None:
-        slopes = dmask if slopes is None else slopes.add_(dmask)
-    return slopes
-
-
-def _wide(scores: Tensor) -> Tensor:
-    """Return scores in float32 at least, where a softmax loses nothing."""
-    return scores.float() if scores.dtype in {torch.float16, torch.bfloat16} else scores
+    moved = torch.ops.aten._softmax_backward_data(moved, weights, -1, wide)
+    total = torch.bmm(moved.to(v.dtype), v)
+    if dv is not None:
+        total.baddbmm_(weights.to(v.dtype), dv)
+    return total.view(batch, heads, rows, -1)

@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from safestep.errors import TapeError
-from safestep.tape.rules import Call, Rule, Tangents, everything
+from safestep.tape.rules import Call, Rule, Tangents
 
 
 def generic(call: Call) -> Tangents:
     """Return the tangents of the results by torch's own forward derivative: the operation runs once more."""
+    return by_dual_numbers(call.run, call.args, call.dots, str(call.func))
+
+
+def by_dual_numbers(function: Callable[[list[Any]], Any], args: Sequence[Any], dots: Sequence[Any], name: str) -> Any:
+    """Return the tangents of the results of a function of a list of arguments.
+
+    Raises:
+        TapeError: if torch has no forward derivative of it.
+    """
     with forward_ad.dual_level():
-        args = [_dual(value, dot) for value, dot in zip(call.args, call.dots, strict=True)]
-        kwargs = {name: _dual(value, call.named.get(name)) for name, value in call.kwargs.items()}
         try:
-            out = call.func(*args, **kwargs)
+            out = function([_dual(*each) for each in zip(args, dots, strict=True)])
         except (RuntimeError, NotImplementedError) as error:
             first_line = str(error).partition("\n")[0]
-            raise TapeError(f"{call.func} cannot be differentiated along the step: {first_line}") from error
+            raise TapeError(f"{name} cannot be differentiated along the step: {first_line}") from error
         if isinstance(out, Tensor):
             return forward_ad.unpack_dual(out).tangent
         return [forward_ad.unpack_dual(one).tangent if isinstance(one, Tensor) else None for one in out]
 
 
 def _dual(value: Any, dot: Any) -> Any:
-    if isinstance(value, list):
-        return [_dual(one, its) for one, its in zip(value, dot, strict=True)] if dot is not None else value
+    if isinstance(dot, list):
+        return [_dual(*each) for each in zip(value, dot, strict=True)]
     return value if dot is None else forward_ad.make_dual(value, dot)
 
 
-GENERIC = Rule(generic, keeps=everything, outputs=None)
+GENERIC = Rule(generic, outputs=None)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 
 from safestep.tape.generic import GENERIC
-from safestep.tape.rules import RULES, Position, Rule
+from safestep.tape.rules import RULES, Rule
+from safestep.tape.signature import Signature
 
-_ADRIFT = {"set_", "resize_", "resize_as_", "_conj", "_neg_view", "embedding_renorm_", "_resize_output_"}
+_MOVES_STORAGE = {"set_", "resize_", "resize_as_", "_conj", "_neg_view", "embedding_renorm_", "_resize_output_"}
 """Operations after which a tensor's storage no longer says what its elements are."""
 
 _SHAPE_ONLY = {
@@ -26,70 +29,64 @@ class Kind:
 
     Attributes:
         name: of the operation, for messages.
-        silent: whether nothing needs to be recorded: it makes views, or reads no values.
+        signature: its arguments; None where nothing needs to be recorded: it makes views, or reads no values.
         func: its form without side effects, which rules see.
         rule: how to differentiate it; None if that is impossible.
         reason: why it is impossible.
-        writes: the arguments that it overwrites.
-        out: whether the last of them is an ``out=`` argument, which it does not read.
+        writes: the places of the arguments that it overwrites.
+        reads: how many arguments there are without ``out=`` ones, which come last.
         returns_written: whether it returns what it overwrites.
     """
 
     name: str
-    silent: bool
+    signature: Signature | None = None
     func: Any = None
     rule: Rule | None = None
     reason: str = ""
-    writes: tuple[Position, ...] = ()
-    out: bool = False
+    writes: tuple[int, ...] = ()
+    reads: int = 0
     returns_written: bool = False
 
+    def argument(self, values: Sequence[Any], name: str) -> Any:
+        """Return the argument that the schema calls ``name`` among all arguments of a call."""
+        return None if self.signature is None else values[self.signature.places[name]]
 
-_KNOWN: dict[Any, Kind] = {}
 
-
+@cache
 def kind_of(func: Any) -> Kind:
     """Return what sort of operation this is."""
-    found = _KNOWN.get(func)
-    if found is None:
-        found = _KNOWN[func] = _classify(func)
-    return found
-
-
-def _classify(func: Any) -> Kind:
     name = str(func)
     # Without a kernel for autograd, as other people's operations may be, dual numbers would lose a tangent in silence.
     if not isinstance(func, torch._ops.OpOverload) or func.namespace != "aten":
-        return Kind(name, silent=False, reason="is not an operation of torch itself")
-    arguments = func._schema.arguments
-    writes: tuple[Position, ...] = tuple(
-        a.name if a.kwarg_only else i for i, a in enumerate(arguments) if a.alias_info and a.alias_info.is_write
-    )
+        return Kind(name, Signature.of(func), reason="is not an operation of torch itself")
+    arguments, returns = func._schema.arguments, [r.alias_info for r in func._schema.returns]
+    writes = tuple(i for i, a in enumerate(arguments) if a.alias_info and a.alias_info.is_write)
     plain = func._schema.name.removeprefix("aten::")
-    views = [r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns]
-    if plain in _ADRIFT:
-        return Kind(name, silent=False, reason="moves or reinterprets a storage", writes=writes)
-    if plain in _SHAPE_ONLY or torch.Tag.inplace_view in func.tags or (views and all(views)):
-        return Kind(name, silent=True)
-    functional = _functional(func, writes) if writes else func
-    if functional is None:
-        return Kind(name, silent=False, reason="writes in place to several tensors, or in no known way", writes=writes)
-    packet = f"{functional.namespace}.{functional._schema.name.split('::')[1]}"
-    found = RULES.get(str(functional)) or RULES.get(packet)
-    chance = found is None and torch.Tag.nondeterministic_seeded in func.tags
+    makes_views = bool(returns) and all(alias is not None and not alias.is_write for alias in returns)
+    if plain in _SHAPE_ONLY or (plain not in _MOVES_STORAGE and (torch.Tag.inplace_view in func.tags or makes_views)):
+        return Kind(name)
+    rule, reason, functional = None, "", func if not writes else _functional(func, writes)
+    if plain in _MOVES_STORAGE:
+        reason = "moves or reinterprets a storage"
+    elif functional is None:
+        reason = "writes in place to several tensors, or in no known way"
+    else:
+        rule = RULES.get(str(functional)) or RULES.get(str(functional).rpartition(".")[0])
+        if rule is None and torch.Tag.nondeterministic_seeded in func.tags:
+            reason = "draws random numbers"
     return Kind(
         name,
-        silent=False,
+        Signature.of(func),
         func=functional,
-        rule=None if chance else found or GENERIC,
-        reason="draws random numbers" if chance else "",
+        rule=None if reason else rule or GENERIC,
+        reason=reason,
         writes=writes,
-        out=any(argument.is_out for argument in arguments),
-        returns_written=any(r.alias_info is not None and r.alias_info.is_write for r in func._schema.returns),
+        reads=sum(not argument.is_out for argument in arguments),
+        returns_written=any(alias is not None and alias.is_write for alias in returns),
     )
 
 
-def _functional(func: Any, writes: tuple[Position, ...]) -> Any:
+def _functional(func: Any, writes: tuple[int, ...]) -> Any:
     """Return the operation that computes what an in-place or ``out=`` operation writes."""
     namespace, name = func._schema.name.split("::")
     arguments = func._schema.arguments

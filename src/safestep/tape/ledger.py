@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -22,16 +22,19 @@ class Ledger:
     Args:
         parameters: the parameters that may move.
         constants: tensors that require a gradient and do not depend on them.
+
+    Attributes:
+        parameters: by cell, the parameters in that storage and where they lie in it.
     """
 
     def __init__(self, parameters: Iterable[Tensor], constants: Iterable[Tensor]) -> None:
         self.parameters: dict[int, list[tuple[Tensor, Slot]]] = {}
         self._cells: dict[int, int] = {}
-        self._held: list[StorageWeakRef] = []  # while these live no address is used again
-        self._holding: dict[int, list[Slot]] = {}
+        self._storages: list[StorageWeakRef] = []  # while these live no address is used again
+        self._values: dict[int, list[Slot]] = {}  # slots with a value, by the address of its storage
         for parameter in parameters:
-            cell = self.cell_for(parameter)
-            self.parameters.setdefault(cell, []).append((parameter, Slot.of(parameter, cell)))
+            slot = self.result(parameter)
+            self.parameters.setdefault(slot.cell, []).append((parameter, slot))
         for constant in constants:
             self.settle(constant)
 
@@ -39,10 +42,10 @@ class Ledger:
         """Return the number of the storage at an address."""
         return self._cells.get(address, UNKNOWN)
 
-    def cell_for(self, tensor: Tensor) -> int:
-        """Return the number of a tensor's storage, a new one if it did not depend on a parameter so far."""
-        cell = self._cells.get(address_of(tensor), UNKNOWN)
-        return cell if cell >= 0 else self._enter(tensor, len(self._held))
+    def result(self, tensor: Tensor) -> Slot:
+        """Return the slot of a tensor that depends on a parameter, from now on."""
+        cell = self.cell_at(address_of(tensor))
+        return Slot.of(tensor, cell if cell >= 0 else self._enter(tensor, len(self._storages)))
 
     def settle(self, tensor: Tensor) -> None:
         """Note that a tensor does not depend on a parameter, unless it is known to."""
@@ -52,7 +55,7 @@ class Ledger:
     def _enter(self, tensor: Tensor, cell: int) -> int:
         storage = tensor.untyped_storage()
         self._cells[storage._cdata] = cell
-        self._held.append(StorageWeakRef(storage))
+        self._storages.append(StorageWeakRef(storage))
         return cell
 
     def slots(self, value: Any, *, keep: bool = False, written: bool = False) -> Any:
@@ -63,46 +66,32 @@ class Ledger:
             keep: whether a rule needs the value of the tensor.
             written: whether the operation is about to write over it.
         """
-        if isinstance(value, Tensor):
-            if value.layout != torch.strided:  # sparse: it has no storage, and is kept as it is
-                return value.detach() if keep else None
-            slot = Slot.of(value, self.cell_at(address_of(value)))
-            if keep and slot.cell not in self.parameters:
-                if written:
-                    slot.value = value.detach().clone()
-                else:
-                    self._hold(slot, value)
-            return slot
         if isinstance(value, (list, tuple)):
             return [self.slots(one, keep=keep, written=written) for one in value]
-        return value
+        if not isinstance(value, Tensor):
+            return value
+        if value.layout != torch.strided:  # sparse: it has no storage, and is kept as it is
+            return value.detach() if keep else None
+        slot = Slot.of(value, self.cell_at(address_of(value)))
+        if keep and slot.cell not in self.parameters:
+            if written:
+                slot.value = value.detach().clone()
+            else:
+                self.keep(slot, value)
+        return slot
 
-    def result(self, tensor: Any) -> Slot | None:
-        """Return the slot of a result, None if it has no derivative."""
-        return Slot.of(tensor, self.cell_for(tensor)) if differentiable(tensor) else None
-
-    def kept(self, outs: list[Any], which: Container[int], *, written: bool) -> list[Slot | None]:
-        """Return slots with the values of some results; of an in-place operation, torch counts the write later."""
-        slots: list[Slot | None] = [None] * len(outs)
-        for index, tensor in enumerate(outs):
-            if index in which:
-                slots[index] = slot = Slot.of(tensor, self.cell_at(address_of(tensor)))
-                self._hold(slot, tensor, expected=int(written))
-        return slots
-
-    def _hold(self, slot: Slot, tensor: Tensor, expected: int = 0) -> None:
-        """Keep a value that is to be written to so many times before it is looked at."""
+    def keep(self, slot: Slot, tensor: Tensor, writes: int = 0) -> None:
+        """Keep the value of a tensor, by reference; torch is yet to count so many writes to it."""
         slot.value = tensor.detach()
         if not tensor.is_inference():
-            slot.version = slot.value._version + expected
-        self._holding.setdefault(address_of(tensor), []).append(slot)
+            slot.version = slot.value._version + writes
+        self._values.setdefault(address_of(tensor), []).append(slot)
 
-    def save_from(self, target: Any) -> None:
-        """Copy the kept values that a write within the forward is about to destroy."""
-        for one in target if isinstance(target, (list, tuple)) else (target,):
-            if isinstance(one, Tensor):
-                for slot in self._holding.pop(address_of(one), ()):
-                    slot.value, slot.version = (slot.value if slot.value is None else slot.value.clone()), -1
+    def save_from_write(self, tensor: Tensor) -> None:
+        """Copy the values that a write to a tensor, within the forward, is about to destroy."""
+        for slot in self._values.pop(address_of(tensor), ()):
+            if slot.value is not None:
+                slot.value, slot.version = slot.value.clone(), -1
 
 
 def shared_versions() -> Any:

@@ -25,13 +25,12 @@ from safestep.tape.slots import Slot
 )  # fmt: skip
 def on_the_tangents(call: Call) -> Tangents:
     """Return the operation on the tangents, zeros where a floating-point argument has none."""
-    args = [_tangent(*each) for each in zip(call.slots, call.args, call.dots, strict=True)]
-    return call.func(*args, **call.kwargs)
+    return call.run([_tangent(*each) for each in zip(call.slots, call.args, call.dots, strict=True)])
 
 
 def _tangent(slot: Any, value: Any, dot: Any) -> Any:
     if isinstance(slot, list):
-        return [_tangent(*each) for each in zip(slot, value, dot or [None] * len(slot), strict=True)]
+        return [_tangent(*each) for each in zip(slot, value, dot, strict=True)]
     if dot is not None or not isinstance(slot, Slot):
         return value if dot is None else dot
     return slot.zeros() if slot.layout[3].is_floating_point or slot.layout[3].is_complex else value
@@ -53,15 +52,9 @@ def added(call: Call) -> Tangents:
     return torch.add(into, other, alpha=factor)
 
 
-@rule("copy", keeps=only())
+@rule("copy", "fill.Tensor", keeps=only())
 def copied(call: Call) -> Tangents:
-    """Return the tangent of the source."""
-    return None if call.dots[1] is None else call.dots[1].expand(call.shape)
-
-
-@rule("fill.Tensor", keeps=only())
-def filled(call: Call) -> Tangents:
-    """Return the tangent of the number."""
+    """Return the tangent of the source, which may be a single number."""
     return None if call.dots[1] is None else call.dots[1].expand(call.shape)
 
 

@@ -7,8 +7,6 @@ for ``J^T g`` computes ``J dx`` as well. With weight and bias, ``y = w xhat + b`
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -24,138 +22,81 @@ def layer_norm(call: Call) -> Tangents:
     """Return ``w (J dx) + dw xhat + db`` over the last dimensions."""
     x, shape, weight = call.args[:3]
     dx, _, dw, db = call.dots[:4]
-    mean, rstd = call.result(1), call.result(2)
-    inner = None
+    mean, rstd = call.results[1], call.results[2]
+    inner, outer = None, db
     if dx is not None:
-        ones = _ones(weight, mean, x)
+        # a weight of one where autocast left the statistics in float32, which the kernel infers from a weight
+        ones = None if weight is None or mean.dtype == x.dtype else torch.ones_like(weight)
         inner = aten.native_layer_norm_backward(dx, x, shape, mean, rstd, ones, None, _MASK)[0]
-    outer = None
+        inner = inner if weight is None else inner.mul_(weight)
     if dw is not None:
         outer = aten.native_layer_norm(x, shape, dw, db, call["eps"])[0]
-    return _together(inner, weight, outer if outer is not None else db)
+    return _sum(inner, outer)
 
 
-@rule("native_group_norm", keeps=only(0, 1), results=(1, 2))
-def group_norm(call: Call) -> Tangents:
-    """Return ``w (J dx) + dw xhat + db``, each group of channels by itself."""
-    x, weight, _, *sizes, groups, eps = call.args
-    dx, dw, db = call.dots[:3]
-    mean, rstd = call.result(1), call.result(2)
-    inner = outer = None
-    if dx is not None:
-        ones = _ones(weight, mean, x)
-        inner = aten.native_group_norm_backward(dx.contiguous(), x, mean, rstd, ones, *sizes, groups, _MASK)[0]
-    if dw is not None:
-        outer = aten.native_group_norm(x, dw, db, *sizes, groups, eps)[0]
-    channels = (1, -1, *(1,) * (len(call.shape) - 2))
-    weight = None if weight is None else weight.view(channels)
-    return _together(inner, weight, outer if outer is not None else None if db is None else db.view(channels))
-
-
-def _ones(weight: Tensor | None, mean: Tensor, x: Tensor) -> Tensor | None:
-    """Return a weight of one where autocast left the statistics in float32, which the kernels infer from a weight."""
-    return None if weight is None or mean.dtype == x.dtype else torch.ones_like(weight)
-
-
-def _together(inner: Tensor | None, weight: Tensor | None, outer: Tensor | None) -> Tangents:
-    if inner is None:
-        return outer
-    if outer is None:
-        return inner if weight is None else inner.mul_(weight)
-    if weight is None:
-        return inner.add_(outer)
-    return outer.addcmul_(inner, weight) if outer.size() == inner.size() else inner.mul_(weight).add_(outer)
-
-
-@rule("_fused_rms_norm", keeps=only(0, 2), results=(1,))
-def rms_norm(call: Call) -> Tangents:
-    """Return ``w (J dx) + dw xhat`` for ``xhat = x / rms(x)``."""
-    x, shape, weight = call.args[:3]
-    dx, _, dw = call.dots[:3]
-    rstd: Any = call.result(1)
-    inner = None
-    if dx is not None:
-        dims = tuple(range(-len(shape), 0))
-        inner = rstd * (dx - x * rstd.square() * (dx * x).mean(dims, keepdim=True))
-    return _together(inner, weight, None if dw is None else x * rstd * dw)
+def _sum(inner: Tensor | None, outer: Tensor | None) -> Tangents:
+    """Return the sum of the two parts, written over the first, which is ours and has the shape of the result."""
+    return outer if inner is None else inner if outer is None else inner.add_(outer)
 
 
 def _running(get: Get) -> tuple[int, ...]:
-    """The positions of the running statistics, which training writes and does not read."""
+    """Return the places of the running statistics, which training writes and does not read."""
     return (3, 4) if get("training") else ()
-
-
-def _always(get: Get) -> tuple[int, ...]:
-    return (3, 4)
 
 
 @rule(
     "native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm", "miopen_batch_norm",
-    keeps=only(0, 1, 3, 4), results=(1, 2), unread=_running, spoiled=_running,
+    keeps=only(0, 1, 3, 4), results=(1, 2), unread=_running,
 )  # fmt: skip
 def batch_norm(call: Call) -> Tangents:
     """Return ``w (J dx) + dw xhat + db`` for each channel, with the batch's own statistics or the running ones."""
     return _batch_norm(call, call["training"])
 
 
-@rule("_batch_norm_with_update", keeps=only(0, 1), results=(1, 2), unread=_always, spoiled=_always)
+@rule("_batch_norm_with_update", keeps=only(0, 1), results=(1, 2), unread=lambda get: (3, 4))
 def batch_norm_with_update(call: Call) -> Tangents:
     """Return the same with the batch's own statistics."""
     return _batch_norm(call, training=True)
 
 
 def _batch_norm(call: Call, training: bool) -> Tangents:
-    """Return ``a dx + b x + c`` with three numbers for each channel: all that J needs are two sums over the batch."""
-    x, weight, dx, dw, db = *call.args[:2], *call.dots[:3]
-    if training:
-        mean, rstd = call.result(1), call.result(2)
-    else:
-        mean, rstd = call.args[3], (call.args[4] + call.args[-1]).rsqrt()
-    slope: Tensor | None = None if dw is None else dw * rstd
-    offset = db
-    by = rstd if weight is None else rstd * weight
-    if dx is not None and training:
-        sums = [False, True, True]  # over the batch: of dx xhat, and of dx
-        _, along, total = aten.native_batch_norm_backward(
-            dx, x, weight, None, None, mean, rstd, True, call.args[-1], sums
-        )
-        share = mean.numel() / x.numel()
-        slope = _sum(slope, along * rstd * by * -share)
-        offset = _sum(offset, total * by * -share)
-    if slope is not None:
-        offset = _sum(offset, -slope * mean)
-    return _affine(call, x, slope, dx, by, offset)
-
-
-def _affine(
-    call: Call, x: Tensor, slope: Tensor | None, dx: Tensor | None, by: Tensor, offset: Tensor | None
-) -> Tangents:
-    """Return ``slope x + by dx + offset``, the numbers one for each channel; None is 0."""
+    (x, weight, _, *running), (dx, dw, db), eps = call.args[:5], call.dots[:3], call.args[-1]
+    mean, rstd = (call.results[1], call.results[2]) if training else (running[0], (running[1] + eps).rsqrt())
     channels = (1, -1, *(1,) * (len(call.shape) - 2))
-    if offset is None:
-        return None if dx is None else dx * by.view(channels).to(call.dtype)
-    moved = offset.view(channels).to(call.dtype)
-    if slope is not None:
-        moved = torch.addcmul(moved, x, slope.view(channels).to(call.dtype))
-    if dx is None:
-        return moved
-    by = by.view(channels).to(call.dtype)
-    return moved.addcmul_(dx, by) if slope is not None else torch.addcmul(moved, dx, by)
-
-
-def _sum(one: Tensor | None, other: Tensor) -> Tensor:
-    return other if one is None else one + other
+    inner = outer = None
+    if dx is not None:  # the weight is one number for all that a channel's mean is taken over, so it commutes with J
+        inner = aten.native_batch_norm_backward(dx, x, weight, *running, mean, rstd, training, eps, _MASK)[0]
+    if dw is not None:
+        slope = dw * rstd
+        offset = -slope * mean if db is None else db - slope * mean
+        outer = torch.addcmul(offset.view(channels).to(x.dtype), x, slope.view(channels).to(x.dtype))
+    elif db is not None:
+        outer = db.view(channels).to(call.dtype)
+    return _sum(inner, outer)
 
 
 @rule("_softmax", "_safe_softmax", keeps=only(), results=(0,))
 def softmax(call: Call) -> Tangents:
     """Return ``P (dx - sum P dx)``."""
     dx = call.dots[0].to(call.dtype)
-    return aten._softmax_backward_data(dx, call.result(), call["dim"], call.dtype)
+    return aten._softmax_backward_data(dx, call.results[0], call["dim"], call.dtype)
 
 
 @rule("_log_softmax", keeps=only(), results=(0,))
 def log_softmax(call: Call) -> Tangents:
     """Return ``dx - sum P dx``."""
     dx = call.dots[0].to(call.dtype)
-    return dx - (call.result().exp() * dx).sum(call["dim"], keepdim=True)
+    return dx - (call.results[0].exp() * dx).sum(call["dim"], keepdim=True)
+
+
+@rule("_weight_norm_interface", keeps=only(0, 1))
+def weight_norm(call: Call) -> Tangents:
+    """Return ``d(g v / n) = (g dv + dg v) / n - g v dn / n^2`` with ``n = ||v||``, ``dn = <v, dv> / n``."""
+    (v, g), (dv, dg) = call.args[:2], call.dots[:2]
+    dims = [d for d in range(v.ndim) if d != call["dim"] % v.ndim]
+    n = torch.linalg.vector_norm(v, dim=dims, keepdim=True)
+    total = None if dg is None else v * (dg / n)
+    if dv is not None:
+        turned = (dv - v * ((v * dv).sum(dims, keepdim=True) / n.square())) * (g / n)
+        total = turned if total is None else total.add_(turned)
+    return total

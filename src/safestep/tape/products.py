@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from safestep.tape.rules import Call, Tangents, factors, only, rule
+from safestep.tape.signature import Signature
 
 
 @rule("mm", "bmm", keeps=factors(0, 1))
@@ -21,18 +20,12 @@ def matrix_product(call: Call) -> Tangents:
 @rule("addmm", "baddbmm", keeps=factors(1, 2))
 def affine(call: Call) -> Tangents:
     """Return ``beta dc + alpha (da b + a db)``."""
-    (_, a, b), (dc, da, db) = call.args, call.dots
-    alpha, beta = call["alpha"], call["beta"]
-    total: Tensor | None = None
-    if dc is not None and (da is not None or db is not None):
-        first = (da, b) if da is not None else (a, db)
-        total = call.func(dc, *first, alpha=alpha, beta=beta)
-        return _added(total, a, db, alpha) if da is not None and db is not None else total
-    if dc is not None:
-        return (beta * dc).expand(call.shape)
-    if da is not None:
-        total = _added(None, da, b, alpha)
-    return total if db is None else _added(total, a, db, alpha)
+    (_, a, b), (dc, da, db) = call.args[:3], call.dots[:3]
+    total = None if dc is None else (dc * call["beta"]).expand(call.shape).contiguous()
+    for one, other in ((da, b), (a, db)):
+        if one is not None and other is not None:
+            total = _added(total, one, other, call["alpha"])
+    return total
 
 
 def _added(total: Tensor | None, a: Tensor, b: Tensor, alpha: float = 1) -> Tensor:
@@ -70,7 +63,7 @@ def quotient(call: Call) -> Tangents:
     b, (da, db) = call.args[1], call.dots
     if db is None:
         return call.func(da, b)
-    top = call.result() * db
+    top = call.results[0] * db
     return call.func(top.neg_() if da is None else torch.sub(da, top), b)
 
 
@@ -80,18 +73,15 @@ def quotient(call: Call) -> Tangents:
 )  # fmt: skip
 def convolution(call: Call) -> Tangents:
     """Return ``conv(dx, w) + conv(x, dw) + db``."""
-    x, w = call.args[:2]
-    biased = any(a.name == "bias" for a in call.func._schema.arguments)
-    dx, dw, db = call.dots[0], call.dots[1], call.dots[2] if biased else None
-
-    def convolve(one: Tensor, kernel: Tensor, bias: Any) -> Tensor:
-        rest = [bias, *call.args[3:]] if biased else call.args[2:]
-        convolved: Tensor = call.func(one, kernel, *rest, **call.kwargs)
-        return convolved
-
-    if dx is None and dw is None:
-        return None if db is None else db.reshape(-1, *(1,) * (len(call.shape) - 2)).expand(call.shape)
-    if dx is None:
-        return convolve(x, dw, db)
-    total = convolve(dx, w, db)
-    return total if dw is None else total.add_(convolve(x, dw, None))
+    biased = "bias" in Signature.of(call.func).places
+    (x, w), (dx, dw), db = call.args[:2], call.dots[:2], call.dots[2] if biased else None
+    rest = call.args[3:] if biased else call.args[2:]
+    total: Tensor | None = None
+    for one, kernel in ((dx, w), (x, dw)):
+        if one is not None and kernel is not None:
+            bias = [db if total is None else None] if biased else []
+            part = call.run([one, kernel, *bias, *rest])
+            total = part if total is None else total.add_(part)
+    if total is None and db is not None:
+        return db.reshape(-1, *(1,) * (len(call.shape) - 2)).expand(call.shape)
+    return total

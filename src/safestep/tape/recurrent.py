@@ -1,12 +1,15 @@
-"""Rules of recurrent layers and weight norm that run as one operation."""
+"""The rule of an LSTM layer that oneDNN runs as one operation."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch.nn.functional import linear
+import contextlib
+from collections.abc import Iterator
+from typing import Any
 
-from safestep.tape.rules import Call, Get, Tangents, only, rule
+import torch
+
+from safestep.tape.generic import by_dual_numbers
+from safestep.tape.rules import Call, Get, Tangents, rule
 
 _LSTM = 2
 
@@ -15,58 +18,27 @@ def _not_lstm(get: Get) -> str:
     return "" if get("mode") == _LSTM else "is no LSTM layer"
 
 
-@rule("mkldnn_rnn_layer", results=(0,), outputs=3, refuses=_not_lstm)
+@rule("mkldnn_rnn_layer", outputs=3, refuses=_not_lstm)
 def lstm_layer(call: Call) -> Tangents:
-    """Return the tangents of ``(h_1 .. h_T, h_T, c_T)`` of one layer in one direction.
+    """Return the tangents of ``(h_1 .. h_T, h_T, c_T)`` of one layer in one direction, by torch's own LSTM instead."""
 
-    Gates ``a = W x + b + U h'`` in the order i, f, g, o; ``c = sigmoid(f) c' + sigmoid(i) tanh(g)``,
-    ``h = sigmoid(o) tanh(c)``. The outputs ``h`` are known, so that the gates of all times are one product; only
-    ``c`` and the tangents go step by step.
-    """
-    x, w, u, b_w, b_u, h0, c0 = call.args[:7]
-    dx, dw, du, db_w, db_u, dh, dc = call.dots[:7]
-    if not call["has_biases"]:  # the weights stand in for them
-        b_w = b_u = db_w = db_u = None
-    reverse, hidden = call["reverse"], call.result()
-    first = h0.view(1, *hidden.shape[1:])
-    before = torch.cat([hidden[1:], first] if reverse else [first, hidden[:-1]])
-    gates = linear(x, w, b_w).add_(linear(before, u, b_u))
-    moves = torch.zeros_like(gates)
-    for one, kernel in ((dx, w), (x, dw), (before, du)):
-        if one is not None and kernel is not None:
-            moves += linear(one, kernel)
-    for db in (db_w, db_u):
-        if db is not None:
-            moves += db
-    c = c0.view(hidden.shape[1:])
-    dc = torch.zeros_like(c) if dc is None else dc.view_as(c)
-    dh = torch.zeros_like(c) if dh is None else dh.view_as(c)
-    tangents: list[Tensor] = []
-    for t in range(len(hidden) - 1, -1, -1) if reverse else range(len(hidden)):
-        i, f, g, o = _lstm_gates(gates[t])
-        di, df, dg, do = torch.addmm(moves[t], dh, u.t()).chunk(4, -1)
-        dc = f * (1 - f) * df * c + f * dc + i * (1 - i) * di * g + i * (1 - g * g) * dg
-        c = f * c + i * g
-        tip = c.tanh()
-        dh = o * (1 - o) * do * tip + o * (1 - tip * tip) * dc
-        tangents.append(dh)
-    stacked = torch.stack(tangents[::-1] if reverse else tangents)
-    return stacked, dh, dc
+    def layer(arguments: list[Any]) -> Any:
+        x, w, u, b_w, b_u, h, c = arguments
+        x, (h, c) = x.flip(0) if call["reverse"] else x, (state.view(1, *x.shape[1:-1], -1) for state in (h, c))
+        weights = [w, u, b_w, b_u] if call["has_biases"] else [w, u]
+        y, h, c = torch.lstm(x, (h, c), weights, call["has_biases"], 1, 0.0, False, False, False)
+        return y.flip(0) if call["reverse"] else y, h[0], c[0]
+
+    with _without_onednn():
+        return by_dual_numbers(layer, call.args[:7], call.dots[:7], str(call.func))
 
 
-def _lstm_gates(gates: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    i, f, g, o = gates.chunk(4, -1)
-    return i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
-
-
-@rule("_weight_norm_interface", keeps=only(0, 1))
-def weight_norm(call: Call) -> Tangents:
-    """Return ``d(g v / n) = (g dv + dg v) / n - g v dn / n^2`` with ``n = ||v||``, ``dn = <v, dv> / n``."""
-    (v, g), (dv, dg) = call.args[:2], call.dots[:2]
-    dims = [d for d in range(v.ndim) if d != call["dim"] % v.ndim]
-    n = torch.linalg.vector_norm(v, dim=dims, keepdim=True)
-    total = None if dg is None else v * (dg / n)
-    if dv is not None:
-        turned = (dv - v * ((v * dv).sum(dims, keepdim=True) / n.square())) * (g / n)
-        total = turned if total is None else total.add_(turned)
-    return total
+@contextlib.contextmanager
+def _without_onednn() -> Iterator[None]:
+    """Run torch's own kernels, which have a forward derivative."""
+    before = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = before

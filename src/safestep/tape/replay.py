@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,14 +14,14 @@ from safestep.tape.op import Op
 from safestep.tape.rules import Call
 from safestep.tape.slots import Slot, layout
 
-Known = Mapping[int, Sequence[tuple[Tensor, Slot]]]
+Parameters = Mapping[int, Sequence[tuple[Tensor, Slot]]]
 """The parameters in each storage that holds any, with where they lie in it."""
 
 
 class Replay:
     """One pass of tangents over recorded operations.
 
-    The tangent of a tensor is the same look at the *mirror* of its storage as the tensor is at the storage. A storage
+    The tangent of a tensor is the same view of the *mirror* of its storage as the tensor is of the storage. A storage
     without a mirror has tangent zero.
 
     Args:
@@ -34,13 +34,13 @@ class Replay:
     def __init__(
         self,
         ops: Sequence[Op],
-        parameters: Known,
+        parameters: Parameters,
         start: Mapping[Tensor, Tensor],
         direction: Callable[[Tensor], Tensor],
     ) -> None:
         self._ops, self._parameters, self._start, self._direction = ops, parameters, start, direction
         self._mirrors: dict[int, Tensor] = {}
-        self._asked: set[int] = set()
+        self._asked: set[int] = set()  # storages of parameters whose direction has been asked for
         self._starts: dict[int, Tensor] = {}
 
     def run(self, outputs: Sequence[Slot]) -> list[Tensor]:
@@ -54,46 +54,40 @@ class Replay:
             return [self._result(slot) for slot in outputs]
 
     def _result(self, slot: Slot) -> Tensor:
-        tangent = self._dot(slot)
+        tangent: Tensor | None = self._dot(slot)
         if tangent is None:
-            return torch.zeros(slot.layout[0], dtype=slot.layout[3], device=slot.device)
+            return slot.zeros()
         return tangent.clone() if slot.cell in self._parameters else tangent
 
     def _advance(self, op: Op) -> None:
-        dots = [self._dots(value) for value in op.args]
-        named = {name: self._dot(value) for name, value in op.kwargs.items() if isinstance(value, Slot)}
-        first = next(slot for slot in op.results if slot is not None)
-        if all(dot is None for dot in _flat(dots)) and all(dot is None for dot in named.values()):
-            tangents: Sequence[Tensor | None] = [None] * len(op.results)
-        else:
-            call = Call(
-                op.kind.func,
-                op.args,
-                [self._values(op, value) for value in op.args],
-                {name: self._values(op, value) for name, value in op.kwargs.items()},
-                dots,
-                named,
-                [None if slot is None else self._value(op, slot) for slot in op.kept],
-                op.spent,
-                first.layout[0],
-                first.layout[3],
-            )
-            found = _formula(op)(call)
-            tangents = [found] if found is None or isinstance(found, Tensor) else found
+        """Compute the tangents of the results of an operation, and write them into the mirrors."""
+        rule = op.kind.rule
+        if rule is None:
+            raise TapeError(f"{op.kind.name} cannot be differentiated: {op.reason}")
+        dots = [self._dot(value) for value in op.args]
+        tangents: Sequence[Tensor | None] = [None] * len(op.results)
+        if any(dot is not None for group in dots for dot in (group if isinstance(group, list) else [group])):
+            first = next(slot for slot in op.results if slot is not None)
+            args, results = ([self._value(op, one) for one in slots] for slots in (op.args, op.values))
+            size, _, _, dtype = first.layout
+            out = rule.formula(Call(op.kind.func, op.args, args, dots, results, op.spent, size, dtype))
+            tangents = [out] if out is None or isinstance(out, Tensor) else out
         for slot, tangent in zip(op.results, tangents, strict=True):
             if slot is not None:
                 self._write(op, slot, tangent)
 
     # -- values ---------------------------------------------------------------------------------------------------
 
-    def _values(self, op: Op, value: Any) -> Any:
-        if isinstance(value, Slot):
-            return self._value(op, value)
-        return [self._values(op, one) for one in value] if isinstance(value, list) else value
-
-    def _value(self, op: Op, slot: Slot) -> Tensor | None:
+    def _value(self, op: Op, slot: Any) -> Any:
+        """Return an argument or a result as the forward had it."""
+        if isinstance(slot, list):
+            return [self._value(op, one) for one in slot]
+        if not isinstance(slot, Slot):
+            return slot
         if slot.cell in self._parameters:
-            return slot.look(self._started(slot.cell))
+            if slot.cell not in self._starts:
+                self._starts[slot.cell] = self._storage_at_start(slot.cell)
+            return slot.view_of(self._starts[slot.cell])
         if slot.overwritten:
             raise TapeError(
                 f"a tensor of shape {tuple(slot.layout[0])} that {op.kind.name} read or returned has been overwritten "
@@ -101,59 +95,49 @@ class Replay:
             )
         return slot.value
 
-    def _started(self, cell: int) -> Tensor:
+    def _storage_at_start(self, cell: int) -> Tensor:
         """Return a tensor in whose storage the parameters lie as they did in the forward."""
-        if cell not in self._starts:
-            known = self._parameters[cell]
-            moved = [(slot, self._start[q]) for q, slot in known if q in self._start]
-            now = known[0][0].detach()
-            if not moved:
-                self._starts[cell] = now
-            elif len(moved) == len(known):
-                self._starts[cell] = _laid(moved, lambda: _copy_of_storage(now))
-            else:
-                self._starts[cell] = _over(_copy_of_storage(now), moved)
-        return self._starts[cell]
+        now = self._parameters[cell][0][0].detach()
+        moved = [(slot, self._start[q]) for q, slot in self._parameters[cell] if q in self._start]
+        return _laid_out(moved, lambda: _copy_of_storage(now)) if moved else now
 
     # -- tangents -------------------------------------------------------------------------------------------------
 
-    def _dots(self, value: Any) -> Any:
-        if isinstance(value, list):
-            return [self._dots(one) for one in value]
-        return self._dot(value) if isinstance(value, Slot) else None
-
-    def _dot(self, slot: Slot) -> Tensor | None:
-        if slot.cell < 0:
+    def _dot(self, slot: Any) -> Any:
+        """Return the tangent of an argument; None for zero, and for what is no tensor."""
+        if isinstance(slot, list):
+            return [self._dot(one) for one in slot]
+        if not isinstance(slot, Slot) or slot.cell < 0:
             return None
         if slot.cell in self._parameters and slot.cell not in self._asked:
             self._asked.add(slot.cell)
-            known = [(place, q) for q, place in self._parameters[slot.cell] if q in self._start]
-            if known:
-                moves = [(place, self._direction(q).detach()) for place, q in known]
-                self._mirrors[slot.cell] = _laid(moves, known[0][0].fresh)
+            moved = [(place, q) for q, place in self._parameters[slot.cell] if q in self._start]
+            if moved:
+                moves = [(place, self._direction(q).detach()) for place, q in moved]
+                self._mirrors[slot.cell] = _laid_out(moves, moved[0][0].zero_storage)
         mirror = self._mirrors.get(slot.cell)
-        return None if mirror is None else slot.look(mirror)
+        return None if mirror is None else slot.view_of(mirror)
 
     def _write(self, op: Op, slot: Slot, tangent: Tensor | None) -> None:
+        """Let the mirror hold the tangent of a result: by reference where it can, else by a copy."""
         mirror = self._mirrors.get(slot.cell)
-        if mirror is not None and not (slot.whole and tangent is not None and slot.cell not in self._parameters):
-            place = slot.look(mirror)
+        whole = slot.fills_storage and slot.cell not in self._parameters
+        if mirror is not None and (tangent is None or not whole):
+            place = slot.view_of(mirror)
             if tangent is None:
                 place.zero_()
-            elif tangent is not place and not _same(tangent, place):
+            elif not (tangent.data_ptr() == place.data_ptr() and layout(tangent) == layout(place)):
                 place.copy_(tangent)
-            return
-        if tangent is None:
-            return
-        if slot.whole:
-            if layout(tangent) == slot.layout and not self._shared(op, slot, tangent):
-                self._mirrors[slot.cell] = tangent
-                return
+        elif tangent is None:
+            pass
+        elif not slot.fills_storage:
+            self._mirrors[slot.cell] = mirror = slot.zero_storage()
+            slot.view_of(mirror).copy_(tangent)
+        elif layout(tangent) == slot.layout and not self._shared(op, slot, tangent):
+            self._mirrors[slot.cell] = tangent
+        else:
             size, stride, _, dtype = slot.layout
             self._mirrors[slot.cell] = torch.empty_strided(size, stride, dtype=dtype, device=slot.device).copy_(tangent)
-            return
-        self._mirrors[slot.cell] = mirror = slot.fresh()
-        slot.look(mirror).copy_(tangent)
 
     def _shared(self, op: Op, slot: Slot, tangent: Tensor) -> bool:
         """Return whether a tangent lies in the mirror of an argument that somebody still reads."""
@@ -167,35 +151,14 @@ class Replay:
         )
 
 
-def _formula(op: Op) -> Callable[[Call], Any]:
-    if op.kind.rule is None:
-        raise TapeError(f"{op.kind.name} cannot be differentiated: {op.reason}")
-    return op.kind.rule.formula
-
-
-def _flat(values: Iterable[Any]) -> Iterator[Any]:
-    for value in values:
-        if isinstance(value, list):
-            yield from value
-        else:
-            yield value
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    return one.data_ptr() == other.data_ptr() and layout(one) == layout(other)
-
-
-def _laid(parts: Sequence[tuple[Slot, Tensor]], fresh: Callable[[], Tensor]) -> Tensor:
+def _laid_out(parts: Sequence[tuple[Slot, Tensor]], new_storage: Callable[[], Tensor]) -> Tensor:
     """Return a tensor in whose storage the parts lie as their slots say: the part itself if it already does."""
     slot, tensor = parts[0]
-    if len(parts) == 1 and slot.whole and layout(tensor) == slot.layout:
+    if len(parts) == 1 and slot.fills_storage and layout(tensor) == slot.layout:
         return tensor
-    return _over(fresh(), parts)
-
-
-def _over(base: Tensor, parts: Sequence[tuple[Slot, Tensor]]) -> Tensor:
+    base = new_storage()
     for slot, tensor in parts:
-        slot.look(base).copy_(tensor)
+        slot.view_of(base).copy_(tensor)
     return base
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
 
-Position = int | str
-"""An argument of an operation: its index, or its keyword."""
+from safestep.tape.signature import Signature
 
 Get = Callable[[str], Any]
 """From the name of an argument in an operation's schema to its value."""
@@ -23,17 +20,15 @@ operations of torch are not typed.)"""
 
 @dataclass(eq=False, slots=True)
 class Call:
-    """One recorded operation, as its rule sees it.
+    """One recorded operation, as its rule sees it. Arguments are in the order of its schema, defaults included.
 
     Attributes:
         func: the operation, without side effects.
         slots: the arguments as recorded, slots in the place of tensors.
-        args: positional arguments at the values of the forward; None where the rule asked for none.
-        kwargs: keyword arguments, likewise.
-        dots: the tangent of every positional argument, in its shape; None is zero (or no tensor). A list for a list.
-        named: the tangents of keyword arguments, where there are any.
+        args: the arguments at the values of the forward; None where the rule asked for none.
+        dots: the tangent of every argument, in its shape; None is zero (or no tensor). A list for a list.
         results: the results that the rule asked for, None in place of the others.
-        spent: arguments whose tangent nobody reads after this call, so that the rule may write over it.
+        spent: places of arguments whose tangent nobody reads after this call, so that the rule may write over it.
         shape: size of the (first) result.
         dtype: of the (first) result.
     """
@@ -41,61 +36,43 @@ class Call:
     func: Any
     slots: list[Any]
     args: list[Any]
-    kwargs: dict[str, Any]
     dots: list[Any]
-    named: dict[str, Any]
-    results: list[Tensor | None]
-    spent: Container[Position]
+    results: list[Any]
+    spent: Container[int]
     shape: tuple[int, ...]
     dtype: torch.dtype
 
     def __getitem__(self, name: str) -> Any:
-        """Return an argument by its name in the operation's schema, defaults included."""
-        return argument(self.func, self.args, self.kwargs, name)
+        """Return an argument by its name in the operation's schema."""
+        return self.args[Signature.of(self.func).places[name]]
 
-    def result(self, index: int = 0) -> Tensor:
-        """Return a result of the forward that the rule asked for."""
-        result = self.results[index]
-        if result is None:
-            raise IndexError(f"the rule of {self.func} did not ask for result {index}")
-        return result
+    def run(self, arguments: list[Any]) -> Any:
+        """Run the operation on other arguments."""
+        return Signature.of(self.func).call(self.func, arguments)
 
 
-Keeps = Callable[[Container[Position]], Container[Position]]
-"""From the arguments with a tangent to those whose value the rule needs."""
+Keeps = Callable[[int, Container[int]], bool]
+"""Whether a rule needs the value of the argument at a place, given the places of those that have a tangent."""
 
 
-class _All:
-    def __contains__(self, position: object) -> bool:
-        return True
-
-
-class _Without:
-    def __init__(self, positions: Container[Position]) -> None:
-        self.positions = positions
-
-    def __contains__(self, position: object) -> bool:
-        return position not in self.positions
-
-
-def everything(active: Container[Position]) -> Container[Position]:
+def everything(place: int, active: Container[int]) -> bool:
     """Keep every argument."""
-    return _All()
+    return True
 
 
-def passive(active: Container[Position]) -> Container[Position]:
+def passive(place: int, active: Container[int]) -> bool:
     """Keep the arguments that have no tangent, such as indices and masks: the operation is linear in the others."""
-    return _Without(active)
+    return place not in active
 
 
-def only(*positions: Position) -> Keeps:
+def only(*places: int) -> Keeps:
     """Keep these arguments."""
-    return lambda active: positions
+    return lambda place, active: place in places
 
 
-def factors(*positions: int) -> Keeps:
+def factors(*places: int) -> Keeps:
     """Keep each of these arguments if another of them has a tangent: the operation is a product of them."""
-    return lambda active: [p for p in positions if any(q in active for q in positions if q != p)]
+    return lambda place, active: place in places and any(other in active for other in places if other != place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +84,8 @@ class Rule:
         keeps: which arguments the formula needs the value of.
         results: which results it needs the value of.
         outputs: how many of the results it differentiates, from the first; None for all.
-        unread: arguments that the results do not depend on, such as running statistics in training.
-        spoiled: arguments that the operation overwrites and the rule does not differentiate.
+        unread: places of arguments that the results do not depend on, such as running statistics in training. The
+            operation writes to them, and the rule does not differentiate that.
         refuses: why a call cannot be differentiated by this rule; an empty text if it can.
         quantises: whether the formula goes straight through a staircase.
     """
@@ -117,9 +94,8 @@ class Rule:
     keeps: Keeps = everything
     results: tuple[int, ...] = ()
     outputs: int | None = 1
-    unread: Callable[[Get], tuple[int, ...]] | None = None
-    spoiled: Callable[[Get], tuple[int, ...]] | None = None
-    refuses: Callable[[Get], str] | None = None
+    unread: Callable[[Get], tuple[int, ...]] = lambda get: ()
+    refuses: Callable[[Get], str] = lambda get: ""
     quantises: bool = False
 
 
@@ -138,17 +114,3 @@ def rule(*names: str, **options: Any) -> Callable[[Callable[[Call], Tangents]], 
         return formula
 
     return enter
-
-
-def argument(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], name: str) -> Any:
-    """Return the argument that an operation's schema calls ``name``, the default if it was not given."""
-    if name in kwargs:
-        return kwargs[name]
-    position, default = _schema(func)[name]
-    return args[position] if position < len(args) else default
-
-
-@cache
-def _schema(func: Any) -> dict[str, tuple[int, Any]]:
-    arguments = func._schema.arguments
-    return {a.name: (i, a.default_value if a.has_default_value() else None) for i, a in enumerate(arguments)}

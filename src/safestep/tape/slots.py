@@ -22,21 +22,21 @@ class Slot:
     """One tensor among the arguments or results of an operation.
 
     Storages and not tensors are followed, since autograd wraps a view in a new tensor: two slots of one cell are two
-    looks at one storage, and their tangents are the same two looks at the mirror of that storage.
+    views of one storage, and their tangents are the same two views of the mirror of that storage.
 
     Attributes:
         cell: number of the storage; negative if it does not depend on a parameter.
         layout: how the tensor lies in the storage.
         device: of the tensor.
-        room: bytes of the storage.
+        nbytes: size of the storage.
         value: the tensor, detached, where a rule needs it; a parameter's is taken from before the step instead.
-        version: the version counter that ``value`` has while it still holds what the forward saw.
+        version: the version counter that ``value`` has while it still holds what the forward computed.
     """
 
     cell: int
     layout: Layout
     device: torch.device
-    room: int
+    nbytes: int
     value: Tensor | None = None
     version: int = -1
 
@@ -51,14 +51,10 @@ class Slot:
         return self.value is not None and self.version >= 0 and self.value._version != self.version
 
     @property
-    def numel(self) -> int:
-        """How many elements."""
-        return math.prod(self.layout[0])
-
-    @property
-    def whole(self) -> bool:
+    def fills_storage(self) -> bool:
         """Whether the tensor fills its storage, each element once."""
-        return self.layout[2] == 0 and self.numel * self.layout[3].itemsize == self.room and not self.overlaps
+        size, _, offset, dtype = self.layout
+        return offset == 0 and math.prod(size) * dtype.itemsize == self.nbytes and not self.overlaps
 
     @property
     def overlaps(self) -> bool:
@@ -66,12 +62,12 @@ class Slot:
         size, stride, _, _ = self.layout
         return any(length > 1 and step == 0 for length, step in zip(size, stride, strict=True))
 
-    def look(self, base: Tensor) -> Tensor:
+    def view_of(self, base: Tensor) -> Tensor:
         """Return the tensor of this layout in the storage of ``base``."""
         size, stride, offset, dtype = self.layout
         if base.dtype != dtype:  # a view as another type, such as complex numbers as pairs
             return torch.empty(0, dtype=dtype, device=base.device).set_(base.untyped_storage(), offset, size, stride)
-        if base.storage_offset() == offset and base.stride() == stride and base.size() == size:
+        if layout(base) == self.layout:
             return base
         return base.as_strided(size, stride, offset)
 
@@ -79,7 +75,7 @@ class Slot:
         """Return zeros in the shape of the tensor."""
         return torch.zeros(self.layout[0], dtype=self.layout[3], device=self.device)
 
-    def fresh(self) -> Tensor:
-        """Return a storage of zeros to mirror this slot's, as a flat tensor."""
-        itemsize = self.layout[3].itemsize
-        return torch.zeros(-(-self.room // itemsize), dtype=self.layout[3], device=self.device)
+    def zero_storage(self) -> Tensor:
+        """Return a flat tensor of zeros, as long as the storage."""
+        dtype = self.layout[3]
+        return torch.zeros(-(-self.nbytes // dtype.itemsize), dtype=dtype, device=self.device)

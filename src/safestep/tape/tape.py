@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,8 +14,7 @@ from safestep.errors import TapeError
 from safestep.tape.kinds import Kind, kind_of
 from safestep.tape.ledger import UNKNOWN, Ledger, address_of, differentiable, shared_versions
 from safestep.tape.op import Op, leading_to
-from safestep.tape.replay import Known, Replay
-from safestep.tape.rules import Position, argument
+from safestep.tape.replay import Parameters, Replay
 from safestep.tape.slots import Slot
 
 MAX_OPERATIONS = 100_000
@@ -29,21 +27,6 @@ _UNRELATED = "the logits do not follow from the parameters through operations th
 _CHECKPOINTED = (
     "the model recomputes activations in backward (checkpointing, or other saved-tensor hooks): a tape would hold them"
 )
-
-
-@dataclass(eq=False, slots=True)
-class _Note:
-    """An operation about to run.
-
-    Attributes:
-        kind: what sort of operation.
-        storages: addresses of its arguments' storages.
-        op: its record; None if it depends on no parameter, and yet requires a gradient.
-    """
-
-    kind: Kind
-    storages: set[int]
-    op: Op | None
 
 
 class Tape(TorchDispatchMode):
@@ -76,13 +59,9 @@ class Tape(TorchDispatchMode):
         tensor([1.2599, 0.0000])
 
     Note:
-        It is the derivative of the function that ran: ``.detach()`` hides nothing from it. Torch's fake quantisation is
-        passed straight through, as in backward; any other rounding is a problem, since backward may pass it by. So are
-        tensors that require a gradient and were made where the tape cannot see (compiled regions, kernels of one's own,
-        casts that autocast remembers from an earlier forward), checkpointed regions, and random draws whose
-        distribution depends on a parameter. Values that leave torch without a gradient (``.item()``, ``.numpy()``)
-        count as constants. Values overwritten after the forward are found by torch's version counters, which ``.data``
-        evades. In float16 the tangents of a tiny step underflow: give a rescaled ``direction``.
+        It is the derivative of the function that ran: ``.detach()`` hides nothing from it. What it refuses is in the
+        README of this folder. Values overwritten after the forward are found by torch's version counters, which
+        ``.data`` evades. In float16 the tangents of a tiny step underflow: give a rescaled ``direction``.
     """
 
     supports_higher_order_operators = True  # seen as operations of no known kind; otherwise torch would raise
@@ -94,7 +73,7 @@ class Tape(TorchDispatchMode):
         self.quantised = False
         self._ops: list[Op] = []
         self._ledger: Ledger | None = Ledger(parameters, constants)
-        self._known: Known = self._ledger.parameters
+        self._parameters: Parameters = self._ledger.parameters
         self._outputs: list[Slot | str] = []  # a text says why it cannot be had
         self._count = 0
 
@@ -113,28 +92,34 @@ class Tape(TorchDispatchMode):
         if ledger is None:
             return
         try:
-            cells = [ledger.cell_at(address_of(output)) for output in outputs]
             if not self.problem:
+                cells = [ledger.cell_at(address_of(output)) for output in outputs]
                 self._outputs = [
                     Slot.of(output, cell) if cell >= 0 else _UNRELATED
                     for output, cell in zip(outputs, cells, strict=True)
                 ]
-                self._ops = leading_to([cell for cell in cells if cell >= 0], self._ops, self._known)
-                if len(outputs) == 1:  # of several, it is seen later which count
-                    self.problem = self._obstacle([0])
+                self._ops = leading_to([cell for cell in cells if cell >= 0], self._ops, self._parameters)
+                if len(outputs) == 1:  # of several, it is decided later which count
+                    self._leading_to([0])
+        except TapeError as error:
+            self.problem = str(error)
         except Exception as error:
             self._stop(f"recording failed: {error!r}")
         if self.problem:
-            self._ops, self._known, self._outputs = [], {}, []
+            self._ops, self._parameters, self._outputs = [], {}, []
 
-    def _obstacle(self, which: Sequence[int]) -> str:
-        """Return why some outputs cannot be differentiated; an empty text if they can."""
-        slots = [self._outputs[index] for index in which]
-        unrelated = next((slot for slot in slots if isinstance(slot, str)), "")
-        if unrelated:
-            return unrelated
-        cells = [slot.cell for slot in slots if isinstance(slot, Slot)]
-        return next((op.reason for op in reversed(leading_to(cells, self._ops, self._known)) if op.reason), "")
+    def _leading_to(self, which: Sequence[int]) -> tuple[list[Op], list[Slot]]:
+        """Return the operations that lead to some outputs, and their slots; TapeError if one has no derivative."""
+        slots: list[Slot] = []
+        for index in which:
+            output = self._outputs[index]
+            if isinstance(output, str):
+                raise TapeError(output)
+            slots.append(output)
+        ops = leading_to([slot.cell for slot in slots], self._ops, self._parameters)
+        if reason := next((op.reason for op in reversed(ops) if op.reason), ""):
+            raise TapeError(reason)
+        return ops, slots
 
     def tangent(self, start: Mapping[Tensor, Tensor], direction: Callable[[Tensor], Tensor]) -> Tensor:
         """Return ``J p`` of the first output, see `tangents`."""
@@ -159,16 +144,8 @@ class Tape(TorchDispatchMode):
         """
         if not self._outputs:
             raise TapeError(self.problem or "the tape is still recording: close(logits) first")
-        if obstacle := self._obstacle(which):
-            raise TapeError(obstacle)
-        slots = [slot for index in which if isinstance(slot := self._outputs[index], Slot)]
-        ops = leading_to([slot.cell for slot in slots], self._ops, self._known)
-        return Replay(ops, self._known, start, direction).run(slots)
-
-    @property
-    def operations(self) -> int:
-        """How many operations lead to the logits (so far, while recording)."""
-        return len(self._ops)
+        ops, slots = self._leading_to(which)
+        return Replay(ops, self._parameters, start, direction).run(slots)
 
     # -- recording ------------------------------------------------------------------------------------------------
 
@@ -177,17 +154,19 @@ class Tape(TorchDispatchMode):
     ) -> Any:
         """Run the operation, and write down what its derivative needs."""
         kwargs = kwargs or {}
-        kind, ledger, note = kind_of(func), self._ledger, None
-        if kind.silent or self.problem or ledger is None:
+        kind, ledger = kind_of(func), self._ledger
+        if kind.signature is None or self.problem or ledger is None:
             return func(*args, **kwargs)
+        op = None
         try:
-            note = self._before(ledger, kind, func, args, kwargs)
+            values = kind.signature.bind(args, kwargs)
+            op = self._before(ledger, kind, values)
         except Exception as error:  # whatever goes wrong here is the tape's trouble, not the user's
             self._stop(f"recording {kind.name} failed: {error!r}")
         out = func(*args, **kwargs)
-        if note is not None and not self.problem:
+        if op is not None and not self.problem:
             try:
-                self._after(ledger, note, func, args, kwargs, out)
+                self._after(ledger, op, values, list(out) if isinstance(out, (tuple, list)) else [out])
             except Exception as error:
                 self._stop(f"recording {kind.name} failed: {error!r}")
         return out
@@ -196,111 +175,94 @@ class Tape(TorchDispatchMode):
         self.problem = self.problem or problem
         self._ops = []
 
-    def _before(
-        self, ledger: Ledger, kind: Kind, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> _Note | None:
-        for position in kind.writes:
-            ledger.save_from(args[position] if isinstance(position, int) else kwargs.get(position))
-        get, rule, reason = partial(argument, func, args, kwargs), kind.rule, kind.reason
-        unread = rule.unread(get) if rule is not None and rule.unread is not None else ()
-        active: set[Position] = set()
-        storages: set[int] = set()
+    def _before(self, ledger: Ledger, kind: Kind, values: list[Any]) -> Op | None:
+        """Return the record of an operation about to run, without results.
+
+        None if nothing that requires a gradient goes in; without arguments if what does cannot move.
+        """
+        for _, tensor in _tensors(values, kind.writes):
+            ledger.save_from_write(tensor)
+        rule, reason, get = kind.rule, kind.reason, partial(kind.argument, values)
+        unread = () if rule is None else rule.unread(get)
+        active: set[int] = set()
         constant = False
-        for position, tensor in _tensors(args, kwargs):
-            address = address_of(tensor)
-            storages.add(address)
-            cell = ledger.cell_at(address)
+        for place, tensor in _tensors(values):
+            cell = ledger.cell_at(address_of(tensor))
             if cell >= 0:
-                if position not in unread:
-                    active.add(position)
+                if place not in unread:
+                    active.add(place)
             elif tensor.requires_grad:
                 constant = True
                 if cell == UNKNOWN and not _leaf(tensor):
                     reason = f"reads a tensor of shape {tuple(tensor.shape)} that came about where the tape cannot see"
-                    active.add(position)
+                    active.add(place)
         if not active:
-            return _Note(kind, storages, None) if constant else None
+            return Op(kind, []) if constant else None
         self._count += 1
-        if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None or _checkpointed(args):
+        if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None or any(
+            _checkpointed(tensor) for _, tensor in _tensors(values)
+        ):
             self._stop(_CHECKPOINTED)
-            return None
-        if self._count > MAX_OPERATIONS:
+        elif self._count > MAX_OPERATIONS:
             self._stop(f"more than {MAX_OPERATIONS} operations were recorded: was the tape never left?")
-            return None
-        if rule is not None and rule.refuses is not None:
-            reason = reason or rule.refuses(get)
-        if rule is None or reason:
-            slots = [ledger.slots(value) for value in (*args, *kwargs.values())]
-            return _Note(kind, storages, Op(kind, slots, {}, reason=f"{kind.name} {reason}"))
-        kept = rule.keeps(active)
-        with shared_versions():
-            positional = [
-                None if i in unread else ledger.slots(value, keep=i in kept, written=i in kind.writes)
-                for i, value in enumerate(args)
-            ]
-            named = {
-                name: ledger.slots(value, keep=name in kept)
-                for name, value in kwargs.items()
-                if not (kind.out and name in kind.writes)
-            }
-        return _Note(kind, storages, Op(kind, positional, named))
+        elif rule is None or (reason := reason or rule.refuses(get)):
+            return Op(kind, [ledger.slots(value) for value in values], reason=f"{kind.name} {reason}")
+        else:
+            with shared_versions():
+                args = [
+                    None if i in unread else ledger.slots(value, keep=rule.keeps(i, active), written=i in kind.writes)
+                    for i, value in enumerate(values[: kind.reads])
+                ]
+            return Op(kind, args)
+        return None
 
-    def _after(
-        self, ledger: Ledger, note: _Note, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
-    ) -> None:
-        kind, op, rule = note.kind, note.op, note.kind.rule
-        outs = list(out) if isinstance(out, (tuple, list)) else [out]
-        fresh = [t for t in outs if isinstance(t, Tensor) and (kind.writes or address_of(t) not in note.storages)]
+    def _after(self, ledger: Ledger, op: Op, values: list[Any], outs: list[Any]) -> None:
+        """Note the results of an operation that has run."""
+        kind, rule = op.kind, op.kind.rule
+        addresses = () if kind.writes else {address_of(tensor) for _, tensor in _tensors(values)}
+        fresh = [t for t in outs if isinstance(t, Tensor) and address_of(t) not in addresses]
         self.reduced.update(t.dtype for t in fresh if t.dtype in _REDUCED)
-        if op is None:
+        if not op.args:
             for tensor in fresh:
                 ledger.settle(tensor)
-            return
-        if op.reason or rule is None:
-            written = tuple(args[p] if isinstance(p, int) else kwargs.get(p) for p in kind.writes)
-            self._lose(ledger, op, [*fresh, *(tensor for _, tensor in _tensors(written, {}))])
-            return
-        if not fresh:
-            return  # views under another name, such as _unsafe_view
-        count = len(outs) if rule.outputs is None else rule.outputs
-        op.results = [ledger.result(tensor) for tensor in outs[:count]]
-        if rule.results:
-            with shared_versions():
-                op.kept = ledger.kept(outs, rule.results, written=kind.returns_written)
-        if any(op.results):
-            self._ops.append(op)
-        self.quantised = self.quantised or rule.quantises
-        spoiled = rule.spoiled(partial(argument, func, args, kwargs)) if rule.spoiled is not None else ()
-        others = [*outs[count:], *(args[position] for position in spoiled)]
-        if any(map(differentiable, others)):
-            reason = f"a result of {kind.name} has no rule"
-            self._lose(ledger, Op(kind, op.args, op.kwargs, reason=reason), others)
+        elif op.reason or rule is None:
+            self._lose(ledger, op, [*fresh, *(tensor for _, tensor in _tensors(values, kind.writes))])
+        elif fresh:  # else it makes a view under another name, such as _unsafe_view
+            count = len(outs) if rule.outputs is None else rule.outputs
+            op.results = [ledger.result(t) if differentiable(t) else None for t in outs[:count]]
+            if rule.results:
+                op.values = [None] * len(outs)
+                with shared_versions():
+                    for index in rule.results:
+                        op.values[index] = slot = Slot.of(outs[index], ledger.cell_at(address_of(outs[index])))
+                        ledger.keep(slot, outs[index], writes=int(kind.returns_written))
+            if any(op.results):
+                self._ops.append(op)
+            self.quantised = self.quantised or rule.quantises
+            others = [*outs[count:], *(values[i] for i in rule.unread(partial(kind.argument, values)))]
+            self._lose(ledger, Op(kind, op.args, reason=f"a result of {kind.name} has no rule"), others)
 
     def _lose(self, ledger: Ledger, op: Op, tensors: list[Any]) -> None:
         """Note that these tensors depend on a parameter in a way that cannot be differentiated."""
-        op.results = [ledger.result(tensor) for tensor in tensors]
-        if any(op.results):
+        op.results = [ledger.result(tensor) for tensor in tensors if differentiable(tensor)]
+        if op.results:
             self._ops.append(op)
 
 
-def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[Position, Tensor]]:
-    arguments: list[tuple[Position, Any]] = [*enumerate(args), *kwargs.items()]
-    for position, value in arguments:
+def _tensors(values: Sequence[Any], places: Iterable[int] | None = None) -> Iterator[tuple[int, Tensor]]:
+    """Return the tensors in arguments, lists included, each with the place of its argument."""
+    for place in range(len(values)) if places is None else places:
+        value = values[place]
         if isinstance(value, Tensor):
-            yield position, value
+            yield place, value
         elif isinstance(value, (list, tuple)):
-            for one in value:
-                if isinstance(one, Tensor):
-                    yield position, one
+            yield from ((place, one) for one in value if isinstance(one, Tensor))
 
 
 def _leaf(tensor: Tensor) -> bool:
     return tensor.is_leaf or (tensor._is_view() and tensor._base is not None and tensor._base.is_leaf)
 
 
-def _checkpointed(args: tuple[Any, ...]) -> bool:
-    """Return whether an argument came out of a reentrant checkpoint, which runs without saved-tensor hooks."""
-    return any(
-        isinstance(a, Tensor) and a.grad_fn is not None and a.grad_fn.name().startswith("CheckpointFunction")
-        for a in args
-    )
+def _checkpointed(tensor: Tensor) -> bool:
+    """Return whether a tensor came out of a reentrant checkpoint, which runs without saved-tensor hooks."""
+    return tensor.grad_fn is not None and tensor.grad_fn.name().startswith("CheckpointFunction")

@@ -1,9 +1,7 @@
 """safestep in Keras 3: a throttled optimizer, its log, and models whose steps are kept inside a radius."""
 
-from safestep.integrations.keras.drift import drift
 from safestep.integrations.keras.guarded import GuardedModel, StepGuard
-from safestep.integrations.keras.law import SecantLaw
 from safestep.integrations.keras.log import ThrottleLog
 from safestep.integrations.keras.throttled import Throttled
 
-__all__ = ["GuardedModel", "SecantLaw", "StepGuard", "ThrottleLog", "Throttled", "drift"]
+__all__ = ["GuardedModel", "StepGuard", "ThrottleLog", "Throttled"]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable
 from typing import Any
 
 from safestep.errors import AttachError
 from safestep.integrations.keras._extra import keras
-from safestep.integrations.keras.along import Guarding, RadiusName
+from safestep.integrations.keras.guarding import Guarding, RadiusName
 from safestep.integrations.keras.ratios import Head, Policy
+from safestep.integrations.keras.throttled import refuse_averages
 
 _BACKENDS = {"jax": "on_jax", "torch": "on_torch"}
 
@@ -37,11 +37,10 @@ class StepGuard:
         that is not finite, or whose r is not, is taken back whole: weights, optimizer variables, statistics of
         normalisation and seed generators.
 
-        ``J p`` is taken at the state the training forward started from: the same dropout masks, statistics of this
-        batch in normalisation. A layer that draws from a generator which neither Keras, numpy, Python nor torch owns
-        draws anew. Rows of sample weight 0 count in the softmax radius. Penalties (regularizers, ``add_loss``) are in
-        the update but not in the curvature radius. One forward with derivatives, about three times a plain forward, is
-        added to each step.
+        ``J p`` costs one more forward with derivatives, about three plain ones, at the state the training forward
+        started from: the same dropout masks and batch statistics. A layer that draws from a generator of its own draws
+        anew. Rows of sample weight 0 count in the softmax radius; penalties (regularizers, ``add_loss``) are not in the
+        curvature radius.
     """
 
     guard: Guarding
@@ -56,14 +55,6 @@ class StepGuard:
         **options: Any,
     ) -> None:
         """Compile as ``keras.Model.compile`` does, with the options of the guard.
-
-        Args:
-            *arguments: of ``keras.Model.compile``.
-            radius: how far a step may go.
-            policy: what to do about it.
-            target: the largest r to let through, or the r to set every step to.
-            head: for the softmax radius.
-            **options: of ``keras.Model.compile``.
 
         Raises:
             AttachError: for options that do not fit together, or a backend other than jax and torch.
@@ -127,26 +118,18 @@ def _check(model: Any) -> None:
     optimizer = model.optimizer
     while (inner := getattr(optimizer, "inner", getattr(optimizer, "inner_optimizer", None))) is not None:
         optimizer = inner
-    if optimizer.use_ema:
-        raise AttachError(
-            f"{optimizer.name} keeps an average of its weights (use_ema=True), which would be one of the steps before "
-            "they are scaled: switch it off, and average the weights in a callback"
-        )
+    refuse_averages(optimizer)
     if optimizer.gradient_accumulation_steps:
         raise AttachError(
             f"{optimizer.name} accumulates gradients: its step would be measured on the last of its batches alone. "
             "Use larger batches, or Throttled, which accumulates correctly"
         )
-    if model.guard.radius == "softmax" and any(_takes_probabilities(loss) for loss in _losses(model)):
+    losses: list[Any] = keras.tree.flatten(getattr(model, "loss", None) or [])
+    if model.guard.radius == "softmax" and any(map(_takes_probabilities, losses)):
         raise AttachError(
             "the softmax radius speaks of logits, and this loss takes probabilities: leave the softmax out of the last "
             "layer and use the loss with from_logits=True"
         )
-
-
-def _losses(model: Any) -> list[Any]:
-    losses: list[Any] = keras.tree.flatten(getattr(model, "loss", None) or [])
-    return losses
 
 
 def _takes_probabilities(loss: Any) -> bool:
@@ -154,10 +137,7 @@ def _takes_probabilities(loss: Any) -> bool:
         loss = keras.losses.get(loss)
     if isinstance(loss, functools.partial):
         return not loss.keywords.get("from_logits", False)
-    functions = _crossentropies()
-    return loss in functions if not hasattr(loss, "from_logits") else not loss.from_logits
-
-
-def _crossentropies() -> list[Callable[..., Any]]:
+    if hasattr(loss, "from_logits"):
+        return not loss.from_logits
     names = ("categorical_crossentropy", "sparse_categorical_crossentropy", "binary_crossentropy")
-    return [getattr(keras.losses, name) for name in names]
+    return loss in [getattr(keras.losses, name) for name in names]

@@ -49,7 +49,7 @@ class ThrottleLog(keras.callbacks.Callback):
         self._epoch, self._first, self._warned = 0, 0, False
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Look for the throttle."""
+        """Raise AttachError if the optimizer is not throttled."""
         self._optimizer()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -75,17 +75,15 @@ class ThrottleLog(keras.callbacks.Callback):
 
     def _note(self, logs: dict[str, Any], batch: int | None = None) -> None:
         optimizer = self._optimizer()
-        alpha, margin = _number(optimizer.alpha), _number(optimizer.margin)
+        variables = (optimizer.alpha, optimizer.margin, optimizer.curvature, optimizer.undone)
+        alpha, margin, curvature, undone = (float(keras.ops.convert_to_numpy(v.value)) for v in variables)
+        applied = alpha * margin if alpha else 0.0
         row = {
-            "alpha": alpha,
-            "margin": margin,
-            "applied_margin": alpha * margin if alpha else 0.0,
-            "curvature": _number(optimizer.curvature),
-            "undone": int(_number(optimizer.undone)),
-        }
+            "alpha": alpha, "margin": margin, "applied_margin": applied, "curvature": curvature, "undone": int(undone),
+        }  # fmt: skip
         logs |= row
         self.rows.append({"epoch": self._epoch, **({} if batch is None else {"batch": batch}), **row})
-        if row["undone"] and not self._warned:
+        if undone and not self._warned:
             self._warned = True
             warnings.warn(
                 "an update, or its gradients, was not finite: it was taken back, the weights and the optimizer are "
@@ -102,7 +100,3 @@ class ThrottleLog(keras.callbacks.Callback):
                 "throttled: compile(optimizer=Throttled(...))"
             )
         return optimizer
-
-
-def _number(variable: Any) -> float:
-    return float(keras.ops.convert_to_numpy(variable.value))

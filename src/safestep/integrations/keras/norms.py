@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from safestep.integrations.keras._extra import Array, keras, ops
+from safestep.integrations.keras.fusion_barrier import value_of
 
 
 def wide_dtype(dtypes: Iterable[str]) -> str:
@@ -22,17 +24,10 @@ _SQUARES = (1e-30, 1e30)
 
 
 def norm(tensors: Iterable[Array], dtype: str = "float32") -> Array:
-    r"""Return the Euclidean norm over all elements of all tensors.
+    r"""Return the Euclidean norm over all elements of all tensors; 0 for none, inf or nan where an element is.
 
     Equation:
         ``sqrt(sum x^2)``, where that overflows or underflows ``m sqrt(sum (x / m)^2)`` with ``m = max |x|``.
-
-    Args:
-        tensors: any shapes, in one unit.
-        dtype: the type to compute in.
-
-    Returns:
-        A tensor without dimensions, in the same unit; 0 for no elements, inf or nan where an element is.
 
     Example:
         >>> float(norm([ops.array([3.0]), ops.array([[4.0]])]))
@@ -45,18 +40,21 @@ def norm(tensors: Iterable[Array], dtype: str = "float32") -> Array:
         return ops.zeros((), dtype)
     square = sum(ops.dot(part, part) for part in parts)
     plain = ops.logical_and(square > _SQUARES[0], square < _SQUARES[1])
-    return ops.cond(plain, lambda: ops.sqrt(square), lambda: _careful(parts))
+    return ops.cond(plain, lambda: ops.sqrt(square), lambda: _scaled_norm(parts))
 
 
-def _careful(parts: list[Array]) -> Array:
+def _scaled_norm(parts: list[Array]) -> Array:
     largest = ops.max(ops.stack([ops.max(ops.abs(part)) for part in parts]))
     unit = ops.where(ops.logical_and(largest > 0, ops.isfinite(largest)), largest, ops.ones_like(largest))
     return unit * ops.sqrt(sum(ops.sum(ops.square(part / unit)) for part in parts))
 
 
-def all_finite(tensors: Iterable[Array]) -> Array:
-    """Return whether every element of every tensor is finite, a boolean tensor without dimensions.
+def distance(ends: Sequence[Any], starts: Sequence[Any], dtype: str) -> Array:
+    """Return the Euclidean distance between two places, each a list of tensors or variables."""
+    pairs = zip(ends, starts, strict=True)
+    return norm((ops.cast(value_of(end), dtype) - ops.cast(value_of(start), dtype) for end, start in pairs), dtype)
 
-    By their norm, one pass without a tensor of their size.
-    """
+
+def all_finite(tensors: Iterable[Array]) -> Array:
+    """Return whether every element of every tensor is finite: by their norm, without a tensor of their size."""
     return ops.isfinite(norm(tensors))

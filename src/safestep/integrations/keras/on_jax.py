@@ -7,7 +7,6 @@ from typing import Any
 
 from safestep._torch.extras import need
 from safestep.integrations.keras._extra import Array, keras, ops
-from safestep.integrations.keras.along import Along, Measured
 from safestep.integrations.keras.fusion_barrier import apart
 
 jax = need("jax", "keras")
@@ -28,13 +27,11 @@ def train_step(model: Any, plain: Callable[[State, Any], tuple[Logs, State]], st
         state: trainable, non-trainable, optimizer and metrics variables.
         data: the batch.
     """
-    before = state[2]
-    logs, (moved, later_fixed, later_optimizer, later_metrics) = plain(state, data)
+    count = state[2][[variable is model.optimizer._iterations for variable in model.optimizer.variables].index(True)]
+    logs, after = plain(state, data)
     # Behind the branch the forward is run again: as a common part of both, it would be compiled to round differently.
-    leaves, shape = jax.tree.flatten((state, moved, later_fixed, later_optimizer, data))
-    count = before[[variable is model.optimizer._iterations for variable in model.optimizer.variables].index(True)]
-    state, moved, later_fixed, later_optimizer, data = jax.tree.unflatten(shape, apart(leaves, count))
-    start, fixed, optimizer, metrics = state
+    leaves, shape = jax.tree.flatten((state, after, data))
+    (start, fixed, optimizer, metrics), (moved, *later), data = jax.tree.unflatten(shape, apart(leaves, count))
     x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
     training = {"training": True} if model._call_has_training_arg else {}
 
@@ -45,25 +42,15 @@ def train_step(model: Any, plain: Callable[[State, Any], tuple[Logs, State]], st
 
     def loss(t: Array) -> Array:
         along = jax.tree.map(lambda z, a: z + t * a, value, tangent)
-        found, _ = model.stateless_compute_loss(
+        return model.stateless_compute_loss(
             start, fixed, metrics, x=x, y=y, y_pred=along, sample_weight=weight, training=True
-        )
-        return found
+        )[0]
 
-    def model_of_loss() -> tuple[Array, Array]:
-        slope, bend = jax.jvp(jax.grad(loss), (0.0,), (1.0,))
-        return slope, bend
-
-    measured = model.guard.measure(Along(value, tangent, model_of_loss), moved)
-    kept = measured.apply(start, moved)
-    later_optimizer = measured.undo(optimizer, later_optimizer)
-    later_fixed = measured.undo(fixed, later_fixed)
-    logs, later_metrics = _logged(model, measured, logs, later_metrics)
-    return logs, (kept, later_fixed, later_optimizer, later_metrics)
-
-
-def _logged(model: Any, measured: Measured, logs: Logs, values: list[Array]) -> tuple[Logs, list[Array]]:
-    with keras.StatelessScope(state_mapping=list(zip(model.metrics_variables, values, strict=True))) as scope:
+    measured = model.guard.measure(value, tangent, lambda: jax.jvp(jax.grad(loss), (0.0,), (1.0,)), moved)
+    applied, later_fixed = measured.apply(start, moved), measured.undo(fixed, later[0])
+    later_optimizer = measured.undo(optimizer, later[1])
+    pairs = list(zip(model.metrics_variables, later[2], strict=True))
+    with keras.StatelessScope(state_mapping=pairs) as scope:
         logs = {**logs, **model.guard.log(measured)}
-    current = [scope.get_current_value(variable) for variable in model.metrics_variables]
-    return logs, [ops.convert_to_tensor(value) for value in current]
+    later_metrics = [ops.convert_to_tensor(scope.get_current_value(variable)) for variable in model.metrics_variables]
+    return logs, (applied, later_fixed, later_optimizer, later_metrics)

@@ -1,4 +1,7 @@
-"""From the derivative of the outputs along a step to its ratio r, and from r to its scale s, in traced operations."""
+"""The step ratio r of a batch and the scale s that a policy makes of it, in operations that can be traced.
+
+The equations are those of `formulas.softmax`, `formulas.curvature`, `safestep.Cap` and `safestep.Pin`.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +16,7 @@ Policy = Literal["cap", "pin", "watch"]
 
 
 def softmax_ratio(tangent: Array, head: Head = "softmax") -> Array:
-    r"""Return the softmax step ratio of a batch.
-
-    Equation:
-        ``r = max_i spread(J_i p) / pi``, see `safestep.formulas.softmax`.
-
-    Args:
-        tangent: ``J p`` of the logits, shape ``(*samples, classes)``, in nats.
-        head: softmax over the last dimension, or one sigmoid per logit.
-
-    Returns:
-        A tensor without dimensions, dimensionless, at least 0.
+    r"""Return ``r = max_i spread(J_i p) / pi`` for ``J p`` of the logits, shape ``(*samples, classes)``, in nats.
 
     Raises:
         AttachError: for a softmax over a single class.
@@ -43,15 +36,9 @@ def softmax_ratio(tangent: Array, head: Head = "softmax") -> Array:
 
 
 def curvature_ratio(bend: Array, slope: Array) -> Array:
-    r"""Return the step ratio of the quadratic model along a step.
+    r"""Return ``r = p.Gp / (-2 g.p)`` for ``bend = p.Gp`` and ``slope = g.p``, both in units of the loss.
 
-    Equation:
-        ``r = p.Gp / (-2 g.p)``; inf where the loss rises, or is level and bends upwards, else 0 where it does not
-        bend upwards, as in `safestep.formulas.curvature.curvature_ratio`.
-
-    Args:
-        bend: ``p.Gp``, in units of the loss, without dimensions.
-        slope: ``g.p``, likewise.
+    inf where the loss rises, or is level and bends upwards; else 0 where it does not bend upwards.
 
     Example:
         >>> float(curvature_ratio(ops.array(4.0), ops.array(-2.0)))
@@ -60,24 +47,13 @@ def curvature_ratio(bend: Array, slope: Array) -> Array:
     downhill = slope < 0
     ratio = bend / (-2.0 * ops.where(downhill, slope, -ops.ones_like(slope)))
     upward = ops.where(downhill, ratio, ops.full_like(ratio, math.inf))
-    lost = ops.isnan(bend + slope)
     unlimited = ops.logical_and(bend <= 0, slope <= 0)
-    return ops.where(lost, ops.full_like(ratio, math.nan), ops.where(unlimited, ops.zeros_like(ratio), upward))
+    ratio = ops.where(unlimited, ops.zeros_like(ratio), upward)
+    return ops.where(ops.isnan(bend + slope), ops.full_like(ratio, math.nan), ratio)
 
 
 def scale_of(ratio: Array, policy: Policy, target: float) -> Array:
-    r"""Return the scale of a step.
-
-    Equation:
-        cap: ``s = min(1, target / r)``; pin: ``s = target / r``, 1 where r = 0; watch: as cap.
-
-    Args:
-        ratio: r, at least 0.
-        policy: what to do about it.
-        target: the largest r to let through, or the r to set every step to.
-
-    Returns:
-        ``s``, 0 where r is inf.
+    r"""Return ``s = min(1, target / r)``, under ``"pin"`` ``target / r``, 1 where r = 0; 0 where r is inf.
 
     Example:
         >>> float(scale_of(ops.array(4.0), "cap", 1.0)), float(scale_of(ops.array(0.5), "cap", 1.0))

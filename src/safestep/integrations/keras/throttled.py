@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from safestep.errors import AttachError
 from safestep.integrations.keras._extra import Array, keras, ops
 from safestep.integrations.keras.fusion_barrier import apart, value_of
-from safestep.integrations.keras.law import SecantLaw
-from safestep.integrations.keras.norms import all_finite, norm, wide_dtype
+from safestep.integrations.keras.law import curvature_and_mean, margin_of, next_scale
+from safestep.integrations.keras.norms import all_finite, distance, norm, wide_dtype
+from safestep.policy.throttle import Throttle
+from safestep.radius.secant import SecantCurvature
 
 _STILL = {"float32": 8 * 2.0**-23, "float64": 8 * 2.0**-52}
-"""A few units in the last place, relative."""
+"""A few units in the last place, relative: a move within the rounding of the parameters tells nothing."""
 
 
 @keras.saving.register_keras_serializable(package="safestep")
@@ -21,19 +23,22 @@ class Throttled(keras.optimizers.Optimizer):
     r"""Wraps a Keras optimizer and scales its update by alpha, the same for all variables.
 
     Equation:
-        ``theta <- theta + alpha p`` with the wrapped optimizer's own update ``p`` and alpha from the published law,
-        see `SecantLaw`. At order 0 the applied margin ``alpha m`` is at most ``chi`` in every step. In the first one,
-        where there is no difference of gradients yet, ``m`` counts as 0: it is not protected.
+        ``theta <- theta + alpha p`` with the wrapped optimizer's own update ``p``. With
+        ``C_t = ||g_t - g_{t-1}|| / ||theta_t - theta_{t-1}||`` and its running mean
+        ``S_t = (1 - beta) S_{t-1} + beta C_t``, alpha follows from ``m = max(C_t, S_t) ||p|| / ||g||`` (``eta C`` for
+        plain SGD) by the law of `safestep.Throttle`. At order 0 the applied margin ``alpha m`` is at most ``chi`` in
+        every step. In the first one, where there is no difference of gradients yet, ``m`` counts as 0: it is not
+        protected.
 
     Args:
         optimizer: any Keras optimizer, or its name.
         chi: the margin to aim at, in (0, 2); 2 is the stability limit.
         order: 0, 1 or 2.
-        beta: share of the newest curvature in its running mean.
-        gain: of orders 1 and 2.
-        damping: of order 2.
-        start: first alpha of orders 1 and 2.
-        low: smallest alpha.
+        beta: share of the newest curvature in its running mean, in [0, 1].
+        gain: of orders 1 and 2, positive.
+        damping: of order 2, in [0, 1).
+        start: first alpha of orders 1 and 2, in [0, high].
+        low: smallest alpha, at least 0.
         high: largest alpha.
         name: of the optimizer.
 
@@ -61,13 +66,16 @@ class Throttled(keras.optimizers.Optimizer):
 
         The margin is that of plain SGD. Momentum carries on what alpha shortened only in the parameters: with
         momentum 0.9 this law does not protect. Use `StepGuard` with the curvature radius there.
+
+    Reference:
+        M. Blanco Valentin, ENABOL / kappa, experiment 000, see `safestep.formulas.throttle`.
     """
 
     def __init__(
         self,
         optimizer: Any,
         chi: float = 1.5,
-        order: int = 0,
+        order: Literal[0, 1, 2] = 0,
         beta: float = 0.05,
         gain: float = 0.1,
         damping: float = 0.8,
@@ -76,11 +84,15 @@ class Throttled(keras.optimizers.Optimizer):
         high: float = 1.0,
         name: str | None = None,
     ) -> None:
-        law = SecantLaw(chi, order, beta, gain, damping, start, low, high)
+        try:
+            law = Throttle(chi=chi, order=order, gain=gain, damping=damping, start=start, low=low, high=high)
+            secant = SecantCurvature(beta)
+        except ValueError as error:
+            raise AttachError(str(error)) from None
         inner = keras.optimizers.get(optimizer)
         _check(inner)
         super().__init__(learning_rate=0.0, name=name)
-        self.law, self.inner = law, inner
+        self.law, self.secant, self.inner = law, secant, inner
 
     def build(self, variables: Sequence[Any]) -> None:
         """Create the variables of the wrapped optimizer and of the throttle."""
@@ -111,50 +123,45 @@ class Throttled(keras.optimizers.Optimizer):
                 raise AttachError("apply(gradients) before build(variables): pass the variables, or build first")
             with keras.name_scope(self.name):
                 self.build(list(trainable_variables))
-        given = self._trainable_variables if trainable_variables is None else list(trainable_variables)
-        self._check_variables_are_known(given)
-        by_variable = {id(variable): gradient for variable, gradient in zip(given, grads, strict=True)}
+        variables = self._trainable_variables if trainable_variables is None else list(trainable_variables)
+        self._check_variables_are_known(variables)
+        by_variable = {id(variable): gradient for variable, gradient in zip(variables, grads, strict=True)}
         gradients = self._effective([by_variable.get(id(variable)) for variable in self._trainable_variables])
         gradients = apart(gradients, self._iterations)
-        moves, targets = self._moves(), [*self._trainable_variables, *self.inner.variables]
+        steps, targets = self._steps_now(), [*self._trainable_variables, *self.inner.variables]
         before = [ops.copy(value_of(variable)) for variable in targets]  # copies: torch updates in place
-        self.inner.apply(list(grads), given)
+        self.inner.apply(list(grads), variables)
         after = apart(targets, self._iterations)
         finite = all_finite([*gradients, *(value for value in after if keras.backend.is_float_dtype(value.dtype))])
         many = len(self._trainable_variables)
-        after[:many] = self._throttle(gradients, before[:many], after[:many], ops.logical_and(finite, moves))
+        after[:many] = self._throttle(gradients, before[:many], after[:many], ops.logical_and(finite, steps))
         for variable, former, value in zip(targets, before, after, strict=True):
             variable.assign(ops.where(finite, value, former))
         self.undone.assign_add(ops.cast(ops.logical_not(finite), "int32"))
 
     def _throttle(self, gradients: list[Array], start: list[Array], end: list[Array], moved: Array) -> list[Array]:
         """Return where the update from ``start`` to ``end`` is put, and remember it if it moved."""
-        length = norm(self._differences(end, start), self._wide)
-        distance = norm(self._differences(start, self._places), self._wide)
-        change = norm(self._differences(gradients, self._gradients), self._wide)
-        # A move within the rounding of the parameters tells nothing: the change of the gradient is then rounding, too.
-        still = _STILL[self._wide] * norm(start, self._wide)
-        known = ops.logical_and(value_of(self._iterations) > 0, distance > still)
-        curvature, mean = self.law.curvature(value_of(self.curvature), value_of(self.mean), change, distance, known)
-        margin = self.law.margin(ops.maximum(curvature, mean), length, norm(gradients, self._wide))
-        alpha, velocity = self.law.scale(value_of(self.alpha), value_of(self.velocity), margin)
-        whole = ops.logical_or(ops.logical_not(moved), alpha == 1)
+        way = distance(start, self._places, self._wide)
+        change = distance(gradients, self._gradients, self._wide)
+        comparable = ops.logical_and(value_of(self._iterations) > 0, way > _STILL[self._wide] * norm(start, self._wide))
+        curvature, mean = curvature_and_mean(
+            value_of(self.curvature), value_of(self.mean), self.secant.beta, change, way, comparable
+        )
+        length = distance(end, start, self._wide)
+        margin = margin_of(ops.maximum(curvature, mean), length, norm(gradients, self._wide))
+        alpha, velocity = next_scale(self.law, value_of(self.alpha), value_of(self.velocity), margin)
         remembered = [self.alpha, self.velocity, self.margin, self.curvature, self.mean, *self._gradients]
         newest = [alpha, velocity, margin, curvature, mean, *gradients]
         for variable, value in zip([*remembered, *self._places], [*newest, *start], strict=True):
             variable.assign(ops.where(moved, ops.cast(value, variable.dtype), value_of(variable)))
         self._iterations.assign_add(ops.cast(moved, self._iterations.dtype))
         whole = ops.logical_or(ops.logical_not(moved), alpha == 1)
-        put = [_between(*ends, alpha) for ends in zip(self._trainable_variables, start, end, strict=True)]
-        return [ops.where(whole, raw, scaled) for raw, scaled in zip(end, put, strict=True)]
-
-    def _differences(self, ends: Sequence[Any], starts: Sequence[Any]) -> list[Array]:
         return [
-            ops.cast(value_of(end), self._wide) - ops.cast(value_of(begin), self._wide)
-            for end, begin in zip(ends, starts, strict=True)
+            ops.where(whole, stop, _between(variable, origin, stop, alpha))
+            for variable, origin, stop in zip(self._trainable_variables, start, end, strict=True)
         ]
 
-    def _moves(self) -> Array:
+    def _steps_now(self) -> Array:
         """Return whether the coming step updates parameters, or only adds to the wrapped optimizer's accumulators."""
         steps = self.inner.gradient_accumulation_steps
         return (value_of(self.inner._iterations) + 1) % steps == 0 if steps else ops.convert_to_tensor(True)
@@ -212,8 +219,9 @@ class Throttled(keras.optimizers.Optimizer):
 
     def get_config(self) -> dict[str, Any]:
         """Return what `from_config` needs to make an equal optimizer."""
-        inner = keras.saving.serialize_keras_object(self.inner)
-        return {"optimizer": inner, **asdict(self.law), "name": self.name}
+        options = {**asdict(self.law), "beta": self.secant.beta, "name": self.name}
+        del options["quantum"]
+        return {"optimizer": keras.saving.serialize_keras_object(self.inner), **options}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Self:
@@ -229,6 +237,15 @@ def find_throttled(optimizer: Any) -> Throttled | None:
     return optimizer
 
 
+def refuse_averages(optimizer: Any) -> None:
+    """Raise AttachError for an optimizer that averages its weights."""
+    if optimizer.use_ema:
+        raise AttachError(
+            f"{optimizer.name} keeps an average of its weights (use_ema=True), which would be one of the updates "
+            "before they are scaled: switch it off, and average the weights in a callback"
+        )
+
+
 def _check(inner: Any) -> None:
     if isinstance(inner, keras.optimizers.LossScaleOptimizer):
         raise AttachError(
@@ -237,11 +254,7 @@ def _check(inner: Any) -> None:
         )
     if find_throttled(inner) is not None:
         raise AttachError("Throttled(Throttled(...)): one throttle is enough, pass the optimizer itself")
-    if inner.use_ema:
-        raise AttachError(
-            f"{inner.name} keeps an average of its weights (use_ema=True), which would be one of the updates before "
-            "they are scaled: switch it off, and average the weights in a callback"
-        )
+    refuse_averages(inner)
 
 
 def _between(variable: Any, origin: Array, end: Array, alpha: Array) -> Array:

@@ -1,9 +1,10 @@
-"""What a guarded Keras model knows of one step: how its outputs move, how far that is, what is made of it."""
+"""How the steps of a Keras model are guarded: from how its outputs move to r, s, the applied step and the metrics."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from safestep.errors import AttachError
@@ -12,21 +13,6 @@ from safestep.integrations.keras.norms import all_finite
 from safestep.integrations.keras.ratios import Head, Policy, curvature_ratio, scale_of, softmax_ratio
 
 RadiusName = Literal["softmax", "curvature"]
-
-
-@dataclass(frozen=True)
-class Along:
-    """The outputs of the training forward and how they change along the step.
-
-    Attributes:
-        value: ``z``, one tensor.
-        tangent: ``J p``, of the same shape.
-        model_of_loss: returns ``g.p`` and ``p.Gp``, the derivatives at t = 0 of the model's own loss at ``z + t J p``.
-    """
-
-    value: Array
-    tangent: Array
-    model_of_loss: Callable[[], tuple[Array, Array]]
 
 
 @dataclass(frozen=True)
@@ -47,27 +33,23 @@ class Measured:
 
     def apply(self, start: Sequence[Array], moved: Sequence[Array]) -> list[Array]:
         """Return ``start + s p``: bit for bit ``moved`` at s = 1, and ``start`` for a step that is not finite."""
-        if not self.acts:
-            return list(moved)
-        kept = []
-        for begin, end in zip(start, moved, strict=True):
-            scale = ops.cast(self.scale, begin.dtype)
-            scaled = ops.where(self.scale > 0, begin + scale * (end - begin), begin)
-            kept.append(ops.where(self.finite, ops.where(self.scale == 1, end, scaled), begin))
-        return kept
+        return self.undo(start, [self._between(*ends) for ends in zip(start, moved, strict=True)])
+
+    def _between(self, start: Array, end: Array) -> Array:
+        scaled = ops.where(self.scale > 0, start + ops.cast(self.scale, start.dtype) * (end - start), start)
+        return ops.where(self.scale == 1, end, scaled) if self.acts else end
 
     def undo(self, before: Sequence[Array], after: Sequence[Array]) -> list[Array]:
         """Return the state of a finished step, or that before it if the step was not finite."""
         if not self.acts:
             return list(after)
-        return [ops.where(self.finite, end, begin) for begin, end in zip(before, after, strict=True)]
+        return [ops.where(self.finite, end, start) for start, end in zip(before, after, strict=True)]
 
 
-@dataclass(frozen=True)
 class Guarding:
-    """How the steps of a Keras model are guarded: settings, and the metrics that tell of them.
+    """The options of a guarded model, checked, and the metrics that tell of its steps.
 
-    Attributes:
+    Args:
         radius: ``"softmax"`` or ``"curvature"``.
         policy: ``"cap"``, ``"pin"`` or ``"watch"``.
         target: the largest r to let through, positive; the r of every step under ``"pin"``.
@@ -77,48 +59,46 @@ class Guarding:
         AttachError: at construction, for another value.
     """
 
-    radius: RadiusName = "softmax"
-    policy: Policy = "cap"
-    target: float = 1.0
-    head: Head = "softmax"
-    metrics: dict[str, Any] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        """Check the options, and make the metrics."""
-        for name, kind in {"radius": RadiusName, "policy": Policy, "head": Head}.items():
-            if getattr(self, name) not in get_args(kind):
-                raise AttachError(
-                    f"{name}={getattr(self, name)!r}: expected one of {', '.join(map(repr, get_args(kind)))}"
-                )
-        if not self.target > 0.0 or (self.policy == "pin" and self.target == float("inf")):
-            raise AttachError(f"target={self.target!r}: expected a positive number, and a finite one for policy='pin'")
-        scale = "would_scale" if self.policy == "watch" else "scale"
-        metrics = [
-            Largest(name="step_ratio"),
-            *(keras.metrics.Mean(name=name) for name in (scale, "held", "nonfinite")),
-        ]
-        object.__setattr__(self, "metrics", {metric.name: metric for metric in metrics})
+    def __init__(self, radius: RadiusName, policy: Policy, target: float, head: Head) -> None:
+        self.radius, self.policy, self.target, self.head = radius, policy, target, head
+        for name, value, kind in (("radius", radius, RadiusName), ("policy", policy, Policy), ("head", head, Head)):
+            if value not in get_args(kind):
+                raise AttachError(f"{name}={value!r}: expected one of {', '.join(map(repr, get_args(kind)))}")
+        if not target > 0.0 or (policy == "pin" and target == math.inf):
+            raise AttachError(f"target={target!r}: expected a positive number, and a finite one for policy='pin'")
+        self._largest = LargestFinite(name="step_ratio")
+        self._scale = keras.metrics.Mean(name="would_scale" if policy == "watch" else "scale")
+        self._held, self._nonfinite = keras.metrics.Mean(name="held"), keras.metrics.Mean(name="nonfinite")
+        self.metrics = {m.name: m for m in (self._largest, self._scale, self._held, self._nonfinite)}
 
     def settings(self) -> dict[str, Any]:
         """Return the options of `compile`."""
         return {"radius": self.radius, "policy": self.policy, "target": self.target, "head": self.head}
 
-    def measure(self, along: Along, moved: Sequence[Array]) -> Measured:
+    def measure(
+        self, value: Array, tangent: Array, derivatives: Callable[[], tuple[Array, Array]], moved: Sequence[Array]
+    ) -> Measured:
         """Return how far a step goes and what the policy makes of it.
+
+        Args:
+            value: ``z``, the outputs of the training forward, one tensor.
+            tangent: ``J p``, of the same shape.
+            derivatives: returns ``g.p`` and ``p.Gp``, of the model's own loss at ``z + t J p``, at t = 0.
+            moved: the trainable variables after the step.
 
         Raises:
             AttachError: for a model with several outputs.
         """
-        if not hasattr(along.value, "shape"):
+        if not hasattr(value, "shape"):
             raise AttachError(
-                f"the model returns a {type(along.value).__name__}: a guarded model has one output, a tensor of logits "
+                f"the model returns a {type(value).__name__}: a guarded model has one output, a tensor of logits "
                 "(or of predictions)"
             )
         if self.radius == "softmax":
-            ratio = softmax_ratio(ops.cast(along.tangent, "float32"), self.head)
+            ratio = softmax_ratio(ops.cast(tangent, "float32"), self.head)
             held = ops.zeros_like(ratio, dtype="bool")
         else:
-            slope, bend = along.model_of_loss()
+            slope, bend = derivatives()
             ratio = curvature_ratio(bend, slope)
             held = ops.logical_and(ops.isfinite(bend), ops.logical_and(ops.isinf(ratio), slope >= 0))
         finite = ops.logical_and(all_finite(moved), ops.logical_or(ops.isfinite(ratio), held))
@@ -126,18 +106,17 @@ class Guarding:
 
     def log(self, measured: Measured) -> dict[str, Any]:
         """Update the metrics, and return what they say."""
-        step_ratio, scale, held, nonfinite = self.metrics.values()
-        step_ratio.update_state(measured.ratio)
-        scale.update_state(ops.where(measured.finite, measured.scale, 0.0))
-        held.update_state(ops.logical_and(measured.finite, ops.logical_not(ops.isfinite(measured.ratio))))
-        nonfinite.update_state(ops.logical_not(measured.finite))
+        self._largest.update_state(measured.ratio)
+        self._scale.update_state(ops.where(measured.finite, measured.scale, 0.0))
+        self._held.update_state(ops.logical_and(measured.finite, ops.logical_not(ops.isfinite(measured.ratio))))
+        self._nonfinite.update_state(ops.logical_not(measured.finite))
         return {name: metric.result() for name, metric in self.metrics.items()}
 
 
-class Largest(keras.metrics.Metric):
+class LargestFinite(keras.metrics.Metric):
     """The largest finite value since the metric was reset; 0 if there was none."""
 
-    def __init__(self, name: str = "largest", **options: Any) -> None:
+    def __init__(self, name: str, **options: Any) -> None:
         super().__init__(name=name, **options)
         self.largest = self.add_variable((), "zeros", name="largest")
 
