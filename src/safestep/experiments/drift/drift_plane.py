@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from safestep.experiments.drift.drift_laws import CURVATURE, NONE, SECANT, Protocol
 from safestep.formulas import throttle
 from safestep.lab.affine_teacher import AffineTeacher
+from safestep.policy.throttle import Order
 
+NONE, CURVATURE = "none", "curvature"
+SECANT: Mapping[str, Order] = {"secant-0": 0, "secant-1": 1, "secant-2": 2}
+"""The published laws, by their order."""
+LAWS = (NONE, *SECANT, CURVATURE)
 _BETA = 0.05
 """Share of the newest secant curvature in its running mean, as published."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What every cell has in common.
+
+    Attributes:
+        chi: the aim of the throttle, in (0, 2).
+        steps: to take, of full batches.
+        limit: a loss above it has diverged, and the run stops there.
+    """
+
+    chi: float
+    steps: int
+    limit: float
 
 
 @dataclass(frozen=True)
@@ -35,12 +55,7 @@ class Plane:
 
 
 def simulate(
-    teacher: AffineTeacher,
-    start: Tensor,
-    rates: Tensor,
-    gains: Tensor,
-    law: str,
-    protocol: Protocol,
+    teacher: AffineTeacher, start: Tensor, rates: Tensor, gains: Tensor, law: str, protocol: Protocol
 ) -> Plane:
     r"""Train a linear student with full batches at every learning rate on inputs drifted by every gain.
 
@@ -49,11 +64,11 @@ def simulate(
         ``S = X'X / N``; a step is ``E <- E - alpha eta g``. Nothing cancels, however small the loss becomes.
 
     Args:
-        teacher: undrifted, without a bias.
+        teacher: undrifted.
         start: the weights of the student, shape ``(outputs, inputs)``.
         rates: learning rates, shape ``(n,)``.
         gains: shape ``(m,)``.
-        law: a name of `safestep.experiments.drift.drift_laws.LAWS`.
+        law: of `LAWS`.
         protocol: aim of the throttle, steps, and the loss that ends a run.
 
     Returns:
