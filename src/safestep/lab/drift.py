@@ -14,13 +14,11 @@ from torch.nn.functional import mse_loss
 
 from safestep.formulas.curvature import margin, spectral_radius
 from safestep.guard.attach import attach
-from safestep.guard.guard import Probe
 from safestep.lab.affine_teacher import AffineTeacher
 from safestep.lab.student import Student
 from safestep.policy import Throttle, Watch
 from safestep.policy.throttle import Order
 from safestep.radius import CurvatureRadius, Radius, SecantCurvature
-from safestep.recording.forward import Seen
 from safestep.recording.nonfinite import all_finite
 from safestep.recording.step import Step
 from safestep.records.reading import Status
@@ -156,14 +154,6 @@ class DriftRun:
         like = next(student.parameters())
         inputs, answers = (part.to(like.device) for part in teacher.data(like.dtype))
         loop, history = _Loop(student, teacher, inputs, answers, self.sharpness), RunHistory()
-        probes: list[Probe] = [
-            loop.columns,
-            Geometry(),
-            Secant(self.chi, self.beta),
-            Teacher(student.matrices, teacher.reference),
-        ]
-        if self.sharpness and not loop.linear:
-            probes.append(Sharpness(loop.loss))
         radius = self.radius or (SecantCurvature(self.beta) if self.law == "secant" else CurvatureRadius(teacher.loss))
         throttle = Throttle(chi=self.chi, order=self.order)
         policy = Watch(throttle) if self.law == "none" else throttle
@@ -173,8 +163,15 @@ class DriftRun:
                 history.append(report)
 
         optimizer = torch.optim.SGD(student.parameters(), lr=self.rate)
+        probes = (
+            loop.columns,
+            Geometry(),
+            Secant(self.chi, self.beta),
+            Teacher(student.matrices, teacher.reference),
+            *((Sharpness(loop.loss),) if self.sharpness and not loop.linear else ()),
+        )
+        student.train()
         with attach(student, optimizer, radius=radius, policy=policy, probes=probes, log=log, history=0):
-            student.train()
             for chosen in self._batches(len(inputs)):
                 loop.x, loop.y = (inputs, answers) if chosen is None else (inputs[chosen], answers[chosen])
                 optimizer.zero_grad()
@@ -220,7 +217,7 @@ class _Loop:
         loss_of: Callable[[Tensor, Tensor], Tensor] = half_mse if self.teacher.loss == "half_mse" else mse_loss
         return loss_of(self.student(self.x), self.y)
 
-    def columns(self, step: Step, seen: Seen, report: StepReport) -> Mapping[str, float]:
+    def columns(self, step: Step, _: object, report: StepReport) -> Mapping[str, float]:
         """Return loss, root of the mean squared error, what is finite, and of a linear student the sharpness."""
         square = self.teacher.outputs / 2 if self.teacher.loss == "half_mse" else 1.0
         gradients = [parameter.grad for parameter in step.start if parameter.grad is not None]

@@ -14,19 +14,8 @@ from safestep.errors import SafestepError
 
 CHARACTERS = "\n" + "".join(sorted(set(string.printable) - set(string.whitespace) | {" "}))
 """The alphabet, whatever the files hold: printable ASCII and the end of a line. The place is the class."""
-TRAINING = (
-    "bisect",
-    "colorsys",
-    "fnmatch",
-    "glob",
-    "heapq",
-    "queue",
-    "random",
-    "sched",
-    "shlex",
-    "statistics",
-    "string",
-)
+TRAINING = ("bisect", "colorsys", "fnmatch", "glob", "heapq", "queue", "random", "sched", "shlex", "statistics",
+            "string")  # fmt: skip
 """What is learned: modules that hardly change between versions of Python."""
 HELD_OUT = ("textwrap",)
 """What is kept for the test: a module of its own, of which no line is learned."""
@@ -54,8 +43,17 @@ def load_text(folder: Path | None = None) -> tuple[Tensor, Tensor]:
         >>> len(held_out) > 10_000, int(train.max()) < len(CHARACTERS)
         (True, True)
     """
-    folder = Path(sysconfig.get_paths()["stdlib"]) if folder is None else folder
-    train, held_out = (classes("\n".join(_read(folder, name) for name in names)) for names in (TRAINING, HELD_OUT))
+    folder = folder or Path(sysconfig.get_paths()["stdlib"])
+    try:
+        train, held_out = (
+            classes("\n".join((folder / f"{module}.py").read_text(encoding="utf-8") for module in modules))
+            for modules in (TRAINING, HELD_OUT)
+        )
+    except OSError as error:
+        raise StandardLibraryError(
+            f"cannot read {error.filename} of the standard library ({error.strerror}): expected Python's source as "
+            "files; run this with a Python that has them"
+        ) from None
     return train, held_out
 
 
@@ -87,13 +85,3 @@ def windows(text: Tensor, starts: Sequence[int] | Tensor, length: int) -> tuple[
     """
     places = torch.as_tensor(starts)[:, None] + torch.arange(length)
     return text[places], text[places + 1]
-
-
-def _read(folder: Path, module: str) -> str:
-    try:
-        return (folder / f"{module}.py").read_text(encoding="utf-8")
-    except OSError as error:
-        raise StandardLibraryError(
-            f"cannot read {module}.py of the standard library ({error.strerror}): expected Python's source as files; "
-            "run this with a Python that has them"
-        ) from None

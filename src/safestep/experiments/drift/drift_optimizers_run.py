@@ -29,19 +29,7 @@ PILOTS = (1001, 1002, 1003)
 
 @dataclass(frozen=True)
 class Case:
-    """What one run is, but for its seed.
-
-    Attributes:
-        student: of `STUDENTS`.
-        optimizer: of `OPTIMIZERS`.
-        batch: of `BATCHES`.
-        lr: the learning rate.
-        law: of `LAWS`; None runs without any guard.
-        chi: the aim of a throttle.
-        gain: the inputs are multiplied by it, the answers kept.
-        warm_up: steps before that.
-        steps: steps after it.
-    """
+    """What one run is, but for its seed, in the names of the settings; under the law None it has no guard at all."""
 
     student: str
     optimizer: str
