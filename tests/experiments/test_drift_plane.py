@@ -27,7 +27,7 @@ def guard_of(law, chi, model, optimizer):
 
 
 def trained(student, rate, gain, law, protocol):
-    """Train one cell by torch.optim.SGD, in the student's dtype, under a real guard; return whether it diverged, and its peak."""
+    """Train one cell by torch.optim.SGD under a real guard; return whether it diverged, and its largest loss."""
     inputs, answers = TEACHER.drifted(gain).data(next(student.parameters()).dtype)
     optimizer = torch.optim.SGD(student.reset().parameters(), lr=rate)
     losses = []

@@ -40,5 +40,5 @@ def test_labels_are_the_characters_that_follow():
 
 
 def test_a_python_without_its_source_is_told(tmp_path):
-    with pytest.raises(StandardLibraryError, match=r"cannot read .*bisect\.py of the standard library .*source as files"):
+    with pytest.raises(StandardLibraryError, match=r"cannot read .*bisect\.py of the standard .*source as files"):
         load_text(tmp_path)

@@ -186,8 +186,13 @@ class DriftThrottleExperiment(Experiment[DriftThrottleSettings]):
         student = teacher.student(seed=run.seed)
         training = settings.training(run.options["law"], steps=settings.drift_steps)
         if run.options["run"] == "A":
-            batches = {"epochs": settings.calm_epochs, "batch_size": settings.batch_size, "shuffle": settings.shuffle}
-            training = settings.training(rate=settings.calm_rate, seed=run.seed, **batches)
+            training = settings.training(
+                rate=settings.calm_rate,
+                epochs=settings.calm_epochs,
+                batch_size=settings.batch_size,
+                shuffle=settings.shuffle,
+                seed=run.seed,
+            )
         elif run.options["run"] == "warmup":
             training = settings.training(steps=settings.warmup_steps)
         else:

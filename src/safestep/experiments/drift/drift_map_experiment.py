@@ -74,7 +74,8 @@ class DriftMapSettings(DriftSettings):
     @property
     def gain_axis(self) -> Tensor:
         """The gains, rising."""
-        return torch.logspace(*map(math.log10, self.gains), self.side, dtype=torch.float64)
+        low, high = self.gains
+        return torch.logspace(math.log10(low), math.log10(high), self.side, dtype=torch.float64)
 
 
 @dataclass(frozen=True, kw_only=True)
