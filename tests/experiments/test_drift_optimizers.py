@@ -10,18 +10,16 @@ import pytest
 import torch
 
 from safestep.experiments import find
-from safestep.experiments.drift.drift_optimizers_cases import BATCHES, OPTIMIZERS, RATES, STUDENTS, half_mse, rate_of
+from safestep.experiments.drift.drift_optimizers_cases import BATCHES, OPTIMIZERS, RATES, STUDENTS, rate_of
 from safestep.experiments.drift.drift_optimizers_run import (
     HOPELESS,
     PILOTS,
     Case,
     StepLine,
-    batches,
     descend,
-    outcome,
+    outcome_of,
     target_loss,
 )
-from safestep.experiments.drift.drift_optimizers_verdict import findings, most_slowdown, verdicts
 from safestep.experiments.report.figures import draw
 from safestep.experiments.report.page import write_page
 from safestep.experiments.runner.experiment import key_of
@@ -141,17 +139,6 @@ def test_a_full_batch_step_under_the_throttle_never_climbs_on_a_quadratic():
     assert all(after <= before for before, after in pairwise(losses))
 
 
-def test_batches_go_through_all_samples_before_any_comes_again():
-    chosen = batches(10, 4, torch.Generator().manual_seed(1))
-    seen = torch.cat([next(chosen) for _ in range(5)])
-    assert sorted(seen[:10].tolist()) == sorted(seen[10:].tolist()) == list(range(10))
-    assert next(batches(10, None, torch.Generator())) == slice(None)
-
-
-def test_half_mse_is_half_the_squared_error_of_a_sample():
-    assert half_mse(torch.ones(5, 3), torch.zeros(5, 3)) == 1.5
-
-
 def test_the_target_is_what_quiet_runs_of_other_seeds_have_come_to():
     target = target_loss("linear", "sgd", "full", 4.0, 5, 30)
     quiet = replace(CASE, lr=rate_of("linear", "sgd", "full", "quiet"), law=None)
@@ -168,25 +155,25 @@ def lines(*losses, **options):
     [((4.0, 1.0), False), ((4.0, 4.0 * HOPELESS), True), ((4.0, math.inf), True), ((4.0, math.nan), True)],
 )
 def test_a_run_that_does_not_come_down_has_diverged(losses, diverged):
-    found = outcome(lines(9.0, *losses), 1, 0.1)
+    found = outcome_of(lines(9.0, *losses), 1, 0.1)
     assert found["diverged"] is diverged
     assert found["steps_to_target"] == math.inf
 
 
 def test_a_run_that_ends_where_it_began_has_diverged_however_high_it_was_in_between():
-    assert outcome(lines(2.3, 9.0, 2.29), 1, 0.1)["diverged"] is True
-    assert outcome(lines(2.3, 9.0, 1.1), 1, 0.1)["diverged"] is False
+    assert outcome_of(lines(2.3, 9.0, 2.29), 1, 0.1)["diverged"] is True
+    assert outcome_of(lines(2.3, 9.0, 1.1), 1, 0.1)["diverged"] is False
 
 
 def test_a_run_that_diverges_in_the_warm_up_has_no_first_loss():
-    found = outcome(lines(9.0, math.nan), 5, 0.1)
+    found = outcome_of(lines(9.0, math.nan), 5, 0.1)
     assert found["diverged"] is True
     assert math.isnan(found["first_loss"])
 
 
 def test_shares_are_of_the_steps_up_to_the_target():
     held = StepLine(2.0, "held", math.inf, 0.0)
-    found = outcome([*lines(9.0, 4.0), held, held, *lines(0.5, 0.4, 0.3)], 1, 1.0)
+    found = outcome_of([*lines(9.0, 4.0), held, held, *lines(0.5, 0.4, 0.3)], 1, 1.0)
     assert found["steps_to_target"] == 3
     assert found["held_share"] == found["uphill_share"] == 2 / 4
     assert found["statuses"] == "inside 5, held 2"
@@ -206,12 +193,11 @@ def test_every_run_has_its_row_and_all_its_steps(whole):
         assert kept[1]["loss"][-1] == row["final_loss"]
 
 
-def test_the_page_says_pass_or_miss_and_shows_the_picture(whole):
+def test_the_page_is_whole_and_shows_the_picture(whole):
     text = (whole / "report.html").read_text(encoding="utf-8")
     assert "This page is incomplete" not in text
     assert '<figure id="slowdown">' in text
-    assert "of the 2 quiet cases" in text
-    assert "What drifts" in text
+    assert set(EXPERIMENT.words.captions) == {"slowdown"}
 
 
 def row(law, seed=0, **changes):
@@ -237,43 +223,14 @@ def row(law, seed=0, **changes):
     } | changes
 
 
-def test_a_throttle_that_costs_no_more_than_allowed_passes():
-    said = "\n".join(findings([row("none"), row("curvature", steps_to_target=110)]))
-    assert said.count("pass") == 1
-    assert "miss" not in said
-    assert "between 5.0% and 5.0% of the steps are held" in said
-
-
-@pytest.mark.parametrize("steps", [111, math.inf, "inf"])
-def test_a_throttle_that_costs_more_misses(steps):
-    said = "\n".join(findings([row("none"), row("curvature", steps_to_target=steps)]))
-    assert said.count("miss") == 1
-    assert "linear, momentum, full, quiet 0.05" in said
-
-
-def test_a_lost_run_is_a_miss_where_control_was_needed_and_said_where_it_was_not():
-    harsh = {"rate": "harsh", "steps_to_target": "inf", "diverged": True, "peak_loss": "inf"}
-    saved = findings([row("none", **harsh), row("curvature", rate="harsh")])
-    lost = findings([row("none", **harsh), row("curvature", **harsh)])
-    new = findings([row("none", rate="harsh"), row("curvature", **harsh)])
-    assert "loses runs in 0 (none may): pass." in saved[0]
-    assert "loses runs in 1 (none may): miss. linear, momentum, full, harsh 0.05: 1 of 1." in lost[0]
-    assert "runs diverge that do not without it" in new[0]
-
-
 def test_medians_are_compared_and_not_single_seeds():
     rows = [row("none", seed, steps_to_target=steps) for seed, steps in enumerate((90, 100, 400))]
     rows += [row("curvature", seed, steps_to_target=steps) for seed, steps in enumerate((95, 105, 100))]
-    free, ours = verdicts(rows)
+    free, ours = EXPERIMENT.summarise(rows)
     assert (free["slowdown"], ours["slowdown"]) == (1.0, 1.0)
-    assert ours["seeds"] == 3
+    assert (ours["seeds"], ours["most_slowdown"]) == (3, 1.1)
 
 
 def test_nothing_is_compared_with_runs_that_diverge():
-    (_, ours) = verdicts([row("none", diverged=True), row("curvature")])
+    (_, ours) = EXPERIMENT.summarise([row("none", diverged=True), row("curvature")])
     assert ours["slowdown"] == "nan"
-
-
-@pytest.mark.parametrize(("optimizer", "most"), [("sgd", 1.05), ("momentum", 1.1), ("adam", 1.1)])
-def test_what_is_allowed_is_what_was_asked_for(optimizer, most):
-    assert most_slowdown(optimizer) == most

@@ -39,9 +39,3 @@ def test_labels_that_are_left_alone_cost_no_draw():
     before = generator.get_state()
     assert DISTURBANCES["none"].labels(labels, generator) is labels
     assert torch.equal(generator.get_state(), before)
-
-
-@pytest.mark.parametrize("options", [{"steps": -1}, {"rate_factor": 0.0}, {"input_factor": float("nan")}])
-def test_what_makes_no_sense_is_refused(options):
-    with pytest.raises(ValueError, match="expected steps of at least 0 and positive factors"):
-        Disturbance(**options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -11,11 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from safestep import Status, Watch
+from safestep import SecantCurvature, Status
 from safestep.lab.affine_teacher import AffineTeacher
-from safestep.lab.drift import DriftRun, half_mse
-from safestep.lab.run_history import RunHistory
-from safestep.policy import Throttle
+from safestep.lab.drift import DriftRun, RunHistory, half_mse
 from safestep.tools.probes import FIELDS
 
 TEACHER = AffineTeacher()
@@ -31,8 +28,9 @@ def drift(law, steps=60, seed=1, **options):
 
 
 def recursion(law, steps, eta=0.5, chi=1.5, beta=0.05):
-    """The population run from W = 0 by hand, in NumPy: losses and alphas of the warm-up and of what follows."""
-    a, moments = np.array(TEACHER.A), np.eye(4) / 12 + 1 / 4
+    """The run from W = 0 by hand, in NumPy, from the moments alone: losses and alphas of warm-up and what follows."""
+    a, x = np.array(TEACHER.A), np.random.default_rng(42).uniform(size=(1000, 4))
+    moments = x.T @ x / len(x)
     w, losses, alphas = np.zeros((2, 4)), [], []
     for gain, count, now in ((1.0, 20, "none"), (4.0, steps, law)):
         bend, before, mean = gain**2 * moments, None, 0.0
@@ -53,13 +51,13 @@ def recursion(law, steps, eta=0.5, chi=1.5, beta=0.05):
 
 
 @pytest.mark.parametrize("law", ["none", "secant", "curvature"])
-def test_the_run_without_chance_agrees_with_a_recursion_by_hand(law):
+def test_the_run_agrees_with_a_recursion_by_hand(law):
     student = TEACHER.student(dtype=torch.float64)
     nn.init.zeros_(student[0].weight)
-    teacher, steps = TEACHER.population(), 12 if law == "none" else 40
+    steps = 12 if law == "none" else 40
     runs = [
         DriftRun(law=name, steps=count).train(student, data)
-        for name, count, data in (("none", 20, teacher), (law, steps, teacher.drifted(gain=4.0)))
+        for name, count, data in (("none", 20, TEACHER), (law, steps, DRIFTED))
     ]
     losses, alphas = recursion(law, steps)
     assert [loss for run in runs for loss in run["loss"]] == pytest.approx(losses, rel=1e-9)
@@ -123,30 +121,55 @@ def test_rmse_and_eigenvalues_fit_the_loss(law, loss):
     assert report.extras["stability_margin_lambda_raw"] == pytest.approx(0.1 * teacher.lambda_max, rel=1e-5)
 
 
-def plain_loop(optimizer, batch_size, shuffle, steps):
+def test_the_sharpness_of_a_linear_student_is_what_its_hessian_has(monkeypatch):
+    options = {"law": "curvature", "rate": 0.05, "steps": 6, "batch_size": 300}
+    by_inputs = DriftRun(**options).train(TEACHER.student(seed=1), DRIFTED)
+    monkeypatch.setattr("safestep.lab.drift._Loop.linear", False)
+    by_products = DriftRun(**options).train(TEACHER.student(seed=1), DRIFTED)
+    assert len(set(by_inputs["hessian_lambda_max"])) == 6  # of each batch, and these are dealt anew
+    for name in FIELDS:
+        assert by_inputs[name] == pytest.approx(by_products[name], rel=1e-5), name
+
+
+def test_what_is_watched_changes_no_step():
+    usual, cheap = (drift("none", steps=5, radius=radius) for radius in (None, SecantCurvature()))
+    assert usual["loss"] == cheap["loss"]
+    assert usual["alpha_would"] == cheap["alpha_would"] == cheap["would_scale"]
+    assert max(usual["would_scale"]) < 0.3  # by the curvature on the batch
+
+
+def test_a_step_that_moves_nothing_has_no_record():
+    """At the end of float32 updates are rounded away: a calm run was once called diverged for it."""
+    run = DriftRun(law="none", rate=0.05, steps=700).train(TEACHER.student(), AffineTeacher().drifted(gain=4.0))
+    assert not run.diverged
+    assert 100 < len(run) < 700
+    assert all(math.isfinite(loss) for loss in run["loss"])
+    assert run["loss"][-1] < 1e-10
+
+
+def plain_loop(batch_size, shuffle, steps):
     """The same training without a guard."""
     student = TEACHER.student([6], seed=3)
     inputs, answers = TEACHER.data()
-    steps_of = optimizer(student.parameters(), lr=0.05)
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.05)
     generator, left = torch.Generator().manual_seed(5), []
     for _ in range(steps):
         if not left:
             order = torch.randperm(1000, generator=generator) if shuffle else torch.arange(1000)
             left = list(order.split(batch_size))
         chosen = left.pop(0)
-        steps_of.zero_grad()
+        optimizer.zero_grad()
         half_mse(student(inputs[chosen]), answers[chosen]).backward()
-        steps_of.step()
+        optimizer.step()
     return student
 
 
-@pytest.mark.parametrize("optimizer", [torch.optim.SGD, partial(torch.optim.SGD, momentum=0.9), torch.optim.Adam])
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_a_watched_run_is_an_ordinary_loop_bit_for_bit(optimizer, shuffle):
+def test_a_watched_run_is_an_ordinary_loop_bit_for_bit(shuffle):
     student = TEACHER.student([6], seed=3)
-    options = {"law": "none", "rate": 0.05, "batch_size": 300, "shuffle": shuffle, "seed": 5, "optimizer": optimizer}
+    options = {"law": "none", "rate": 0.05, "batch_size": 300, "shuffle": shuffle, "seed": 5}
     run = DriftRun(steps=10, **options).train(student, TEACHER)
-    plain = plain_loop(optimizer, 300, shuffle, 10)
+    plain = plain_loop(300, shuffle, 10)
     assert len(run) == 10
     for mine, theirs in zip(student.parameters(), plain.parameters(), strict=True):
         assert torch.equal(mine, theirs)
@@ -179,7 +202,7 @@ def test_run_a_of_the_note():
     assert not run.diverged
 
 
-@pytest.mark.parametrize("options", [{"hidden": [8]}, {"hidden": [8], "batch_norm": True, "bias": True}])
+@pytest.mark.parametrize("options", [{"hidden": [8]}, {"hidden": [8], "activation": nn.Tanh, "bias": True}])
 def test_a_student_that_is_not_linear_has_every_field_but_no_matrix(options):
     student = TEACHER.student(seed=1, **options)
     run = DriftRun(steps=3, rate=0.1).train(student, TEACHER)
@@ -189,25 +212,11 @@ def test_a_student_that_is_not_linear_has_every_field_but_no_matrix(options):
         assert math.isfinite(report.extras["hessian_lambda_max"])
 
 
-def test_the_reference_may_be_another():
-    reference = torch.ones(2, 4)
-    student = TEACHER.student()
-    start = student[0].weight.detach().clone()
-    (report,) = DriftRun(steps=1, reference=reference).train(student, TEACHER)
-    assert report.extras["weight_error_fro"] == pytest.approx(float((start - reference).norm()), rel=1e-6)
-
-
 @pytest.mark.parametrize("order", [1, 2])
 def test_gradual_laws_start_at_k_chi(order):
     run = drift("curvature", steps=20, order=order)
     assert run["alpha"][0] == pytest.approx(0.1 * 1.5)
     assert not run.diverged
-
-
-def test_a_policy_of_ones_own():
-    run = drift("curvature", steps=4, policy=Throttle(chi=0.5))
-    assert all(report.applied_ratio == pytest.approx(0.25) for report in run)
-    assert drift("secant", steps=4, policy=Watch())["alpha"] == [1.0] * 4
 
 
 @pytest.mark.parametrize("law", ["none", "secant", "curvature"])

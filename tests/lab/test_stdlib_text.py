@@ -16,15 +16,15 @@ def test_the_alphabet_is_printable_ascii_and_the_end_of_a_line():
 
 
 def test_it_is_python_and_no_held_out_line_is_learned():
-    text = load_text()
-    words = "".join(CHARACTERS[k] for k in text.train.tolist())
+    train, held_out = load_text()
+    words = "".join(CHARACTERS[k] for k in train.tolist())
     assert "def heappush(heap, item):\n" in words
     assert "class TextWrapper" not in words
-    assert "class TextWrapper" in "".join(CHARACTERS[k] for k in text.held_out.tolist())
+    assert "class TextWrapper" in "".join(CHARACTERS[k] for k in held_out.tolist())
     assert not set(TRAINING) & set(HELD_OUT)
-    assert text.train.dtype == torch.int64
-    assert len(text.train) > 100_000
-    assert len(text.held_out) > 10_000
+    assert train.dtype == torch.int64
+    assert len(train) > 100_000
+    assert len(held_out) > 10_000
 
 
 def test_what_is_not_in_the_alphabet_becomes_a_question_mark():
@@ -40,5 +40,5 @@ def test_labels_are_the_characters_that_follow():
 
 
 def test_a_python_without_its_source_is_told(tmp_path):
-    with pytest.raises(StandardLibraryError, match=r"cannot read bisect\.py of the standard library .*source as files"):
+    with pytest.raises(StandardLibraryError, match=r"cannot read .*bisect\.py of the standard .*source as files"):
         load_text(tmp_path)

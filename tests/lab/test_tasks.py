@@ -7,7 +7,9 @@ import itertools
 import pytest
 import torch
 
-from safestep.lab.tasks import digits_mlp, digits_transformer, text_gpt
+from safestep.lab.digits import load_split
+from safestep.lab.stdlib_text import load_text
+from safestep.lab.tasks import digits_mlp, digits_transformer, shuffled, text_gpt
 
 TASKS = [digits_mlp, digits_transformer, text_gpt]
 
@@ -29,11 +31,17 @@ def test_batches_repeat_and_draw_from_no_global_generator(make):
 
 
 def test_a_pass_over_the_digits_meets_every_image_once():
-    task = digits_mlp(7)
+    task, images = digits_mlp(7), load_split(7).train_x
     inputs = torch.cat([x for x, _ in first(task, 10, 1347 // 3)])
     for start in (0, 1347, 2694):
         met = inputs[start : start + 1347]
-        assert torch.equal(met.sum(1).sort().values, task.split.train_x.sum(1).sort().values)
+        assert torch.equal(met.sum(1).sort().values, images.sum(1).sort().values)
+
+
+def test_batches_go_through_all_samples_before_any_comes_again():
+    places = shuffled(10, 4, torch.Generator().manual_seed(1))
+    chosen = torch.cat([next(places) for _ in range(5)])
+    assert sorted(chosen[:10].tolist()) == sorted(chosen[10:].tolist()) == list(range(10))
 
 
 @pytest.mark.parametrize("make", TASKS)
@@ -42,7 +50,7 @@ def test_loss_and_test_are_those_of_a_plain_loop(make):
     inputs, labels = first(task, 1, 6)[0]
     chosen = task.model(inputs).log_softmax(-1).gather(-1, labels[..., None])
     assert task.loss(inputs, labels).item() == pytest.approx(-chosen.mean().item(), rel=1e-5)
-    held, answers = task.held_out()
+    held, answers = task.held_out
     with torch.no_grad():
         logits = task.model(held)
     loss, accuracy = task.test()
@@ -61,8 +69,8 @@ def test_a_factor_of_one_changes_nothing_and_a_hundred_does(make):
 
 
 def test_what_is_held_out_of_the_text_is_whole_and_in_order():
-    task = text_gpt(7)
-    inputs, labels = task.held_out()
-    assert torch.equal(inputs.flatten(), task.text.held_out[: inputs.numel()])
-    assert torch.equal(labels.flatten(), task.text.held_out[1 : inputs.numel() + 1])
-    assert len(task.text.held_out) - inputs.numel() <= 64
+    _, held_out = load_text()
+    inputs, labels = text_gpt(7).held_out
+    assert torch.equal(inputs.flatten(), held_out[: inputs.numel()])
+    assert torch.equal(labels.flatten(), held_out[1 : inputs.numel() + 1])
+    assert len(held_out) - inputs.numel() <= 64

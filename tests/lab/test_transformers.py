@@ -7,13 +7,13 @@ import math
 import pytest
 import torch
 
-from safestep.lab.transformers import Block, CharGPT, DigitsTransformer
+from safestep.lab.models import Block, CharGPT, DigitsTransformer
 
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_a_block_is_attention_and_perceptron_beside_the_way_through(causal):
     block, x = Block(8, 2, causal=causal).double(), torch.randn(3, 5, 8, dtype=torch.float64)
-    query, key, value = block.looks(block.before_attention(x)).chunk(3, dim=-1)
+    query, key, value = block.query_key_value(block.before_attention(x)).chunk(3, dim=-1)
     heads = []
     for part in (slice(0, 4), slice(4, 8)):
         scores = query[..., part] @ key[..., part].transpose(1, 2) / math.sqrt(4)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from safestep.lab.distributions import LAWS
-from safestep.lab.student import Student, student
+from safestep._torch.extras import need
+from safestep.lab.student import Student
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,12 +27,7 @@ PUBLISHED: Matrix = ((1.25, -0.75, 0.50, 0.20), (-0.40, 0.90, 1.10, -0.60))
 
 @dataclass(frozen=True)
 class Drift:
-    """An affine map of inputs, ``x <- gain x + shift``.
-
-    Attributes:
-        gain: a factor other than 0.
-        shift: what is added to every component.
-    """
+    """An affine map of inputs, ``x <- gain x + shift``, with a gain other than 0."""
 
     gain: float = 1.0
     shift: float = 0.0
@@ -51,19 +46,17 @@ class Drift:
 
 @dataclass(frozen=True)
 class AffineTeacher:
-    r"""Pairs ``(x, y)`` with ``y = A x + b``, whose inputs may drift, and the curvature a linear student meets.
+    r"""Pairs ``(x, y)`` with ``y = A x``, whose inputs may drift, and the curvature a linear student meets.
 
     Equation:
-        A linear student without bias has the Hessian ``H = c (I kron X'X / N)``, ``c = 1`` for half_mse and
-        ``2 / outputs`` for mse, whatever its weights are. Gradient descent converges while ``eta < 2 / lambda_max``.
+        Before any drift the components of ``x`` are uniform on (0, 1). A linear student without bias has the Hessian
+        ``H = c (I kron X'X / N)``, ``c = 1`` for half_mse and ``2 / outputs`` for mse, whatever its weights are.
+        Gradient descent converges while ``eta < 2 / lambda_max``.
 
     Attributes:
         A: the matrix, shape ``(outputs, inputs)``; nested sequences, arrays and tensors are taken.
-        bias: ``b``, one number per output, or None.
-        law: of every component of ``x`` before any drift: ``"uniform"`` on (0, 1), ``"symmetric"`` uniform on
-            (-1, 1), ``"normal"``.
         samples: ``N``, at least 1.
-        seed: of the samples, 0 or more; None draws nothing, see `population`.
+        seed: of the samples, 0 or more. No global generator is drawn from.
         loss: the convention that eigenvalues are given in.
         inputs_drift: from the ``x`` that was drawn to the ``x`` that is handed out.
         labels_drift: from the ``x`` that was drawn to the ``x`` that is labelled.
@@ -78,7 +71,6 @@ class AffineTeacher:
           x          1000 samples of 4 components, U(0, 1) each, seed 42
           y          1000 samples of 2 components
           A          [[1.25, -0.75, 0.5, 0.2], [-0.4, 0.9, 1.1, -0.6]]
-          b          none
           half_mse   λ from 0.0768 to 1.082, η_max = 2/λ_max = 1.848
         >>> round(teacher.drifted(gain=4.0).lambda_max / teacher.lambda_max, 6)
         16.0
@@ -89,32 +81,22 @@ class AffineTeacher:
     """
 
     A: Matrix = PUBLISHED
-    bias: tuple[float, ...] | None = None
-    law: Literal["uniform", "symmetric", "normal"] = "uniform"
     samples: int = 1000
-    seed: int | None = 42
+    seed: int = 42
     loss: Loss = "half_mse"
     inputs_drift: Drift = Drift()
     labels_drift: Drift = Drift()
 
     def __post_init__(self) -> None:
-        """Turn arrays into tuples, which compare and hash, and check the ranges."""
-        object.__setattr__(self, "A", tuple(_numbers(row) for row in self.A))
-        if not self.A or not self.A[0] or {len(row) for row in self.A} != {len(self.A[0])}:
+        """Turn an array into tuples, which compare and hash, and check the ranges."""
+        object.__setattr__(self, "A", tuple(tuple(map(float, row)) for row in self.A))
+        if not self.A or not self.A[0] or len({len(row) for row in self.A}) > 1:
             raise ValueError(f"A = {self.A}: expected a matrix, one row of equal length per output")
-        if self.bias is not None:
-            object.__setattr__(self, "bias", _numbers(self.bias))
-            if len(self.bias) != self.outputs:
-                raise ValueError(f"bias = {self.bias}: expected one number for each of {self.outputs} outputs, or None")
-        for name, known in (("law", LAWS), ("loss", ("half_mse", "mse"))):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} = {getattr(self, name)!r}: expected one of {', '.join(known)}")
-        if self.seed is not None and self.seed < 0:
-            raise ValueError(f"seed = {self.seed}: expected a whole number of at least 0, or None for no chance at all")
-        if self.samples < 1 or (self.seed is None and self.samples != 2 * self.inputs):
+        if self.loss not in ("half_mse", "mse"):
+            raise ValueError(f"loss = {self.loss!r}: expected one of half_mse, mse")
+        if self.seed < 0 or self.samples < 1:
             raise ValueError(
-                f"samples = {self.samples}: expected at least 1; without a seed they are {2 * self.inputs}, as "
-                "population() sets them"
+                f"seed = {self.seed}, samples = {self.samples}: expected a seed of at least 0, samples of at least 1"
             )
 
     # -- the data -------------------------------------------------------------------------------------------------
@@ -137,8 +119,7 @@ class AffineTeacher:
         Args:
             dtype: float32 or float64.
         """
-        matrix, bias = self._affine()
-        answers = self.labels_drift(self._drawn) @ matrix.T + bias
+        answers = self.labels_drift(self._drawn) @ self._matrix.T
         return self.inputs_drift(self._drawn).to(dtype, copy=True), answers.to(dtype)
 
     def drifted(self, gain: float = 1.0, bias: float = 0.0, *, relabel: bool = False) -> AffineTeacher:
@@ -146,7 +127,7 @@ class AffineTeacher:
 
         Equation:
             ``x <- gain x + bias``. ``y`` is kept, so that a linear student has to end at ``A / gain``; or, with
-            ``relabel``, ``y = A x + b`` of the drifted ``x``, and the solution stays at ``A``. Without a bias
+            ``relabel``, ``y = A x`` of the drifted ``x``, and the solution stays at ``A``. Without a bias
             ``lambda_max`` grows by ``gain^2`` either way.
 
         Args:
@@ -162,22 +143,9 @@ class AffineTeacher:
         now = Drift(float(gain), float(bias)).after(self.inputs_drift)
         return replace(self, inputs_drift=now, labels_drift=now if relabel else self.labels_drift)
 
-    def population(self) -> AffineTeacher:
-        """Return the teacher without chance: few points, with exactly the mean and second moments of the law.
-
-        Losses, gradients and Hessians of a linear student, with a bias or without, are then those of infinitely many
-        samples.
-
-        Example:
-            >>> teacher = AffineTeacher().population()
-            >>> round(12 * teacher.lambda_min, 9), round(12 * teacher.lambda_max, 9)
-            (1.0, 13.0)
-        """
-        return replace(self, seed=None, samples=2 * self.inputs)
-
     def student(self, hidden: Sequence[int] = (), **options: Any) -> Student:
-        """Return a student of this teacher's shapes; `safestep.lab.student.student` has the options."""
-        return student(self.inputs, self.outputs, hidden=hidden, **options)
+        """Return a student of this teacher's shapes; `safestep.lab.student.Student` has the options."""
+        return Student(self.inputs, self.outputs, hidden=hidden, **options)
 
     # -- what is known of it --------------------------------------------------------------------------------------
 
@@ -190,8 +158,12 @@ class AffineTeacher:
     @cached_property
     def spectrum(self) -> tuple[float, ...]:
         """Eigenvalues of the Hessian of a linear student without bias, rising; each ``outputs`` times in it."""
-        c = 1.0 if self.loss == "half_mse" else 2.0 / self.outputs
-        return tuple((c * torch.linalg.eigvalsh(self.moments)).tolist())
+        return self.eigenvalues(self.inputs_drift(self._drawn))
+
+    def eigenvalues(self, x: Tensor) -> tuple[float, ...]:
+        """Return the same on other inputs, such as those of a batch, shape ``(n, inputs)``."""
+        c, x = 1.0 if self.loss == "half_mse" else 2.0 / self.outputs, x.double()
+        return tuple((c * torch.linalg.eigvalsh(x.T @ x / len(x))).tolist())
 
     @property
     def lambda_min(self) -> float:
@@ -214,66 +186,47 @@ class AffineTeacher:
 
         With a `reference_bias` other than 0 a student needs a bias to get there.
         """
-        return self._affine()[0] * (self.labels_drift.gain / self.inputs_drift.gain)
+        return self._matrix * (self.labels_drift.gain / self.inputs_drift.gain)
 
     @property
     def reference_bias(self) -> Tensor:
         """The bias that goes with `reference`, float64, shape ``(outputs,)``."""
-        matrix, bias = self._affine()
         ratio = self.labels_drift.gain / self.inputs_drift.gain
-        return matrix.sum(1) * (self.labels_drift.shift - ratio * self.inputs_drift.shift) + bias
+        return self._matrix.sum(1) * (self.labels_drift.shift - ratio * self.inputs_drift.shift)
 
     # -- for the eye ----------------------------------------------------------------------------------------------
 
     def plot(self) -> Figure:
-        """Draw every component of y against every component of x; see `safestep.plots.affine_scatter`.
-
-        Raises:
-            MissingExtraError: if matplotlib is not installed.
-        """
+        """Draw every component of y against every component of x; see `safestep.plots.affine_scatter`."""
         from safestep.plots import affine_scatter
 
         return affine_scatter(*self.data(torch.float64), self.reference, self.reference_bias)
 
     def plot_histogram(self) -> Figure:
-        """Draw how the components of x (top) and y (bottom) are distributed; see `safestep.plots.affine_histogram`.
-
-        Raises:
-            MissingExtraError: if matplotlib is not installed.
-        """
+        """Draw how the components of x (top) and y (bottom) are distributed; see `safestep.plots.affine_histogram`."""
         from safestep.plots import affine_histogram
 
         return affine_histogram(*self.data(torch.float64))
 
     def __str__(self) -> str:
-        """Return shapes, law, drift, A, b and eigenvalues, one line each."""
-        chance = "by their moments" if self.seed is None else f"seed {self.seed}"
+        """Return shapes, drift, A and eigenvalues, one line each."""
         lines = {
-            "x": f"{self.samples} samples of {self.inputs} components, {LAWS[self.law].words} each, {chance}",
+            "x": f"{self.samples} samples of {self.inputs} components, U(0, 1) each, seed {self.seed}",
             "y": f"{self.samples} samples of {self.outputs} components",
             "A": f"{[list(row) for row in self.A]}",
-            "b": "none" if self.bias is None else f"{list(self.bias)}",
         }
         if self.inputs_drift != Drift():
             answer = "y kept" if self.labels_drift == Drift() else f"y of x = {self.labels_drift}"
             lines["drift"] = f"x <- {self.inputs_drift}, {answer}"
-        lines[self.loss] = (
-            f"λ from {self.lambda_min:.4g} to {self.lambda_max:.4g}, η_max = 2/λ_max = {self.eta_max:.4g}"
-        )
-        what = "y = A x" if self.bias is None else "y = A x + b"
-        return "\n".join([f"AffineTeacher: {what}", *(f"  {name:<10} {text}" for name, text in lines.items())])
+        ends = f"λ from {self.lambda_min:.4g} to {self.lambda_max:.4g}"
+        lines[self.loss] = f"{ends}, η_max = 2/λ_max = {self.eta_max:.4g}"
+        return "\n".join(["AffineTeacher: y = A x", *(f"  {name:<10} {text}" for name, text in lines.items())])
 
     @cached_property
     def _drawn(self) -> Tensor:
-        law = LAWS[self.law]
-        if self.seed is None:
-            return law.sigma_points(self.inputs)
-        return law.sample(self.seed, self.samples, self.inputs)
+        generator = need("numpy.random", "experiments").default_rng(self.seed)
+        return torch.from_numpy(generator.uniform(0.0, 1.0, (self.samples, self.inputs)))
 
-    def _affine(self) -> tuple[Tensor, Tensor]:
-        bias = self.bias or (0.0,) * self.outputs
-        return torch.tensor(self.A, dtype=torch.float64), torch.tensor(bias, dtype=torch.float64)
-
-
-def _numbers(values: Iterable[Any]) -> tuple[float, ...]:
-    return tuple(float(value) for value in values)
+    @property
+    def _matrix(self) -> Tensor:
+        return torch.tensor(self.A, dtype=torch.float64)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,10 +15,6 @@ CLASSES = 10
 
 Loader = DataLoader[tuple[Tensor, ...]]
 """Yields batches ``(x, y)``."""
-
-_WHITE = 16.0
-"""The largest pixel value of the data set."""
-_TEST_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,7 @@ def load_split(seed: int) -> Split:
     pixels, digits = need("sklearn.datasets", "experiments").load_digits(return_X_y=True)
     split = need("sklearn.model_selection", "experiments").train_test_split
     train_x, test_x, train_y, test_y = split(
-        pixels.astype("float32") / _WHITE, digits, test_size=_TEST_SHARE, random_state=seed, stratify=digits
+        pixels.astype("float32") / 16.0, digits, test_size=0.25, random_state=seed, stratify=digits
     )
     return Split(*map(torch.as_tensor, (train_x, train_y, test_x, test_y)))
 
@@ -89,17 +84,13 @@ def loaders(split: Split, batch_size: int = 128, test_batch_size: int = 256) -> 
     """
     train, test = _Images(split.train_x, split.train_y), _Images(split.test_x, split.test_y)
     return (
-        DataLoader(train, batch_size=batch_size, shuffle=True, collate_fn=_as_it_is),
-        DataLoader(test, batch_size=test_batch_size, collate_fn=_as_it_is),
+        DataLoader(train, batch_size=batch_size, shuffle=True, collate_fn=tuple),
+        DataLoader(test, batch_size=test_batch_size, collate_fn=tuple),
     )
 
 
 class _Images(TensorDataset):
-    """Hands out a batch at once: picking and stacking images one by one costs a tenth of a run."""
+    """Returns a batch at once: picking and stacking images one by one costs a tenth of a run."""
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, ...]:
         return tuple(tensor[indices] for tensor in self.tensors)
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Batch = tuple[Tensor, Tensor]
-"""Inputs and labels."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Disturbance:
@@ -33,17 +30,8 @@ class Disturbance:
     shuffled: bool = False
     batch_size: int | None = None
 
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        if self.steps < 0 or not self.rate_factor > 0 or not self.input_factor > 0:
-            raise ValueError(f"{self}: expected steps of at least 0 and positive factors")
-
     def at(self, step: int, of: int) -> Disturbance:
-        """Return what is wrong at a step: this, or nothing.
-
-        Args:
-            step: from 0.
-            of: steps of the run.
+        """Return what is wrong at a step, counted from 0, of a run of so many: this, or nothing.
 
         Example:
             >>> spike = Disturbance(words="spike", steps=2, rate_factor=10.0)
@@ -51,7 +39,7 @@ class Disturbance:
             [1.0, 1.0, 10.0, 10.0, 1.0, 1.0]
         """
         start = of // 4
-        return self if start <= step < start + self.steps else _NOTHING
+        return self if start <= step < start + self.steps else Disturbance()
 
     def labels(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Return the labels of a batch as training gets them; the generator is drawn from only where they are dealt."""
@@ -60,13 +48,11 @@ class Disturbance:
         return labels.flatten()[torch.randperm(labels.numel(), generator=generator)].view_as(labels)
 
 
-_NOTHING = Disturbance()
-
 _LONG = 50
 """Steps of a long disturbance: a guard that remembers the last steps knows nothing else by its end."""
 
 DISTURBANCES: dict[str, Disturbance] = {
-    "none": _NOTHING,
+    "none": Disturbance(),
     **{
         f"rate-x{factor}-{steps}": Disturbance(
             words=f"rate ×{factor} for {steps} step{'s' if steps > 1 else ''}", steps=steps, rate_factor=float(factor)

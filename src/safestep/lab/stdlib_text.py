@@ -5,7 +5,6 @@ from __future__ import annotations
 import string
 import sysconfig
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,61 +14,47 @@ from safestep.errors import SafestepError
 
 CHARACTERS = "\n" + "".join(sorted(set(string.printable) - set(string.whitespace) | {" "}))
 """The alphabet, whatever the files hold: printable ASCII and the end of a line. The place is the class."""
-TRAINING = (
-    "bisect.py",
-    "colorsys.py",
-    "fnmatch.py",
-    "glob.py",
-    "heapq.py",
-    "queue.py",
-    "random.py",
-    "sched.py",
-    "shlex.py",
-    "statistics.py",
-    "string.py",
-)
+TRAINING = ("bisect", "colorsys", "fnmatch", "glob", "heapq", "queue", "random", "sched", "shlex", "statistics",
+            "string")  # fmt: skip
 """What is learned: modules that hardly change between versions of Python."""
-HELD_OUT = ("textwrap.py",)
-"""What is kept for the test: a module of its own, of which no line was seen."""
-_OTHER = CHARACTERS.index("?")
+HELD_OUT = ("textwrap",)
+"""What is kept for the test: a module of its own, of which no line is learned."""
 
 
 class StandardLibraryError(SafestepError, OSError):
     """The source of the standard library is not there as files."""
 
 
-@dataclass(frozen=True)
-class Text:
-    """Two texts as classes of `CHARACTERS`, int64, each one long line.
-
-    Attributes:
-        train: shape ``(characters,)``.
-        held_out: shape ``(characters,)``.
-    """
-
-    train: Tensor
-    held_out: Tensor
-
-
-def load_text(folder: Path | None = None) -> Text:
+def load_text(folder: Path | None = None) -> tuple[Tensor, Tensor]:
     """Return the text of some modules of the standard library, and of one that is kept for the test.
 
     Args:
         folder: where the modules are; the standard library of the running Python by default.
 
     Returns:
-        Both texts. Other versions of Python bring slightly other ones.
+        Both texts as classes of `CHARACTERS`, int64, shape ``(characters,)``. Other versions of Python bring slightly
+        other ones.
 
     Raises:
         StandardLibraryError: if the files are not there (a Python that has its library in an archive).
 
     Example:
-        >>> text = load_text()
-        >>> len(text.held_out) > 10_000, int(text.train.max()) < len(CHARACTERS)
+        >>> train, held_out = load_text()
+        >>> len(held_out) > 10_000, int(train.max()) < len(CHARACTERS)
         (True, True)
     """
-    folder = Path(sysconfig.get_paths()["stdlib"]) if folder is None else folder
-    return Text(*(classes("\n".join(_read(folder, name) for name in names)) for names in (TRAINING, HELD_OUT)))
+    folder = folder or Path(sysconfig.get_paths()["stdlib"])
+    try:
+        train, held_out = (
+            classes("\n".join((folder / f"{module}.py").read_text(encoding="utf-8") for module in modules))
+            for modules in (TRAINING, HELD_OUT)
+        )
+    except OSError as error:
+        raise StandardLibraryError(
+            f"cannot read {error.filename} of the standard library ({error.strerror}): expected Python's source as "
+            "files; run this with a Python that has them"
+        ) from None
+    return train, held_out
 
 
 def classes(text: str) -> Tensor:
@@ -80,7 +65,7 @@ def classes(text: str) -> Tensor:
         'a b ? c'
     """
     place = {character: k for k, character in enumerate(CHARACTERS)}
-    return torch.tensor([place.get(character, _OTHER) for character in text], dtype=torch.int64)
+    return torch.tensor([place.get(character, place["?"]) for character in text], dtype=torch.int64)
 
 
 def windows(text: Tensor, starts: Sequence[int] | Tensor, length: int) -> tuple[Tensor, Tensor]:
@@ -100,13 +85,3 @@ def windows(text: Tensor, starts: Sequence[int] | Tensor, length: int) -> tuple[
     """
     places = torch.as_tensor(starts)[:, None] + torch.arange(length)
     return text[places], text[places + 1]
-
-
-def _read(folder: Path, name: str) -> str:
-    try:
-        return (folder / name).read_text(encoding="utf-8")
-    except OSError as error:
-        raise StandardLibraryError(
-            f"cannot read {name} of the standard library ({error.strerror}): expected Python's source as files; "
-            "run this with a Python that has them"
-        ) from None

@@ -2,49 +2,46 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from safestep.lab.digits import CLASSES, Split, load_split
-from safestep.lab.disturbances import Batch
-from safestep.lab.models import mlp
-from safestep.lab.stdlib_text import CHARACTERS, Text, load_text, windows
-from safestep.lab.transformers import CharGPT, DigitsTransformer
+from safestep.lab.digits import CLASSES, load_split
+from safestep.lab.models import CharGPT, DigitsTransformer, mlp
+from safestep.lab.stdlib_text import CHARACTERS, load_text, windows
 
+Batch = tuple[Tensor, Tensor]
+"""Inputs and labels."""
 _CONTEXT = 64
 """Characters in a piece of text."""
 
 
 @dataclass
-class Task(ABC):
+class Task:
     """What is learned, by which model, and how it is tested.
 
     Attributes:
         model: in its first state; drawn from torch's global generator.
         classes: logits of a sample.
         batch_size: samples in a batch, where nothing else is asked for.
+        batches: yields batches without end, from their size and the only generator that is drawn from.
+        held_out: what is kept for the test, as one batch.
     """
 
     model: nn.Module
     classes: int
     batch_size: int
+    batches: Callable[[int, torch.Generator], Iterator[Batch]] = field(repr=False)
+    held_out: Batch = field(repr=False)
 
-    @abstractmethod
-    def batches(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
-        """Yield batches without end; nothing but the generator is drawn from."""
-
-    @abstractmethod
     def logits(self, inputs: Tensor, factor: float = 1.0) -> Tensor:
-        """Return the model's logits of inputs multiplied by a factor, shape ``(*samples, classes)``."""
-
-    @abstractmethod
-    def held_out(self) -> Batch:
-        """Return what is kept for the test, as one batch."""
+        """Return the logits of inputs multiplied by a factor, shape ``(*samples, classes)``."""
+        # of text the embeddings are multiplied: its inputs are no numbers
+        logits: Tensor = self.model(factor * inputs) if inputs.is_floating_point() else self.model(inputs, factor)
+        return logits
 
     def loss(self, inputs: Tensor, labels: Tensor, factor: float = 1.0) -> Tensor:
         """Return the mean cross-entropy of a batch in nats, a 0-d tensor."""
@@ -53,81 +50,61 @@ class Task(ABC):
     @torch.no_grad()
     def test(self) -> tuple[float, float]:
         """Return loss, in nats, and accuracy, in [0, 1], on what is held out."""
+        inputs, labels = self.held_out
         training = self.model.training
         self.model.eval()
-        inputs, labels = self.held_out()
         logits = self.logits(inputs)
         self.model.train(training)
         right = (logits.argmax(-1) == labels).float().mean()
         return float(cross_entropy(logits.flatten(0, -2), labels.flatten())), float(right)
 
 
-@dataclass
-class DigitsTask(Task):
-    """The digits of scikit-learn, in another order at every pass; a pass may end within a batch.
+def shuffled(samples: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Yield the places of batches without end, each pass in another order; a pass may end within a batch.
 
-    Attributes:
-        split: the images.
+    Example:
+        >>> places = shuffled(5, 3, torch.Generator().manual_seed(0))
+        >>> sorted(torch.cat([next(places) for _ in range(5)]).tolist()) == sorted([*range(5)] * 3)
+        True
     """
-
-    split: Split = field(repr=False)
-
-    def batches(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
-        """Yield batches without end; nothing but the generator is drawn from."""
-        images, waiting = self.split.train_x, torch.empty(0, dtype=torch.int64)
-        while True:
-            while len(waiting) < size:
-                waiting = torch.cat([waiting, torch.randperm(len(images), generator=generator)])
-            chosen, waiting = waiting[:size], waiting[size:]
-            yield images[chosen], self.split.train_y[chosen]
-
-    def logits(self, inputs: Tensor, factor: float = 1.0) -> Tensor:
-        """Return the model's logits of pixels multiplied by a factor."""
-        logits: Tensor = self.model(factor * inputs)
-        return logits
-
-    def held_out(self) -> Batch:
-        """Return the test images."""
-        return self.split.test_x, self.split.test_y
-
-
-@dataclass
-class TextTask(Task):
-    """The next character of Python's standard library, in pieces that begin anywhere.
-
-    Attributes:
-        text: to learn and to test on.
-    """
-
-    text: Text = field(repr=False)
-
-    def batches(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
-        """Yield batches without end; nothing but the generator is drawn from."""
-        train = self.text.train
-        while True:
-            yield windows(train, torch.randint(len(train) - _CONTEXT, (size,), generator=generator), _CONTEXT)
-
-    def logits(self, inputs: Tensor, factor: float = 1.0) -> Tensor:
-        """Return the model's logits of text whose embeddings are multiplied by a factor."""
-        logits: Tensor = self.model(inputs, factor)
-        return logits
-
-    def held_out(self) -> Batch:
-        """Return the held-out text in pieces side by side; the rest at its end is left out."""
-        held = self.text.held_out
-        return windows(held, range(0, len(held) - _CONTEXT, _CONTEXT), _CONTEXT)
+    waiting = torch.empty(0, dtype=torch.int64)
+    while True:
+        while len(waiting) < size:
+            waiting = torch.cat([waiting, torch.randperm(samples, generator=generator)])
+        chosen, waiting = waiting[:size], waiting[size:]
+        yield chosen
 
 
 def digits_mlp(seed: int) -> Task:
     """Return the digits for the perceptron, in the split of a seed."""
-    return DigitsTask(mlp(classes=CLASSES), CLASSES, 128, load_split(seed))
+    return _digits(mlp(classes=CLASSES), 128, seed)
 
 
 def digits_transformer(seed: int) -> Task:
     """Return the digits for a tiny transformer, in the split of a seed."""
-    return DigitsTask(DigitsTransformer(classes=CLASSES), CLASSES, 64, load_split(seed))
+    return _digits(DigitsTransformer(classes=CLASSES), 64, seed)
+
+
+def _digits(model: nn.Module, batch_size: int, seed: int) -> Task:
+    split = load_split(seed)
+
+    def batches(size: int, generator: torch.Generator) -> Iterator[Batch]:
+        for places in shuffled(len(split.train_x), size, generator):
+            yield split.train_x[places], split.train_y[places]
+
+    return Task(model, CLASSES, batch_size, batches, (split.test_x, split.test_y))
 
 
 def text_gpt(_: int) -> Task:
-    """Return the standard library for a tiny GPT; the text is the same for every seed."""
-    return TextTask(CharGPT(len(CHARACTERS), _CONTEXT), len(CHARACTERS), 16, load_text())
+    """Return the next character of Python's standard library for a tiny GPT; the text is the same for every seed.
+
+    Pieces to learn begin anywhere. Those of the held-out text lie side by side; the rest at its end is left out.
+    """
+    train, held_out = load_text()
+
+    def batches(size: int, generator: torch.Generator) -> Iterator[Batch]:
+        while True:
+            yield windows(train, torch.randint(len(train) - _CONTEXT, (size,), generator=generator), _CONTEXT)
+
+    test = windows(held_out, range(0, len(held_out) - _CONTEXT, _CONTEXT), _CONTEXT)
+    return Task(CharGPT(len(CHARACTERS), _CONTEXT), len(CHARACTERS), 16, batches, test)

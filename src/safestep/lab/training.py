@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -76,29 +76,48 @@ def train(
         A record after each epoch. A run that diverges is trained to the end and flagged.
     """
     device, diverged = next(model.parameters()).device, False
+    limit = _HOPELESS * math.log(classes)
     for epoch in range(1, epochs + 1):
         model.train()
-        tally = _Tally()
+        # lists of its own: the guard's history is bounded
+        losses: list[float] = []
+        sizes: list[int] = []
+        reports: list[StepReport] = []
         for inputs, labels in train_loader:
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(model(inputs.to(device)), labels.to(device))
             loss.backward()
-            tally.add(loss.item(), len(labels), _step(optimizer, guard))
+            before = guard.last
+            with suppress(PoisonedOptimizerError):  # where a user should stop, the record of a still run goes on
+                optimizer.step()
+            report = guard.last
+            losses.append(loss.item())
+            sizes.append(len(labels))
+            if report is not None and report is not before and report.status is not Status.STILL:
+                reports.append(report)
         accuracy = _accuracy(model, test_loader, device)
-        diverged = diverged or tally.diverged(_HOPELESS * math.log(classes)) or not all_finite(model.parameters())
-        yield tally.record(epoch, accuracy, diverged)
+        diverged = (
+            diverged
+            or not all(loss <= limit for loss in losses)  # nan compares false
+            or not all(math.isfinite(report.known_ratio) for report in reports)
+            or not all_finite(model.parameters())
+        )
+        # a step that moved nothing has no report: r = 0, not shortened, and no direction to have a radius along
+        ratios = [0.0] * (len(losses) - len(reports)) + [_applied_ratio(report) for report in reports]
+        yield EpochRecord(
+            epoch=epoch,
+            train_loss=sum(map(operator.mul, losses, sizes)) / sum(sizes),
+            test_acc=accuracy,
+            mean_r=_mean(ratios),
+            max_r=largest(ratios),
+            mean_lr=_mean([report.effective_lr for report in reports]),
+            mean_radius=_mean([_radius(report) for report in reports]),
+            cap_fraction=sum(report.scale != 1.0 for report in reports) / len(losses),
+            diverged=diverged,
+        )
 
 
-def _step(optimizer: Optimizer, guard: Guard) -> StepReport | None:
-    """Take a step and return its report; None for a step that moved nothing."""
-    before = guard.last
-    with suppress(PoisonedOptimizerError):  # where a user should stop, the record of a run that stands still goes on
-        optimizer.step()
-    report = guard.last
-    return None if report is before or report is None or report.status is Status.STILL else report
-
-
-def _applied(report: StepReport) -> float:
+def _applied_ratio(report: StepReport) -> float:
     return report.scale * report.known_ratio if report.scale > 0.0 else 0.0
 
 
@@ -116,45 +135,10 @@ def _accuracy(model: nn.Module, loader: Loader, device: torch.device) -> float:
     return right / total
 
 
-@dataclass
-class _Tally:
-    """Adds up an epoch as its steps come: the guard's own history is bounded."""
-
-    losses: list[float] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-    reports: list[StepReport] = field(default_factory=list)
-
-    def add(self, loss: float, size: int, report: StepReport | None) -> None:
-        self.losses.append(loss)
-        self.sizes.append(size)
-        if report is not None:
-            self.reports.append(report)
-
-    def diverged(self, limit: float) -> bool:
-        ratios_finite = all(math.isfinite(report.known_ratio) for report in self.reports)
-        return not ratios_finite or not all(loss <= limit for loss in self.losses)  # nan compares false
-
-    def record(self, epoch: int, accuracy: float, diverged: bool) -> EpochRecord:
-        # A step that moved nothing has no report: r = 0, not shortened, and no direction to have a radius along.
-        ratios = [0.0] * (len(self.losses) - len(self.reports)) + [_applied(report) for report in self.reports]
-        changed = sum(report.scale != 1.0 for report in self.reports)
-        return EpochRecord(
-            epoch=epoch,
-            train_loss=sum(map(operator.mul, self.losses, self.sizes)) / sum(self.sizes),
-            test_acc=accuracy,
-            mean_r=_mean(ratios),
-            max_r=largest(ratios),
-            mean_lr=_mean([report.effective_lr for report in self.reports]),
-            mean_radius=_mean([_radius(report) for report in self.reports]),
-            cap_fraction=changed / len(self.losses),
-            diverged=diverged,
-        )
-
-
-def _mean(values: list[float]) -> float:
+def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
-def largest(values: list[float]) -> float:
+def largest(values: Sequence[float]) -> float:
     """Return the maximum, or nan if there is one: the builtin's answer would depend on the order."""
     return math.nan if any(map(math.isnan, values)) else max(values)

@@ -11,25 +11,20 @@ from safestep.records.report import number
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RUNS = ("drift_no_throttle", "drift_secant", "drift_curvature", "drift_calm", "drift_warmup")
-"""The figures of single runs, in the order of a page."""
-FIGURES = ("drift_losses", "drift_alphas", *RUNS, "drift_data", "drift_histograms")
-"""All of them."""
-_OF_RUN = {("B", "none"): RUNS[0], ("C", "secant"): RUNS[1], ("C", "curvature"): RUNS[2]} | {
-    ("A", "none"): RUNS[3],
-    ("warmup", "none"): RUNS[4],
+_RUNS = {
+    ("B", "none"): ("drift_no_throttle", "B: after the drift, no throttle"),
+    ("C", "secant"): ("drift_secant", "C: after the drift, secant law"),
+    ("C", "curvature"): ("drift_curvature", "C: after the drift, curvature on the batch"),
+    ("A", "none"): ("drift_calm", "A: small rate, small batches, no drift"),
+    ("warmup", "none"): ("drift_warmup", "Warm-up: large rate, all the data, no drift"),
 }
-_TITLES = {
-    RUNS[0]: "B: after the drift, no throttle",
-    RUNS[1]: "C: after the drift, secant law",
-    RUNS[2]: "C: after the drift, curvature on the batch",
-    RUNS[3]: "A: small rate, small batches, no drift",
-    RUNS[4]: "Warm-up: large rate, all the data, no drift",
-}
+"""Name and title of the figure of each run, in the order of the page."""
+FIGURES = ("drift_losses", "drift_alphas", *(name for name, _ in _RUNS.values()), "drift_data", "drift_histograms")
+"""Every figure by name."""
 
 
 def drift_figures(results: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
-    """Return the figures that the records of kind "drift" hold, by name; of several gains the first is drawn.
+    """Return the figures that the records of kind "drift" hold, by name; of several gains and seeds the first.
 
     Args:
         results: what results.json holds.
@@ -48,12 +43,12 @@ def drift_figures(results: Mapping[str, Any], records: Sequence[Mapping[str, Any
             figures[name] = single_figure()
             draw(drifted, ax=panel(figures[name]))
     seed = pieces[0]["seed"]
-    for (run, law), name in _OF_RUN.items():
-        chosen = [piece for piece in pieces if (piece["run"], piece["law"], piece["seed"]) == (run, law, seed)]
-        chosen = [piece for piece in chosen if run not in {"B", "C"} or piece["gain"] == gain]
+    for (run, law), (name, title) in _RUNS.items():
+        wanted = (run, law, seed, gain if run in {"B", "C"} else 1.0)
+        chosen = [p for p in pieces if (p["run"], p["law"], p["seed"], p["gain"]) == wanted]
         if chosen and "grad_norm" in chosen[0]:
             drift = f" (γ = {gain:g})" if run in {"B", "C"} else ""
-            figures[name] = plots.throttled_columns(_joined(chosen), title=f"{_TITLES[name]}{drift}, seed {seed}")
+            figures[name] = plots.throttled_columns(_joined(chosen), title=f"{title}{drift}, seed {seed}")
     teacher = AffineTeacher(samples=int(results["settings"].get("samples", 1000)), seed=seed)
     return figures | {"drift_data": teacher.plot(), "drift_histograms": teacher.plot_histogram()}
 

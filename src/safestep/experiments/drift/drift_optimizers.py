@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Iterable, Sequence
+import math
+import statistics
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from safestep.experiments.drift.drift_optimizers_cases import (
-    BATCHES,
-    CLASSIFIERS,
-    LAWS,
-    OPTIMIZERS,
-    RATES,
-    STUDENTS,
-    rate_of,
-)
-from safestep.experiments.drift.drift_optimizers_run import Case, StepLine, descend, outcome, target_loss
-from safestep.experiments.drift.drift_optimizers_verdict import findings, verdicts
-from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run
-from safestep.experiments.runner.settings import Settings
+from safestep.experiments.drift.drift_optimizers_cases import BATCHES, LAWS, OPTIMIZERS, RATES, STUDENTS, rate_of
+from safestep.experiments.drift.drift_optimizers_run import Case, StepLine, descend, outcome_of, target_loss
+from safestep.experiments.drift.drift_settings import DriftSettings
+from safestep.experiments.drift.drift_words import OPTIMIZERS as WORDS
+from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run, Words
+from safestep.records.report import number, plain
 
 _SECONDS_PER_STEP = 0.004
+_PLACE = ("student", "optimizer", "batch", "rate")
+"""What tells a case from another, the law aside."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class DriftOptimizersSettings(Settings):
+class DriftOptimizersSettings(DriftSettings):
     """Settings of drift-optimizers.
 
     Attributes:
@@ -57,25 +54,16 @@ class DriftOptimizersSettings(Settings):
         """Check the ranges."""
         super().__post_init__()
         self.require(0.0 < self.gain <= 1e6, "gain", "a positive number of at most 1e6")
-        self.require(0.0 < self.chi < 2.0, "chi", "a margin in (0, 2); 2 is the limit of stability")
-        for key in ("warm_up", "steps"):
-            self.require(1 <= getattr(self, key) <= 10**6, key, "at least 1 and at most 1000000")
-        names: dict[str, Iterable[str]] = {
-            "students": STUDENTS,
-            "optimizers": OPTIMIZERS,
-            "batches": BATCHES,
-            "rates": RATES,
-            "laws": LAWS,
-        }
-        for key, known in names.items():
-            chosen = getattr(self, key)
-            usable = len(set(chosen)) == len(chosen) > 0 and set(chosen) <= set(known)
-            self.require(usable, key, f"each at most once of {', '.join(known)}")
+        self.require_margin(self.chi)
+        self.require_counts("warm_up", "steps")
+        self.require_names(students=STUDENTS, optimizers=OPTIMIZERS, batches=BATCHES, rates=RATES, laws=LAWS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DriftOptimizersExperiment(Experiment[DriftOptimizersSettings]):
     """Every student with every optimizer and batch, at a quiet and a harsh rate, under every law."""
+
+    words: ClassVar[Words | None] = WORDS
 
     columns: tuple[Column, ...] = (
         Column("label", "run"),
@@ -105,12 +93,11 @@ class DriftOptimizersExperiment(Experiment[DriftOptimizersSettings]):
 
     def runs(self, settings: DriftOptimizersSettings, seeds: Sequence[int]) -> list[Run]:
         """Return every student, optimizer, batch, rate and law, each with every seed."""
-        names = ("student", "optimizer", "batch", "rate", "law")
         chosen = (settings.students, settings.optimizers, settings.batches, settings.rates, settings.laws)
         return [
-            Run(label=_label(*place), seed=seed, options=dict(zip(names, place, strict=True)))
+            Run(_label(*place), seed, dict(zip((*_PLACE, "law"), place, strict=True)))
             for place in itertools.product(*chosen)
-            if place[-1] != "both" or place[0] in CLASSIFIERS
+            if place[-1] != "both" or place[0] == "classifier"
             for seed in seeds
         ]
 
@@ -124,28 +111,58 @@ class DriftOptimizersExperiment(Experiment[DriftOptimizersSettings]):
 
     def execute(self, settings: DriftOptimizersSettings, run: Run) -> Generator[Record, None, Row]:
         """Train once, through a guard."""
-        options = run.options
-        where = (options["student"], options["optimizer"], options["batch"])
-        lr = rate_of(*where, options["rate"])
-        name = {"label": run.label, "seed": run.seed, **options, "lr": lr, "gain": settings.gain}
-        case = Case(*where, lr, options["law"], settings.chi, settings.gain, settings.warm_up, settings.steps)
-        taken, lines = descend(case, run.seed), list[StepLine]()
+        student, optimizer, batch, rate, law = (run.options[key] for key in (*_PLACE, "law"))
+        lr, drift = rate_of(student, optimizer, batch, rate), (settings.gain, settings.warm_up, settings.steps)
+        identity = {"label": run.label, "seed": run.seed, **run.options, "lr": lr, "gain": settings.gain}
+        descent = descend(Case(student, optimizer, batch, lr, law, settings.chi, *drift), run.seed)
+        lines: list[StepLine] = []
         for count in (settings.warm_up, settings.steps):
-            piece = list(itertools.islice(taken, count))
-            columns = {key: [getattr(line, key) for line in piece] for key in ("loss", "ratio", "scale")}
-            yield {"kind": "descent", **name, "first_step": len(lines), **columns}
+            piece = list(itertools.islice(descent, count))
+            columns = {
+                "loss": [line.loss for line in piece],
+                "ratio": [line.ratio for line in piece],
+                "scale": [line.scale for line in piece],
+            }
+            yield {"kind": "descent", **identity, "first_step": len(lines), **columns}
             lines += piece
-        return name | outcome(
-            lines, settings.warm_up, target_loss(*where, settings.gain, settings.warm_up, settings.steps)
-        )
+        return identity | outcome_of(lines, settings.warm_up, target_loss(student, optimizer, batch, *drift))
 
     def summarise(self, rows: Sequence[Row]) -> list[Row]:
-        """Return medians over the seeds for every label, and the steps against those without control."""
-        return verdicts(rows)
+        """Return medians over the seeds for every label, and the steps against those without control.
 
-    def findings(self, rows: Sequence[Row], target: float) -> list[str]:
-        """Return pass or miss against each number that was to be met."""
-        return findings(rows)
+        ``slowdown`` is the median of the steps over that of the same runs without control; nan where these do not get
+        there, or where any of them diverges. ``most_slowdown`` is the largest that was asked for.
+        """
+        labels = dict.fromkeys(row["label"] for row in rows)
+        summaries: list[Row] = plain(
+            [_summary([row for row in rows if row["label"] == label], rows) for label in labels]
+        )
+        return summaries
+
+
+def _summary(chosen: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any]:
+    place, seeds = [chosen[0][key] for key in _PLACE], {row["seed"] for row in chosen}
+    same = [row for row in rows if [row[key] for key in _PLACE] == place and row["seed"] in seeds]
+    free = [row for row in same if row["law"] == "none"]
+    steps, usual = _median(chosen, "steps_to_target"), _median(free, "steps_to_target") if free else math.nan
+    calm = 0 < usual < math.inf and not any(row["diverged"] for row in free)
+    peaks = [number(row["peak_loss"]) / number(row["first_loss"]) for row in chosen]
+    medians = ("first_loss", "final_loss", "target_loss", "held_share", "shortened_share", "uphill_share")
+    return {
+        **{key: chosen[0][key] for key in ("label", *_PLACE, "lr", "gain", "law")},
+        "seeds": len(chosen),
+        "lost": sum(bool(row["diverged"]) for row in chosen),
+        "peak_factor": max(math.inf if math.isnan(peak) else peak for peak in peaks),
+        **{key: _median(chosen, key) for key in medians},
+        "steps_to_target": steps,
+        "slowdown": steps / usual if calm else math.nan,
+        "most_slowdown": 1.05 if chosen[0]["optimizer"] == "sgd" else 1.1,
+    }
+
+
+def _median(rows: Sequence[Row], key: str) -> float:
+    values = [number(row[key]) for row in rows]
+    return statistics.median(math.inf if math.isnan(value) else value for value in values)
 
 
 def _label(student: str, optimizer: str, batch: str, rate: str, law: str) -> str:

@@ -1,4 +1,4 @@
-"""What is learned while the inputs drift, by which optimizer, and at which two rates."""
+"""What is learned while the inputs drift, by which optimizer and law, and at which two rates."""
 
 from __future__ import annotations
 
@@ -13,42 +13,22 @@ from torch.optim import SGD, Adam, Optimizer
 
 from safestep.lab.affine_teacher import AffineTeacher
 from safestep.lab.digits import CLASSES, load_split
+from safestep.lab.drift import half_mse
 from safestep.lab.models import mlp
 from safestep.policy import Cap, Policy, Throttle, Watch
 from safestep.radius import CurvatureRadius, Radius, SecantCurvature, SoftmaxRadius, Tightest
 from safestep.radius.losses import LossName
 
-_WIDTH = 32
-"""Hidden units of the students that have a hidden layer."""
-
 
 @dataclass(frozen=True)
 class Lesson:
-    """A student in its first state and all that it learns from.
-
-    Attributes:
-        model: the student.
-        inputs: before any drift.
-        labels: or answers, kept when the inputs drift.
-        loss: of a batch, a 0-d tensor.
-        name: of that loss, as `CurvatureRadius` calls it.
-    """
+    """A student in its first state, what it learns from before any drift, and the loss of a batch, also by name."""
 
     model: nn.Module
     inputs: Tensor
     labels: Tensor
     loss: Callable[[Tensor, Tensor], Tensor]
     name: LossName
-
-
-def half_mse(outputs: Tensor, answers: Tensor) -> Tensor:
-    """Return ``||outputs - answers||^2 / (2 n)``: mean over samples, summed over outputs.
-
-    Example:
-        >>> half_mse(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.zeros(2, 2))
-        tensor(6.2500)
-    """
-    return (outputs - answers).square().sum(-1).mean() / 2
 
 
 def _linear(seed: int) -> Lesson:
@@ -58,7 +38,7 @@ def _linear(seed: int) -> Lesson:
 
 def _two_layer(seed: int) -> Lesson:
     teacher = AffineTeacher(seed=seed)
-    student = teacher.student([_WIDTH], activation="tanh", bias=True, seed=seed)
+    student = teacher.student([32], activation=nn.Tanh, bias=True, seed=seed)
     return Lesson(student, *teacher.data(), half_mse, "half_mse")
 
 
@@ -66,7 +46,7 @@ def _classifier(seed: int) -> Lesson:
     split = load_split(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = mlp(width=_WIDTH, classes=CLASSES)
+        model = mlp(width=32, classes=CLASSES)
     return Lesson(model, split.train_x, split.train_y, cross_entropy, "cross_entropy")
 
 
@@ -86,9 +66,7 @@ LAWS: Mapping[str, Callable[[float, LossName], tuple[Policy, Radius]]] = {
     "secant": lambda chi, loss: (Throttle(chi=chi), SecantCurvature()),
     "both": lambda chi, loss: (Cap(1.0), Tightest({CurvatureRadius(loss): chi / 2, SoftmaxRadius(): 1.0})),
 }
-"""Every law by its name in settings."""
-CLASSIFIERS = ("classifier",)
-"""Students that have a softmax radius, and so the law "both"."""
+"""Every law by its name in settings; "both" is for the classifier, which has a softmax radius."""
 RATES = ("quiet", "harsh")
 
 _RATES: Mapping[tuple[str, str, str], tuple[float, float]] = {
@@ -123,11 +101,5 @@ def rate_of(student: str, optimizer: str, batch: str, rate: str) -> float:
     Some harsh rates are not of this rule. The two-layer student with momentum diverges in some runs at 0.2 and before
     the drift at 0.5: it has 0.3. No rate up to 5 (linear) or 2 (two-layer) makes all runs of Adam on a regression
     diverge: it scales its steps anew. Its 2 and 0.5 are rates at which the loss climbs severalfold and comes down late.
-
-    Args:
-        student: of `STUDENTS`.
-        optimizer: of `OPTIMIZERS`.
-        batch: of `BATCHES`.
-        rate: "quiet" or "harsh".
     """
     return _RATES[student, optimizer, batch][RATES.index(rate)]

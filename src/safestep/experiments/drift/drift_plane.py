@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from safestep.experiments.drift.drift_laws import CURVATURE, NONE, SECANT, Protocol
 from safestep.formulas import throttle
 from safestep.lab.affine_teacher import AffineTeacher
+from safestep.policy import Throttle
+from safestep.policy.throttle import Order
+from safestep.radius.base import State
 
+NONE, CURVATURE = "none", "curvature"
+SECANT: Mapping[str, Order] = {"secant-0": 0, "secant-1": 1, "secant-2": 2}
+"""The published laws, by their order."""
+LAWS = (NONE, *SECANT, CURVATURE)
 _BETA = 0.05
 """Share of the newest secant curvature in its running mean, as published."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What every cell has in common.
+
+    Attributes:
+        chi: the aim of the throttle, in (0, 2).
+        steps: to take, of full batches.
+        limit: a loss above it has diverged, and the run stops there.
+    """
+
+    chi: float
+    steps: int
+    limit: float
 
 
 @dataclass(frozen=True)
@@ -35,12 +57,7 @@ class Plane:
 
 
 def simulate(
-    teacher: AffineTeacher,
-    start: Tensor,
-    rates: Tensor,
-    gains: Tensor,
-    law: str,
-    protocol: Protocol,
+    teacher: AffineTeacher, start: Tensor, rates: Tensor, gains: Tensor, law: str, protocol: Protocol
 ) -> Plane:
     r"""Train a linear student with full batches at every learning rate on inputs drifted by every gain.
 
@@ -49,11 +66,11 @@ def simulate(
         ``S = X'X / N``; a step is ``E <- E - alpha eta g``. Nothing cancels, however small the loss becomes.
 
     Args:
-        teacher: undrifted, without a bias.
+        teacher: undrifted.
         start: the weights of the student, shape ``(outputs, inputs)``.
         rates: learning rates, shape ``(n,)``.
         gains: shape ``(m,)``.
-        law: a name of `safestep.experiments.drift.drift_laws.LAWS`.
+        law: of `LAWS`.
         protocol: aim of the throttle, steps, and the loss that ends a run.
 
     Returns:
@@ -84,18 +101,19 @@ class _Control:
     """The law, and what it remembers of every cell."""
 
     def __init__(self, law: str, chi: float, rates: Tensor) -> None:
-        self.law, self.chi, self.rates = law, chi, rates
-        self.alpha = self.velocity = self.curvature = self.mean = torch.zeros_like(rates)
+        self.law, self.rates = law, rates
+        self.policy = Throttle(chi=chi, order=SECANT.get(law, 0))
+        self.state: State = None
+        self.curvature = self.mean = torch.zeros_like(rates)
         self.before: tuple[Tensor, Tensor] | None = None
 
     def step(self, gradient: Tensor, bent: Tensor) -> Tensor:
         """Return the applied step of every cell, given ``g`` and ``H g``."""
-        if self.law == NONE:
-            alpha = torch.ones_like(self.rates)
-        elif self.law == CURVATURE:
-            alpha = throttle.order_0(self._along(gradient, bent), self.chi)
-        else:
-            alpha = self._of_order(SECANT[self.law], self._secant(gradient))
+        alpha = torch.ones_like(self.rates)
+        if self.law != NONE:
+            margin = self._along(gradient, bent) if self.law == CURVATURE else self._secant(gradient)
+            lengths, target = self.rates * _norm(gradient), self.policy.target_at(0)
+            alpha, self.state = self.policy.scale(margin / 2.0, lengths, target, self.state)
         step = -(alpha * self.rates)[..., None, None] * gradient
         self.before = gradient, step
         return step
@@ -115,15 +133,6 @@ class _Control:
         self.curvature = torch.where(moved > 0, curvature, self.curvature)
         self.mean = torch.as_tensor(throttle.running_mean(self.mean, self.curvature, _BETA))
         return self.rates * torch.maximum(self.curvature, self.mean)
-
-    def _of_order(self, order: int, margin: Tensor) -> Tensor:
-        if order == 0:
-            return throttle.order_0(margin, self.chi)
-        if order == 1:
-            self.alpha = throttle.order_1(self.alpha, margin, self.chi)
-        else:
-            self.alpha, self.velocity = throttle.order_2(self.alpha, self.velocity, margin, self.chi)
-        return self.alpha
 
 
 def _norm(matrices: Tensor) -> Tensor:

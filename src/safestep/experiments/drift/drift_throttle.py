@@ -7,38 +7,37 @@ repository manuelblancovalentin/kappa_budgeting.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Mapping, Sequence
+import statistics
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from safestep.experiments.drift.drift_figures import FIGURES, drift_figures
-from safestep.experiments.drift.drift_outcome import outcome
-from safestep.experiments.drift.drift_verdict import findings, over_seeds
-from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run
-from safestep.experiments.runner.settings import Settings
+from safestep.experiments.drift.drift_outcome import outcome, over_seeds
+from safestep.experiments.drift.drift_settings import DriftSettings
+from safestep.experiments.drift.drift_words import THROTTLE
+from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run, Words
 from safestep.lab.affine_teacher import AffineTeacher, Loss
 from safestep.lab.drift import DriftRun, Law
-from safestep.lab.run_history import RunHistory
-from safestep.lab.student import Student
+from safestep.policy.throttle import Order
+from safestep.radius import SecantCurvature
 from safestep.records.reading import Status
 from safestep.tools.probes import FIELDS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_NONE: Law = "none"
-_PARTS = ("A", "warmup", "B", "C")
-_ALL, _NEEDED = "all", ("loss", "alpha")
+_PARTS, _LAWS = ("A", "warmup", "B", "C"), ("secant", "curvature")
+_NEEDED = ("loss", "alpha")
 """The columns that the rows and the first pictures are made of."""
-_OF_SHARPNESS = tuple(name for name in FIELDS if name.startswith(("hessian", "stability", "spectral")))
 _LINES = 100
-"""Steps in one record."""
+"""Most steps in one record."""
 _SECONDS_PER_STEP = 0.003
 """About what an instrumented step takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class DriftThrottleSettings(Settings):
+class DriftThrottleSettings(DriftSettings):
     """Settings of drift-throttle. The seed of a run is that of the samples and of the student's start.
 
     Attributes:
@@ -60,14 +59,14 @@ class DriftThrottleSettings(Settings):
         shuffle: whether A deals its batches out anew each epoch.
         samples: of the teacher.
         loss: "half_mse" or "mse".
-        sharpness: whether the Hessian is measured at each step; most of what a record costs.
+        sharpness: whether the Hessian is measured at each step.
         fields: columns of the records, "all" or some of `safestep.tools.probes.FIELDS`, loss and alpha among them.
     """
 
     QUICK: ClassVar[dict[str, Any]] = {"calm_epochs": 1, "samples": 200}
 
     runs: tuple[str, ...] = _PARTS
-    laws: tuple[str, ...] = ("secant", "curvature")
+    laws: tuple[str, ...] = _LAWS
     gains: tuple[float, ...] = (4.0,)
     bias: float = 0.0
     relabel: bool = False
@@ -84,34 +83,37 @@ class DriftThrottleSettings(Settings):
     samples: int = 1000
     loss: str = "half_mse"
     sharpness: bool = True
-    fields: tuple[str, ...] = (_ALL,)
+    fields: tuple[str, ...] = ("all",)
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         super().__post_init__()
-        for key, known in (("runs", _PARTS), ("laws", ("secant", "curvature")), ("fields", (_ALL, *FIELDS))):
-            chosen = getattr(self, key)
-            usable = len(set(chosen)) == len(chosen) > 0 and set(chosen) <= set(known)
-            self.require(usable, key, f"each at most once of {', '.join(known)}")
-        enough = self.fields == (_ALL,) or ({*_NEEDED} <= {*self.fields} and _ALL not in self.fields)
+        self.require_names(runs=_PARTS, laws=_LAWS, fields=("all", *FIELDS))
+        self.require_counts("warmup_steps", "drift_steps", "calm_epochs", "batch_size", "samples")
+        self.require_margin(self.chi)
+        enough = self.fields == ("all",) or ({*_NEEDED} <= {*self.fields} and "all" not in self.fields)
         self.require(enough, "fields", f"all, or {' and '.join(_NEEDED)} among them")
         usable = len(set(self.gains)) == len(self.gains) > 0 and all(1e-3 <= abs(gain) <= 1e3 for gain in self.gains)
         self.require(usable, "gains", "numbers from 0.001 to 1000 in size, each once")
         self.require(abs(self.bias) <= 1e3, "bias", "a number from -1000 to 1000")
-        self.require(0 < self.chi < 2, "chi", "a margin between 0 and 2, the limit")
         self.require(self.order in {0, 1, 2}, "order", "0, 1 or 2")
         self.require(0 <= self.beta <= 1, "beta", "a share from 0 to 1")
-        for key in ("rate", "calm_rate"):
-            self.require(1e-6 <= getattr(self, key) <= 1e6, key, "a positive learning rate from 1e-6 to 1e6")
-        for key in ("warmup_steps", "drift_steps", "calm_epochs", "batch_size", "samples"):
-            self.require(1 <= getattr(self, key) <= 10**6, key, "at least 1 and at most 1000000")
+        self.require(1e-6 <= self.rate <= 1e6, "rate", "a positive learning rate from 1e-6 to 1e6")
+        self.require(1e-6 <= self.calm_rate <= 1e6, "calm_rate", "a positive learning rate from 1e-6 to 1e6")
         self.require(self.loss in {"half_mse", "mse"}, "loss", "half_mse or mse")
 
     @property
     def columns(self) -> list[str]:
         """The fields that are recorded."""
-        chosen = FIELDS if self.fields == (_ALL,) else self.fields
-        return [name for name in chosen if self.sharpness or name not in _OF_SHARPNESS]
+        chosen = FIELDS if self.fields == ("all",) else self.fields
+        return [name for name in chosen if self.sharpness or not name.startswith(("hessian", "stability", "spectral"))]
+
+    def training(self, law: Law = "none", **options: Any) -> DriftRun:
+        """Return how a student is trained; without a throttle no column needs more than the cheapest radius."""
+        radius = SecantCurvature(self.beta) if law == "none" else None
+        order = cast(Order, self.order)
+        usual = {"rate": self.rate, "sharpness": self.sharpness}
+        return DriftRun(law=law, radius=radius, chi=self.chi, beta=self.beta, order=order, **{**usual, **options})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +121,7 @@ class DriftThrottleExperiment(Experiment[DriftThrottleSettings]):
     """A calm run, a warm-up, and after it a drift with and without a throttle."""
 
     own_figures: ClassVar[tuple[str, ...]] = FIGURES
+    words: ClassVar[Words | None] = THROTTLE
 
     columns: tuple[Column, ...] = (
         Column("label", "run"),
@@ -148,42 +151,64 @@ class DriftThrottleExperiment(Experiment[DriftThrottleSettings]):
 
     def runs(self, settings: DriftThrottleSettings, seeds: Sequence[int]) -> list[Run]:
         """Return A, the warm-up, and B and C at every gain, each with every seed."""
-        planned: list[tuple[str, dict[str, Any]]] = []
+        planned: dict[str, dict[str, Any]] = {}
         for part in settings.runs:
             if part in {"A", "warmup"}:
-                planned.append(("A" if part == "A" else "warm-up", {"run": part, "law": _NONE, "gain": 1.0}))
-                continue
-            for gain in settings.gains:
-                for law in settings.laws if part == "C" else (_NONE,):
-                    label = f"{part} γ={gain:g}{f' {law}' if part == 'C' else ''}"
-                    planned.append((label, {"run": part, "law": law, "gain": gain}))
-        return [Run(label, seed, options) for label, options in planned for seed in seeds]
+                planned["A" if part == "A" else "warm-up"] = {"run": part, "law": "none", "gain": 1.0}
+            elif part == "B":
+                planned |= {f"B γ={gain:g}": {"run": "B", "law": "none", "gain": gain} for gain in settings.gains}
+            else:
+                planned |= {
+                    f"C γ={gain:g} {law}": {"run": "C", "law": law, "gain": gain}
+                    for gain in settings.gains
+                    for law in settings.laws
+                }
+        return [Run(label, seed, options) for label, options in planned.items() for seed in seeds]
 
     def records_per_run(self, settings: DriftThrottleSettings) -> int:
         """Return how many pieces an average run is kept in, about."""
-        return max(1, round(_steps_per_run(settings) / _LINES))
+        return max(1, round(self._mean_steps(settings) / _LINES))
 
     def seconds_per_run(self, settings: DriftThrottleSettings) -> float:
         """Return about how long an average run takes on one core."""
-        return _steps_per_run(settings) * _SECONDS_PER_STEP
+        return self._mean_steps(settings) * _SECONDS_PER_STEP
+
+    def _mean_steps(self, settings: DriftThrottleSettings) -> float:
+        calm = settings.calm_epochs * math.ceil(settings.samples / settings.batch_size)
+        steps = {"A": calm, "warmup": settings.warmup_steps}
+        drifted = settings.warmup_steps + settings.drift_steps
+        return statistics.fmean(steps.get(run.options["run"], drifted) for run in self.runs(settings, [0]))
 
     def execute(self, settings: DriftThrottleSettings, run: Run) -> Generator[Record, None, Row]:
         """Train once; B and C begin with the warm-up, which is the same for all of one seed."""
-        name = {"label": run.label, "seed": run.seed, **run.options}
+        identity = {"label": run.label, "seed": run.seed, **run.options}
         teacher = AffineTeacher(samples=settings.samples, seed=run.seed, loss=cast(Loss, settings.loss))
         student = teacher.student(seed=run.seed)
-        if run.options["run"] in {"B", "C"}:
-            _train(settings, student, teacher, law=_NONE, steps=settings.warmup_steps, sharpness=False)
-            teacher = teacher.drifted(run.options["gain"], settings.bias, relabel=settings.relabel)
+        training = settings.training(run.options["law"], steps=settings.drift_steps)
         if run.options["run"] == "A":
-            rate, history = settings.calm_rate, _calm(settings, student, teacher, run.seed)
+            training = settings.training(
+                rate=settings.calm_rate,
+                epochs=settings.calm_epochs,
+                batch_size=settings.batch_size,
+                shuffle=settings.shuffle,
+                seed=run.seed,
+            )
+        elif run.options["run"] == "warmup":
+            training = settings.training(steps=settings.warmup_steps)
         else:
-            steps = settings.warmup_steps if run.options["run"] == "warmup" else settings.drift_steps
-            rate, history = settings.rate, _train(settings, student, teacher, law=run.options["law"], steps=steps)
-        yield from _pieces(history, settings.columns, name)
-        losses, alphas = history["loss"], history["alpha"]
+            settings.training(steps=settings.warmup_steps, sharpness=False).train(student, teacher)
+            teacher = teacher.drifted(run.options["gain"], settings.bias, relabel=settings.relabel)
+        history = training.train(student, teacher)
+        columns, first = history.columns(), 0
+        for end, report in enumerate(history, start=1):
+            # a record holds steps in a row: what moved nothing has no report
+            if end == len(history) or end - first == _LINES or history[end].step != report.step + 1:
+                piece = {name: columns[name][first:end] for name in settings.columns}
+                yield {"kind": "drift", **identity, "first_step": history[first].step, **piece}
+                first = end
         held = sum(report.status is Status.HELD for report in history)
-        return {**name, **outcome(losses, alphas, held, teacher, rate, settings.chi)}
+        losses, alphas = columns["loss"], columns["alpha"]
+        return {**identity, **outcome(losses, alphas, held, teacher, training.rate, settings.chi)}
 
     def summarise(self, rows: Sequence[Row]) -> list[Row]:
         """Return every label over its seeds."""
@@ -192,50 +217,6 @@ class DriftThrottleExperiment(Experiment[DriftThrottleSettings]):
     def figures(self, results: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Figure]:
         """Return what follows the drift, and single runs."""
         return drift_figures(results, records)
-
-    def findings(self, rows: Sequence[Row], target: float) -> list[str]:
-        """Return how each run ended, and how far it is from theory."""
-        return findings(rows)
-
-
-def _train(
-    settings: DriftThrottleSettings, student: Student, teacher: AffineTeacher, *, law: Law, steps: int, **more: Any
-) -> RunHistory:
-    options = {"sharpness": settings.sharpness, "order": cast(Literal[0, 1, 2], settings.order), **more}
-    described = DriftRun(law=law, rate=settings.rate, steps=steps, chi=settings.chi, beta=settings.beta, **options)
-    return described.train(student, teacher)
-
-
-def _calm(settings: DriftThrottleSettings, student: Student, teacher: AffineTeacher, seed: int) -> RunHistory:
-    described = DriftRun(
-        law=_NONE,
-        rate=settings.calm_rate,
-        epochs=settings.calm_epochs,
-        batch_size=settings.batch_size,
-        shuffle=settings.shuffle,
-        seed=seed,
-        chi=settings.chi,
-        beta=settings.beta,
-        sharpness=settings.sharpness,
-    )
-    return described.train(student, teacher)
-
-
-def _pieces(history: RunHistory, columns: Sequence[str], name: dict[str, Any]) -> Iterator[Record]:
-    """Yield a run in records of some steps each, one list per column."""
-    values = {column: history[column] for column in columns}
-    for first in range(0, len(history), _LINES):
-        piece = {column: value[first : first + _LINES] for column, value in values.items()}
-        yield {"kind": "drift", **name, "first_step": first, **piece}
-
-
-def _steps_per_run(settings: DriftThrottleSettings) -> float:
-    drifted = len(settings.gains) * (settings.warmup_steps + settings.drift_steps)
-    calm = settings.calm_epochs * math.ceil(settings.samples / settings.batch_size)
-    each = {"A": (1, calm), "warmup": (1, settings.warmup_steps), "B": (len(settings.gains), drifted)}
-    each["C"] = (len(settings.gains) * len(settings.laws), drifted * len(settings.laws))
-    chosen = [each[part] for part in settings.runs]
-    return sum(steps for _, steps in chosen) / sum(runs for runs, _ in chosen)
 
 
 experiment = DriftThrottleExperiment(
