@@ -32,7 +32,7 @@ _NEEDED = ("loss", "alpha")
 """The columns that the rows and the first pictures are made of."""
 _LINES = 100
 """Most steps in one record."""
-_SECONDS_PER_STEP = 0.003
+_SECONDS_PER_STEP = 0.004
 """About what an instrumented step takes."""
 
 
