@@ -86,8 +86,8 @@ CORNERS = (
     ),
     Corner(
         ("torch.utils._python_dispatch.TorchDispatchMode", "torch._ops.OpOverload", "._schema"),
-        "the tape: every operation of a forward, with its overload and its arguments; torch documents extending by a "
-        "dispatch mode without a public name for it",
+        "the tape: every operation of a forward, with its overload and the names of its arguments; torch documents "
+        "extending by a dispatch mode without a public name for it",
         "tape/test_families.py::test_tangents_are_those_of_reverse_mode",
     ),
     Corner(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import re
 import subprocess
 import sys
 import warnings
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
@@ -44,6 +46,15 @@ def record(function, *parameters: Tensor, constants=()) -> tuple[Tape, Tensor]:
 def tangent(tape: Tape, *parameters: Tensor) -> Tensor:
     along = dict(zip(parameters, directions(parameters), strict=True))
     return tape.tangent({p: p.detach().clone() for p in parameters}, along.__getitem__)
+
+
+def test_the_readme_says_what_happens():
+    page = Path(tape_file.__file__).with_name("README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    step = "with torch.no_grad():\n    model.weight.add_(0.5)\n    model.bias.sub_(0.25)\n"
+    scope: dict[str, Tensor] = {}
+    exec(code.replace("# ... loss.backward(), optimizer.step() write over the parameters ...\n", step), scope)
+    assert (scope["dz"] - (0.5 * scope["x"].sum(1, keepdim=True) - 0.25)).abs().max() < 1e-6
 
 
 # -- what autograd cannot see and the tape does
