@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from safestep.experiments.drift.drift_plane import Plane, simulate
 from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run
 from safestep.experiments.runner.settings import Settings
 from safestep.lab.affine_teacher import AffineTeacher
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _RISEN = 1e-3
 """A loss that was larger than at the start by more than this share has risen."""
@@ -89,6 +92,7 @@ class DriftMapSettings(Settings):
 class DriftMapExperiment(Experiment[DriftMapSettings]):
     """Every learning rate at every gain, at once, under each law; some cells for real besides."""
 
+    own_figures: ClassVar[tuple[str, ...]] = ("drift_maps",)
     columns: tuple[Column, ...] = (
         Column("label", "law"),
         Column("share_diverged", "diverged", ".1%"),
@@ -121,6 +125,13 @@ class DriftMapExperiment(Experiment[DriftMapSettings]):
         """Return about how long one run takes on one core: nearly all of it is for the checks."""
         checked = settings.checks * (settings.checks + 1) * _SECONDS_PER_STEP
         return settings.steps * (checked + _SECONDS_PER_PLANE * (settings.side / 41) ** 2)
+
+    def figures(self, results: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Figure]:
+        """Return the maps that the records hold."""
+        from safestep import plots
+
+        maps = plots.drift_maps_of(records)
+        return {"drift_maps": plots.drift_maps(maps)} if maps else {}
 
     def execute(self, settings: DriftMapSettings, run: Run) -> Generator[Record, None, Row]:
         """Compute the plane, then carry out some of its cells."""

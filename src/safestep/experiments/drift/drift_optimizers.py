@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from safestep.experiments.drift.drift_optimizers_cases import (
     BATCHES,
@@ -20,6 +20,9 @@ from safestep.experiments.drift.drift_optimizers_run import Case, StepLine, desc
 from safestep.experiments.drift.drift_optimizers_verdict import findings, verdicts
 from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run
 from safestep.experiments.runner.settings import Settings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _SECONDS_PER_STEP = 0.004
 
@@ -102,6 +105,7 @@ class DriftOptimizersExperiment(Experiment[DriftOptimizersSettings]):
         Column("uphill_share", "proposed uphill", ".1%", short="uphill"),
     )
     summary_always: bool = True
+    own_figures: ClassVar[tuple[str, ...]] = ("slowdown",)
 
     def runs(self, settings: DriftOptimizersSettings, seeds: Sequence[int]) -> list[Run]:
         """Return every student, optimizer, batch, rate and law, each with every seed."""
@@ -121,6 +125,17 @@ class DriftOptimizersExperiment(Experiment[DriftOptimizersSettings]):
     def seconds_per_run(self, settings: DriftOptimizersSettings) -> float:
         """Return about how long one run takes on one core."""
         return (settings.warm_up + settings.steps) * _SECONDS_PER_STEP
+
+    def figures(self, results: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Figure]:
+        """Return what control costs where nothing needs it."""
+        from safestep import plots
+        from safestep.plots.panel import panel, single_figure
+
+        figure, rows = single_figure(), plots.slowdowns_of(results.get("summary", []))
+        if not rows:
+            return {}
+        plots.slowdown(rows, ax=panel(figure))
+        return {"slowdown": figure}
 
     def execute(self, settings: DriftOptimizersSettings, run: Run) -> Generator[Record, None, Row]:
         """Train once, through a guard."""
