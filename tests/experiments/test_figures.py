@@ -52,7 +52,7 @@ def test_each_file_says_what_it_shows(tmp_path):
     for file in draw(run_directory(tmp_path)):
         with Image.open(file) as image:
             words[file.stem] = (image.text["Title"], image.text["Description"])
-    assert words["training_loss"] == ("Training loss", "mean loss of the epoch against epoch")
+    assert words["training_loss"] == ("Training loss", "mean loss against epoch")
     assert words["overview"][0] == "digits-sgd"
     assert words["overview"][1].startswith("Training loss; Test accuracy; ")
 

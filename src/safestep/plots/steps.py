@@ -44,7 +44,7 @@ def step_ratios(history: Iterable[StepReport], *, ax: Axes | None = None) -> Axe
     count_axis(ax, [report.step for report in reports])
     if len(measured) < len(reports):
         x = [report.step for report in reports]
-        ax.plot(x, guesses, color=style.FAINT, lw=0, marker="o", ms=2, label="predicted, not measured")
+        ax.plot(x, guesses, color=style.FAINT, lw=0, marker="o", ms=2, label="predicted")
     if proposed != taken:
         draw_curve(ax, steps, proposed, label="proposed", high=high, **_BEFORE)
     draw_curve(ax, steps, taken, label="taken", high=high, **_AFTER)

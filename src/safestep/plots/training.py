@@ -36,7 +36,7 @@ def training_loss(curves: Sequence[Curve], *, ax: Axes | None = None) -> Axes:
     low, high = log_frame(values, ceiling=ceiling)
     log_axis(ax, low, high)
     _draw(ax, curves, "train_loss", high)
-    name_axes(ax, "Training loss", "epoch", "mean loss of the epoch")
+    name_axes(ax, "Training loss", "epoch", "mean loss")
     legend(ax)
     return ax
 
