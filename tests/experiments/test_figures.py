@@ -47,25 +47,23 @@ def test_the_same_records_give_the_same_bytes_whatever_the_users_settings(tmp_pa
     assert first == second
 
 
-def test_each_file_carries_its_headline(tmp_path):
+def test_each_file_says_what_it_shows(tmp_path):
     words = {}
     for file in draw(run_directory(tmp_path)):
         with Image.open(file) as image:
             words[file.stem] = (image.text["Title"], image.text["Description"])
-    assert words["training_loss"][0] == "Fixed 5.0 diverges; no capped or pinned run does"
-    assert words["training_loss"][1].startswith("Mean loss of each epoch")
+    assert words["training_loss"] == ("Training loss", "mean loss against epoch")
     assert words["overview"][0] == "digits-sgd"
-    assert "Fixed 5.0 diverges" in words["overview"][1]
+    assert words["overview"][1].startswith("Training loss; Test accuracy; ")
 
 
 def test_the_settings_say_where_the_target_is(tmp_path):
     directory = run_directory(tmp_path)
+    before = draw(directory)[3].read_bytes()
     results = json.loads((directory / "results.json").read_text())
     results["settings"]["target"] = 0.5
     (directory / "results.json").write_text(json.dumps(results))
-    file = draw(directory)[3]
-    with Image.open(file) as image:
-        assert "r = 0.5" in image.text["Title"].replace("\N{NO-BREAK SPACE}", " ")
+    assert draw(directory)[3].read_bytes() != before
 
 
 def test_an_interrupted_run_is_drawn_as_far_as_it_went(tmp_path):

@@ -1,4 +1,4 @@
-"""Traces of descent over contours: what is inside the frame, what leaves it and where, and what the title says."""
+"""Traces of descent over contours: what is inside the frame, and what leaves it and where."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def marks(ax, *shapes):
     return [
         (line.get_marker(), float(line.get_xdata()[0]), float(line.get_ydata()[0]))
         for line in ax.lines
-        if line.get_marker() in shapes
+        if line.get_marker() in shapes and len(line.get_xdata())
     ]
 
 
@@ -62,7 +62,7 @@ def contour_levels(ax):
     return max((list(found.levels) for found in ax.collections if hasattr(found, "levels")), key=len, default=[])
 
 
-def test_a_trace_is_drawn_point_by_point_over_contours(ax, title, subtitle):
+def test_a_trace_is_drawn_point_by_point_over_contours(ax, legend):
     trace = descent(0.1, 20)
     assert trace_contours(bowl, {"no noise": trace}, minimum=(0, 0), ax=ax) is ax
     ax.figure.savefig(io.BytesIO())
@@ -74,9 +74,7 @@ def test_a_trace_is_drawn_point_by_point_over_contours(ax, title, subtitle):
     assert inside(ax, (0, 0))
     assert len(contour_levels(ax)) > 8
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("x₁", "x₂")
-    assert title(ax) == f"No noise ends {float(trace[-1].norm()):.3g} from the minimum"
-    assert "20 steps" in subtitle(ax)
-    assert "outside" not in subtitle(ax)
+    assert legend(ax) == ["no noise", "start", "minimum"]
 
 
 def test_start_end_and_minimum_are_marked(ax):
@@ -85,21 +83,18 @@ def test_start_end_and_minimum_are_marked(ax):
     assert marks(ax, "+") == [("+", 0.0, 0.0)]
     hollow = [line for line in ax.lines if line.get_markerfacecolor() == "white"]
     assert [tuple(line.get_xydata()[0]) for line in hollow] == [START]
-    assert any(
-        tuple(line.get_xydata()[-1]) == tuple(trace[-1].tolist()) and len(line.get_xdata()) == 1 for line in ax.lines
-    )
+    assert [trace[-1].tolist()] in [line.get_xydata().tolist() for line in ax.lines]
 
 
 @pytest.mark.parametrize("minimum", [(0.0, 0.0), None])
-def test_a_trace_that_blows_up_to_1e30_does_not_move_the_frame(ax, subtitle, minimum):
+def test_a_trace_that_blows_up_to_1e30_does_not_move_the_frame(ax, legend, minimum):
     trace = descent(0.6, 210)
     assert 1e29 < float(trace[-1].norm()) < 1e32
     trace_contours(bowl, {"η = 0.6": trace}, minimum=minimum, ax=ax)
     ax.figure.savefig(io.BytesIO())
     assert max(map(abs, (*ax.get_xlim(), *ax.get_ylim()))) < 60
     assert inside(ax, START)
-    outside = int((~within(trace, (ax.get_xlim(), ax.get_ylim()))).sum())
-    assert f"{outside} of 211 points are outside" in subtitle(ax)
+    assert legend(ax)[-1] == "leaves the frame"
     left = marks(ax, "^", "v", "<", ">")
     assert left
     assert left[0][0] in "^v"  # x₁ has curvature 2 and converges at this rate
@@ -116,46 +111,42 @@ def test_the_mark_of_leaving_is_on_the_edge_that_is_crossed(ax, towards, shape):
     assert (x, y) == pytest.approx(edge)
 
 
-def test_a_trace_that_is_not_finite_from_some_point_ends_in_a_cross(ax, title, subtitle):
+def test_a_trace_that_is_not_finite_from_some_point_ends_in_a_cross(ax, legend):
     trace = descent(0.1, 30)
     trace[12:] = math.nan
     trace_contours(bowl, {"sgd": trace}, minimum=(0, 0), ax=ax)
     ax.figure.savefig(io.BytesIO())
     ((_, x, y),) = marks(ax, "x")
     assert [x, y] == pytest.approx(trace[11].tolist())
-    assert title(ax) == "Sgd diverges"
-    assert "× last finite point; 19 of 31 points are not finite" in subtitle(ax).replace("\N{NO-BREAK SPACE}", " ")
+    assert legend(ax)[-1] == "last finite point"
 
 
 @pytest.mark.parametrize(
-    ("traces", "says"),
+    "traces",
     [
-        ({}, "No trace yet"),
-        ({"sgd": torch.empty(0, 2)}, "No trace yet"),
-        ({"sgd": torch.empty(0, 5, 2)}, "No trace yet"),
-        ({"lost": torch.full((9, 2), math.nan)}, "No trace has a finite point"),
-        ({"sgd": torch.tensor([START])}, "Sgd ends 5.39 from the minimum"),
+        {},
+        {"sgd": torch.empty(0, 2)},
+        {"sgd": torch.empty(0, 5, 2)},
+        {"lost": torch.full((9, 2), math.nan)},
+        {"sgd": torch.tensor([START])},
     ],
 )
-def test_little_or_nothing_to_show_says_so(ax, title, traces, says):
+def test_little_or_nothing_to_show_is_drawn_around_the_minimum(ax, traces):
     trace_contours(bowl, traces, minimum=(0, 0), ax=ax)
     ax.figure.savefig(io.BytesIO())
-    assert title(ax) == says
     assert inside(ax, (0, 0))
     figure = traces_side_by_side(bowl, traces, minimum=(0, 0))
     figure.savefig(io.BytesIO())
-    assert says in " ".join(figure.texts[0].get_text().split())
     assert len(figure.axes) == 1
 
 
-def test_of_several_runs_each_is_a_faint_line_and_the_title_tells_the_median(ax, title, subtitle):
+def test_of_several_runs_each_is_a_faint_line_and_of_very_many_the_first(ax, legend):
     runs = descent(0.1, 50, noise=1.0, runs=300)
     trace_contours(bowl, {"sgd": runs}, minimum=(0, 0), ax=ax)
     lines = next(found for found in ax.collections if isinstance(found, LineCollection))
     assert len(lines.get_segments()) == 200
     assert lines.get_alpha() < 0.1
-    assert title(ax) == f"Sgd ends {float(runs[:, -1].norm(dim=-1).quantile(0.5)):.3g} from the minimum"
-    assert "50 steps; medians of 300 runs, 200 drawn" in subtitle(ax)
+    assert legend(ax)[0] == "sgd, 200 of 300 runs"
 
 
 def test_a_long_trace_has_thinner_dots_than_a_short_one(ax):
@@ -167,28 +158,12 @@ def test_a_long_trace_has_thinner_dots_than_a_short_one(ax):
     assert size[1000] < size[20] / 2
 
 
-def test_several_labels_have_colours_and_a_key(ax, title):
+def test_several_labels_have_colours_and_a_legend(ax, legend):
     traces = {"a": torch.tensor([[0.0, 3.0], [3.0, 4.0]]), "b": torch.tensor([[0.0, 3.0], [0.0, 1.0]])}
     trace_contours(bowl, traces, minimum=(0, 0), ax=ax)
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
+    assert legend(ax) == ["a", "b", "start", "minimum"]
     lines = [found for found in ax.collections if isinstance(found, LineCollection)]
     assert len({tuple(line.get_color()[0][:3]) for line in lines}) == 2
-    assert title(ax) == "From the minimum at the end: 5 (a), 1 (b)"
-    ax.clear()
-    trace_contours(bowl, {**traces, "c": traces["a"] * 2, "d": traces["b"] * 3}, minimum=(0, 0), ax=ax)
-    assert title(ax) == "Nearest the minimum at the end: b, 1; farthest: c, 10"
-
-
-def test_of_hundreds_of_labels_the_key_leaves_room_for_the_picture():
-    ax = panel(single_figure())
-    trace = torch.tensor([[0.0, 3.0], [3.0, 4.0]])
-    trace_contours(bowl, {f"label {i}": trace + i for i in range(300)}, ax=ax)
-    ax.figure.savefig(io.BytesIO())
-    written = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert written[0] == "label 0"
-    assert written[-1] == f"and {300 - len(written) + 1} more"
-    assert ax.get_position().height > 0.3
-    assert ax.get_legend().get_window_extent().y0 >= ax.get_window_extent().y1
 
 
 def test_labels_may_be_numbers():
@@ -196,47 +171,20 @@ def test_labels_may_be_numbers():
     assert list(runs_of({0.1: trace, 2: trace})) == ["0.1", "2"]
 
 
-def test_without_a_minimum_the_title_says_where_one_ends_and_how_low_several(ax, title):
-    trace = torch.tensor([[0.0, 3.0], [3.0, -0.5]])
-    trace_contours(bowl, {"sgd": trace}, ax=ax)
-    assert title(ax) == "Sgd ends at (3, −0.5)"
-    trace_contours(saddle, {"plain": trace, "noisy": -trace.flip(-1)}, ax=ax)
-    assert title(ax) == "f at the end: 8.75 (plain), −8.75 (noisy)"
+@pytest.mark.parametrize("count", [1, 4, 12])
+def test_no_text_of_a_panel_is_cut_or_covered_even_with_long_labels(count, readable):
+    traces = {f"a label that goes on and on, number {i}, of several": descent(0.01 * i, 9) for i in range(count)}
+    readable(trace_contours(bowl, traces, minimum=(0, 0), ax=panel(single_figure())).figure)
 
 
-def test_no_text_of_a_panel_is_cut_or_lies_on_another_with_long_labels():
-    traces = {f"a label that goes on and on, number {i}, of several": descent(0.02 * i, 9) for i in range(1, 5)}
-    ax = trace_contours(bowl, traces, minimum=(0, 0), ax=panel(single_figure()))
-    ax.figure.canvas.draw()
-    page = ax.figure.bbox
-    key = ax.get_legend().get_window_extent()
-    said = next(text for text in ax.texts if text.get_gid() == "subtitle").get_window_extent()
-    head = ax._left_title.get_window_extent()
-    for box in (key, said, head, ax.xaxis.label.get_window_extent(), ax.yaxis.label.get_window_extent()):
-        assert page.x0 <= box.x0 < box.x1 <= page.x1
-        assert page.y0 <= box.y0 < box.y1 <= page.y1
-    assert ax.get_window_extent().y1 <= key.y0
-    assert key.y1 <= said.y0
-    assert said.y1 <= head.y0
-
-
-def test_side_by_side_shares_one_frame_and_tells_each_end():
+def test_side_by_side_shares_one_frame_and_names_each(readable):
     traces = {"tame": descent(0.1, 50), "beyond": descent(0.6, 300), "third": descent(0.2, 9)}
     figure = traces_side_by_side(bowl, traces, minimum=(0, 0))
-    figure.savefig(io.BytesIO())
+    readable(figure)
     assert len({(ax.get_xlim(), ax.get_ylim()) for ax in figure.axes}) == 1
-    titles = [" ".join(ax.get_title(loc="left").split()) for ax in figure.axes]
-    for label, said in zip(traces, titles, strict=True):
-        assert said.startswith(f"{label}: ")
-        assert said.endswith(" off")
-    assert any("Triangle: leaves the frame" in " ".join(text.get_text().split()) for text in figure.texts)
-    boxes = [ax.get_tightbbox() for ax in figure.axes] + [text.get_window_extent() for text in figure.texts]
-    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
-    for box in boxes:
-        assert box.x0 >= -1
-        assert box.x1 <= figure.bbox.x1 + 1
-        assert box.y0 >= -1
-        assert box.y1 <= figure.bbox.y1 + 1
+    assert [ax.get_title(loc="left") for ax in figure.axes] == list(traces)
+    words = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert words == ["start", "minimum", "leaves the frame"]
 
 
 @pytest.mark.parametrize(
@@ -262,10 +210,12 @@ def test_a_function_that_does_not_give_one_value_a_point_is_named(ax):
         trace_contours(lambda x: x.square().sum(), {}, ax=ax)
 
 
-def test_a_function_that_is_not_finite_everywhere_is_white_there_and_said_so(ax, subtitle):
+def test_a_function_that_is_not_finite_everywhere_is_white_there_and_said_so(ax, legend):
     trace_contours(lambda x: torch.log(x[..., 0]) + x[..., 1] ** 2, {}, frame=((-1, 1), (-1, 1)), ax=ax)
     ax.figure.savefig(io.BytesIO())
-    assert "White: f is not finite" in subtitle(ax)
+    assert legend(ax) == []  # for one entry there is none
+    trace_contours(lambda x: torch.log(x[..., 0]), {"sgd": torch.tensor([[0.5, 0.5]])}, frame=((-1, 1), (-1, 1)), ax=ax)
+    assert "f is not finite" in legend(ax)
     trace_contours(lambda x: x[..., 0] * math.nan, {}, ax=ax)
     trace_contours(lambda x: torch.full_like(x[..., 0], 3.0), {}, ax=ax)
     trace_contours(lambda x: (x[..., 0] * 1e3).exp(), {}, ax=ax)  # up to inf
@@ -376,7 +326,7 @@ def test_pictures_side_by_side_can_be_drawn_on_axes_of_ones_own():
     traces = {"short": torch.tensor([[-5.0, -2.0], [-4.0, -1.2]]), "none": torch.tensor([[-5.0, -2.0]])}
     places = [ax.get_position().bounds for ax in own]
     assert traces_side_by_side(bowl, traces, minimum=(0, 0), ax=own) is figure
-    assert [ax.get_title(loc="left") for ax in own] == ["short: 4.18 off", "none: 5.39 off"]
+    assert [ax.get_title(loc="left") for ax in own] == ["short", "none"]
     assert [ax.get_position().bounds for ax in own] == places
     assert own[0].get_xlim() == own[1].get_xlim()
     assert not figure.texts

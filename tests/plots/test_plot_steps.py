@@ -39,47 +39,46 @@ def test_draws_on_the_axes_given_and_returns_them(picture, history, ax):
     assert all(math.isfinite(edge) for edge in (*ax.get_xlim(), *ax.get_ylim()))
 
 
-def test_ratios_show_what_was_proposed_and_what_was_taken(history, ax, title):
+def test_ratios_show_what_was_proposed_and_what_was_taken(history, ax):
     step_ratios(history, ax=ax)
     lines = {line.get_label(): line for line in ax.lines}
     measured = [report for report in history if not report.predicted]
-    guesses = [guess for guess in lines["predicted, not measured"].get_ydata() if not math.isnan(guess)]
+    guesses = [guess for guess in lines["predicted"].get_ydata() if not math.isnan(guess)]
     assert 0 < len(measured) < 30
     assert guesses == [report.predicted_ratio for report in history if report.predicted]
     for line, column in {"proposed": "ratio", "taken": "applied_ratio"}.items():
         assert list(lines[line].get_xdata()) == [report.step for report in measured]
         assert list(lines[line].get_ydata()) == [getattr(report, column) for report in measured]
     assert set(lines["target"].get_ydata()) == {1.0}
-    shortened = sum(status == "capped" for status in history["status"])
-    assert 0 < shortened < 30
-    assert title(ax).startswith(f"Shortened: {shortened} of 30 steps; largest proposed r: ")
 
 
-def test_rates_show_what_was_given_and_what_took_effect(history, ax, title):
+def test_rates_show_what_was_given_and_what_took_effect(history, ax):
     effective_lrs(history, ax=ax)
     lines = {line.get_label(): line for line in ax.lines}
     assert list(lines["given"].get_ydata()) == [rates[0] for rates in history["lrs"]]
     assert list(lines["effective"].get_ydata()) == history["effective_lr"]
-    low, high = min(history["effective_lr"]), max(history["effective_lr"])
-    assert title(ax) == f"The effective learning rate runs from {low:.3g} to {high:.3g}"
 
 
-def test_a_watched_run_counts_what_went_beyond(ax, title):
+def test_of_a_watched_run_only_what_was_taken_is_drawn(ax):
     model = torch.nn.Linear(4, 3)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e4)
     with safestep.attach(model, optimizer, policy=safestep.Watch()) as guard:
         torch.nn.functional.cross_entropy(model(torch.randn(8, 4)), torch.randint(0, 3, (8,))).backward()
         optimizer.step()
     step_ratios(guard.history, ax=ax)
-    assert title(ax).startswith("Beyond the radius: 1 of 1 step; largest r: ")
     assert {line.get_label() for line in ax.lines if not line.get_label().startswith("_")} == {"taken"}
 
 
 @pytest.mark.parametrize("picture", PICTURES)
-def test_an_empty_history_says_so(picture, ax, title):
+def test_an_empty_history_gives_an_empty_picture(picture, ax):
     picture(safestep.History(), ax=ax)
     ax.figure.canvas.draw()
-    assert title(ax) == "No steps yet"
+    assert all(not len(line.get_xdata()) for line in ax.lines)
+
+
+@pytest.mark.parametrize("picture", PICTURES)
+def test_no_text_is_cut_or_covered(picture, history, readable):
+    readable(picture(history, ax=panel(single_figure())).figure)
 
 
 @pytest.mark.parametrize("picture", PICTURES)
@@ -103,26 +102,20 @@ ROWS = [
 ]
 
 
-def test_seeds_are_dots_and_the_title_names_best_and_lowest(ax, title, subtitle):
+def test_seeds_are_dots_with_their_median_in_numbers(ax, legend):
     assert accuracy_over_seeds(ROWS, ax=ax) is ax
-    dots = [line for line in ax.lines if line.get_marker() in {"o", "x"}]
+    dots = [line for line in ax.lines if line.get_marker() in {"o", "x"} and len(line.get_xdata())]
     assert [round(line.get_xdata()[0], 2) for line in dots] == [0.1, 0.11, 0.12, 0.9, 0.91, 0.92]
     assert [line.get_marker() for line in dots] == ["x"] * 3 + ["o"] * 3
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["fixed 5.0", "capped 5.0"]
-    assert title(ax) == "Capped 5.0 has the best median over 3 seeds, 91.0 %; fixed 5.0 the lowest, 11.0 %"
-    assert "× diverged" in subtitle(ax)
-    assert {text.get_text() for text in ax.texts} >= {"11.0 %", "91.0 %"}
+    assert legend(ax) == ["seed", "diverged", "median"]
+    assert [text.get_text() for text in ax.texts] == ["11.0 %", "91.0 %"]
 
 
-def test_names_and_medians_have_room_in_a_panel():
-    rows = [{**row, "label": f"a rather long {row['label']}"} for row in ROWS]
-    ax = accuracy_over_seeds(rows, ax=panel(single_figure()))
-    ax.figure.canvas.draw()
-    page = ax.figure.bbox
-    for text in (*ax.get_yticklabels(), *ax.get_xticklabels(), *ax.texts):
-        box = text.get_window_extent()
-        assert page.x0 <= box.x0
-        assert box.x1 <= page.x1
+@pytest.mark.parametrize("runs", [1, 2, 4])
+def test_names_and_medians_have_room_in_a_panel(runs, readable):
+    rows = [{**row, "label": f"long {row['label']} {run}"} for run in range(runs) for row in ROWS[: 3 + runs]]
+    readable(accuracy_over_seeds(rows, ax=panel(single_figure())).figure)
 
 
 def test_without_matplotlib_the_error_names_the_extra():

@@ -5,24 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from safestep.plots import style
-from safestep.plots.panel import bare_axes
+from safestep.plots.panel import bare_axes, name_figure, single_figure
 
 _CELL = (2.3, 1.9)
 """Inches of a cell of the grid."""
-_HEAD = 0.62
-"""Inches above the grid, for the headline."""
 _BINS = 24
 _BLUE, _ORANGE = style.COLOURS["cap"], style.COLOURS["fixed"]
 
 
 def affine_scatter(x: Tensor, y: Tensor, matrix: Tensor, bias: Tensor) -> Figure:
     """Draw each component of y (rows) against each of x (columns), with the line of the weight between the two.
+
+    The line goes through what the weights answer with the other inputs at their mean.
 
     Args:
         x: inputs, shape ``(samples, inputs)``.
@@ -40,12 +39,7 @@ def affine_scatter(x: Tensor, y: Tensor, matrix: Tensor, bias: Tensor) -> Figure
         6
     """
     outputs, inputs = matrix.shape
-    figure = _figure(
-        outputs,
-        inputs,
-        f"Each answer against each input, {len(x)} samples",
-        "Line: the weight of this input, the others at their mean.",
-    )
+    figure = _figure(outputs, inputs, f"Each answer against each input, {len(x)} samples")
     means = x.mean(0)
     for row, column, ax in _grid(figure, outputs, inputs):
         weight = float(matrix[row, column])
@@ -54,13 +48,13 @@ def affine_scatter(x: Tensor, y: Tensor, matrix: Tensor, bias: Tensor) -> Figure
         rest = float(bias[row] + matrix[row] @ means - weight * means[column])
         ax.plot(at, y[:, row], "o", ms=1.8, color=_BLUE, alpha=0.35, mew=0, rasterized=True)
         ax.plot(ends, [rest + weight * end for end in ends], color=_ORANGE, lw=1.7)
-        ax.set_title(f"weight {_number(weight)}", fontsize=style.TEXT_SIZE, color=_ORANGE, loc="right", pad=3)
+        _note(ax, f"weight {_number(weight)}", _ORANGE)
         _name(ax, f"x{_below(column + 1)}" if row == outputs - 1 else "", f"y{_below(row + 1)}" if column == 0 else "")
     return figure
 
 
 def affine_histogram(x: Tensor, y: Tensor) -> Figure:
-    """Draw how each component of x (top) and of y (bottom) is distributed.
+    """Draw how each component of x (top) and of y (bottom) is distributed, with a dashed line at its mean.
 
     Args:
         x: inputs, shape ``(samples, inputs)``.
@@ -76,8 +70,7 @@ def affine_histogram(x: Tensor, y: Tensor) -> Figure:
         ['x₁', 'x₂', 'x₃', 'y₁', 'y₂']
     """
     columns = max(x.shape[1], y.shape[1])
-    title = f"How inputs and answers are distributed, {len(x)} samples"
-    figure = _figure(2, columns, title, "Dashed: the mean.")
+    figure = _figure(2, columns, f"Inputs and answers, {len(x)} samples")
     for row, column, ax in _grid(figure, 2, columns):
         data, letter, colour = ((x, "x", _BLUE), (y, "y", style.COLOURS["pin"]))[row]
         if column >= data.shape[1]:
@@ -86,20 +79,14 @@ def affine_histogram(x: Tensor, y: Tensor) -> Figure:
         values = data[:, column]
         ax.hist(values.tolist(), bins=_BINS, color=colour, alpha=0.85)
         ax.axvline(float(values.mean()), color=style.INK, lw=1.0, ls=(0, (5, 3)))
-        ax.set_title(
-            f"mean {_number(float(values.mean()))}", fontsize=style.TEXT_SIZE, color=style.INK, loc="right", pad=3
-        )
+        _note(ax, f"mean {_number(float(values.mean()))}", style.INK)
         _name(ax, f"{letter}{_below(column + 1)}", "samples" if column == 0 else "")
     return figure
 
 
-def _figure(rows: int, columns: int, title: str, subtitle: str) -> Figure:
-    wide, high = max(columns * _CELL[0], 4.6), rows * _CELL[1] + _HEAD
-    figure = Figure(figsize=(wide, high), dpi=style.DPI / 2, layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - _HEAD / high))  # type: ignore[union-attr,call-arg]
-    figure.text(0.1 / wide, 1 - 0.08 / high, title, fontsize=style.TITLE_SIZE, weight="bold", color=style.INK, va="top")
-    figure.text(0.1 / wide, 1 - 0.34 / high, subtitle, fontsize=style.TEXT_SIZE, color=style.FAINT, va="top")
+def _figure(rows: int, columns: int, title: str) -> Figure:
+    figure = single_figure(max(columns * _CELL[0], 4.6), rows * _CELL[1] + 0.4, dpi=style.DPI / 2)
+    name_figure(figure, title)
     return figure
 
 
@@ -115,6 +102,10 @@ def _grid(figure: Figure, rows: int, columns: int) -> Iterator[tuple[int, int, A
 def _name(ax: Axes, x: str, y: str) -> None:
     ax.set_xlabel(x, fontsize=style.TEXT_SIZE, color=style.INK)
     ax.set_ylabel(y, fontsize=style.TEXT_SIZE, color=style.INK)
+
+
+def _note(ax: Axes, text: str, colour: str) -> None:
+    ax.set_title(text, fontsize=style.TEXT_SIZE, color=colour, loc="right", pad=3)
 
 
 def _below(number: int) -> str:

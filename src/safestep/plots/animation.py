@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import html
 import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib as mpl
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from safestep.plots import style
 from safestep.plots.contours import Value
-from safestep.plots.panel import bare_axes
+from safestep.plots.panel import bare_axes, figure_of
 from safestep.plots.plane import Limits
 from safestep.plots.scene import Place, scene_of
-from safestep.plots.traces import traces_with_headline
-
-if TYPE_CHECKING:
-    from matplotlib.animation import AbstractMovieWriter
+from safestep.plots.traces import TITLE, draw_picture
 
 _MOST = 100
 """So many pictures an animation has at most, unless more are asked for."""
@@ -35,28 +31,21 @@ _HOLD = 1.0
 """Seconds that a GIF rests at its end before it begins again."""
 
 # matplotlib's player takes the signs on its buttons from a font in the net: here they are letters.
-_HEAD = """<!doctype html>
+_SIGNS = {"minus": "−", "plus": "+", "fast-backward": "«", "step-backward": "‹", "step-forward": "›",
+          "fast-forward": "»", "pause": "‖", "play": "►", "flip-horizontal": "◄"}  # fmt: skip
+_HEAD = f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>TITLE</title>
+<title>{TITLE}</title>
 <style>
-body { margin: 8px; font-family: sans-serif; text-align: center; }
-.animation img { max-width: 100%; }
-.animation { max-width: 100%; }
-.animation input[type=range].anim-slider { width: 95%; }
-.animation .anim-buttons button { width: 30px; height: 30px; }
-.fa { font-style: normal; }
-.fa-minus::before { content: "\\2212"; }
-.fa-plus::before { content: "+"; }
-.fa-fast-backward::before { content: "\\AB"; }
-.fa-step-backward::before { content: "\\2039"; }
-.fa-step-forward::before { content: "\\203A"; }
-.fa-fast-forward::before { content: "\\BB"; }
-.fa-pause::before { content: "\\2016"; }
-.fa-play::before { content: "\\25BA"; }
-.fa-flip-horizontal { display: inline-block; transform: scaleX(-1); }
+body {{ margin: 8px; font-family: sans-serif; text-align: center; }}
+.animation, .animation img {{ max-width: 100%; }}
+.animation input[type=range].anim-slider {{ width: 95%; }}
+.animation .anim-buttons button {{ width: 30px; height: 30px; }}
+.fa {{ font-style: normal; }}
+{" ".join(f'.fa-{name}::before {{ content: "{sign}"; }}' for name, sign in _SIGNS.items())}
 </style>
 </head>
 <body>
@@ -110,61 +99,7 @@ def animate_trace(
         1
     """
     target = Path(path)
-    save = _saver(target)
-    if (frames is not None and frames < 1) or not _SHORTEST <= seconds <= _LONGEST:
-        raise ValueError(
-            f"frames is {frames} and seconds {seconds}; "
-            f"expected at least 1 frame, and {_SHORTEST} to {_LONGEST:g} seconds"
-        )
-    drawn = traces_with_headline(value, scene_of(traces, frame, minimum, start), bare_axes(ax))
-    last = max((runs.shape[1] for runs in drawn.shown.values()), default=1) - 1
-    steps = _spread(last, frames or _MOST)
-    counter = drawn.ax.annotate(
-        "",
-        (1, 0),
-        (-5, 5),
-        "axes fraction",
-        "offset points",
-        ha="right",
-        va="bottom",
-        fontsize=style.TEXT_SIZE,
-        color=style.INK,
-        path_effects=[withStroke(linewidth=3, foreground="white", alpha=0.8)],
-        zorder=8,
-    )
-
-    def show(step: int) -> None:
-        counter.set_text(f"step {step}")
-        for artist in drawn.artists:
-            artist.until(step)
-
-    root = drawn.ax.figure
-    figure = root if isinstance(root, Figure) else root.figure
-    new = target.with_name(f".{target.stem}.new{target.suffix.lower()}")
-    try:
-        # Settings of the user's that change the size of a saved figure would tear the pictures apart.
-        with mpl.rc_context({"savefig.bbox": None, "savefig.facecolor": "white", "savefig.transparent": False}):
-            save(figure, new, steps, show, len(steps) / seconds)
-        new.replace(target)
-    finally:
-        new.unlink(missing_ok=True)
-        show(last)
-    return drawn.ax
-
-
-def _spread(last: int, most: int) -> list[int]:
-    """Return at most so many steps from 0 to the last, evenly spread, both among them; of one, the last."""
-    count = min(last + 1, most)
-    return [last] if count == 1 else [round(place * last / (count - 1)) for place in range(count)]
-
-
-Save = Callable[[Figure, Path, list[int], Callable[[int], None], float], None]
-
-
-def _saver(target: Path) -> Save:
-    suffix = target.suffix.lower()
-    savers: dict[str, Save] = {".gif": _save_gif, ".html": _save_page, ".htm": _save_page}
-    if suffix not in savers:
+    if target.suffix.lower() not in {".gif", ".html", ".htm"}:
         raise ValueError(
             f"{target.name!r} ends in {target.suffix!r}; an animation can be saved as .gif, or as .html, a page with a "
             "slider"
@@ -173,35 +108,59 @@ def _saver(target: Path) -> Save:
         raise FileNotFoundError(
             f"there is no directory {str(target.parent)!r} to save {target.name!r} in: make it first"
         )
-    return savers[suffix]
+    if (frames is not None and frames < 1) or not _SHORTEST <= seconds <= _LONGEST:
+        raise ValueError(
+            f"frames is {frames} and seconds {seconds}; "
+            f"expected at least 1 frame, and {_SHORTEST} to {_LONGEST:g} seconds"
+        )
+    scene, ax = scene_of(traces, frame, minimum, start), bare_axes(ax)
+    artists = draw_picture(value, scene, ax)
+    counter = ax.annotate("", (1, 0), (-5, 5), "axes fraction", "offset points", ha="right", zorder=8,
+                          fontsize=style.TEXT_SIZE, color=style.INK, backgroundcolor="#ffffffb0")  # fmt: skip
+
+    def show(step: int) -> list[Artist]:
+        counter.set_text(f"step {step}")
+        for artist in artists:
+            artist.until(step)
+        return []
+
+    last = max((runs.shape[1] for runs in scene.runs.values() if runs.numel()), default=1) - 1
+    steps = _spread(last, frames or _MOST)
+    new = target.with_name(f".{target.stem}.new{target.suffix.lower()}")
+    try:
+        _save(figure_of(ax), new, show, steps, len(steps) / seconds)
+        new.replace(target)
+    finally:
+        new.unlink(missing_ok=True)
+        show(last)
+    return ax
 
 
-def _save_gif(figure: Figure, path: Path, steps: list[int], show: Callable[[int], None], rate: float) -> None:
-    from matplotlib.animation import PillowWriter
+def _spread(last: int, most: int) -> list[int]:
+    """Return at most so many steps from 0 to the last, evenly spread, both among them; of one, the last."""
+    count = min(last + 1, most)
+    return [last] if count == 1 else [round(place * last / (count - 1)) for place in range(count)]
 
+
+def _save(figure: Figure, path: Path, show: Callable[[int], list[Artist]], steps: list[int], rate: float) -> None:
+    """Save one picture for each step, so many a second, as the name of the file says."""
+    from matplotlib.animation import FuncAnimation, PillowWriter
+
+    settings: Any = {
+        "savefig.dpi": _DPI,
+        "animation.embed_limit": 1e6,  # which drops pictures; here their number is limited
+        # Settings of the user's that change the size of a saved figure would tear the pictures apart.
+        "savefig.bbox": None,
+        "savefig.facecolor": "white",
+        "savefig.transparent": False,
+    }
+    gif = path.suffix == ".gif"
     # Pillow joins equal pictures to one that stands longer.
-    _grab(PillowWriter(**_speed(rate)), figure, path, [*steps, *steps[-1:] * round(_HOLD * rate)], show)
-
-
-def _save_page(figure: Figure, path: Path, steps: list[int], show: Callable[[int], None], rate: float) -> None:
-    from matplotlib.animation import HTMLWriter
-
-    # Its limit of the embedded bytes drops pictures; here their number is limited.
-    _grab(HTMLWriter(**_speed(rate), embed_frames=True, embed_limit=1e6), figure, path, steps, show)
-    player = re.sub(r"<link\b[^>]*>", "", path.read_text(encoding="utf-8"))
-    title = " ".join(figure.axes[0].get_title(loc="left").split()) if figure.axes else ""
-    path.write_text(_HEAD.replace("TITLE", html.escape(title)) + player + "</body>\n</html>\n", encoding="utf-8")
-
-
-def _speed(rate: float) -> dict[str, Any]:
-    """Return the pictures a second as matplotlib's writers take them: typed as whole, used as any number."""
-    return {"fps": rate}
-
-
-def _grab(
-    writer: AbstractMovieWriter, figure: Figure, path: Path, steps: list[int], show: Callable[[int], None]
-) -> None:
-    with writer.saving(figure, path, _DPI):
-        for step in steps:
-            show(step)
-            writer.grab_frame()
+    shown = [*steps, *steps[-1:] * round(_HOLD * rate)] if gif else steps
+    animation = FuncAnimation(figure, show, shown, init_func=list, cache_frame_data=False)
+    with mpl.rc_context(settings):
+        if gif:
+            animation.save(path, PillowWriter(fps=rate))  # type: ignore[arg-type]  # any number
+        else:
+            player = re.sub(r"<link\b[^>]*>", "", animation.to_jshtml(fps=rate))  # type: ignore[arg-type]
+            path.write_text(f"{_HEAD}{player}</body>\n</html>\n", encoding="utf-8")

@@ -10,15 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
 from safestep.plots import style
-from safestep.plots.endlabels import End, label_ends
 from safestep.plots.frame import log_axis, plain_number
-from safestep.plots.headlines import sentence
-from safestep.plots.panel import bare_axes, headline, name_axes
+from safestep.plots.panel import bare_axes, legend, name_axes
 from safestep.records.report import number
 
 _COLOURS = {"exact": style.FAINT, "control": "#CC79A7", "probe": "#D55E00", "tiered": "#0072B2"}
-_LEAVES = "\N{BLACK RIGHT-POINTING TRIANGLE}"
-"""The mark on the right edge where a curve leaves the frame."""
 _FIRST, _LEAST_LAST, _LAST = 0.8, 1.3, 2.0
 """Where the axis of ratios begins, and between what it ends."""
 _FEW, _NONE, _SHARE = 1.05, 1.2, 0.005
@@ -51,12 +47,9 @@ def audited_ratios(audited: Mapping[str, Sequence[float]], *, target: float = 1.
         target: the largest r that was aimed at.
         ax: where to draw; new axes without.
 
-    Returns:
-        The axes.
-
     Example:
-        >>> print(*audited_ratios({"tiered": [0.5, 1.0, 1.01]}).get_title(loc="left").split())
-        No audited step goes beyond 1.01 of the target
+        >>> audited_ratios({"tiered": [0.5, 1.0, 1.01]}).get_xlabel()
+        'exact r as applied, over the target'
     """
     ax = bare_axes(ax)
     curves = {method: sorted(ratio / target for ratio in ratios) for method, ratios in audited.items() if ratios}
@@ -67,29 +60,19 @@ def audited_ratios(audited: Mapping[str, Sequence[float]], *, target: float = 1.
     log_axis(ax, low, 1.5)
     ax.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{plain_number(100 * share)} %"))
     ax.set_xlim(_FIRST, last)
-    ax.fill_between([_FEW, _NONE], _SHARE, 1.5, color=style.GRID, lw=0, zorder=0.5)
-    ax.fill_between([_NONE, last], low, 1.5, color=style.GRID, lw=0, zorder=0.5)
-    ends = []
-    for i, (method, ratios) in enumerate(curves.items()):
+    for place, (method, ratios) in enumerate(curves.items()):
         colour = _COLOURS.get(method, style.OTHER)
         x, y = _survival(ratios, last)
-        # The first lies broad below the others, so that one on top of another lets it be seen.
-        ax.step(x, y, where="post", color=colour, lw=1.7 if i else 3.4, zorder=3)
-        share = y[-2] if y[-1] == 0.0 else y[-1]
-        ends.append(End(x[-1], share, method, colour))
+        # Each lies broader below the next, so that one on top of another lets it be seen.
+        ax.step(x, y, where="post", color=colour, lw=1.5 + 1.8 * (len(curves) - 1 - place), label=method, zorder=3)
         if ratios[-1] > last:
-            ax.plot(last, share, ">", ms=8, color=colour, mec="white", mew=0.6, clip_on=False, zorder=5)
-    label_ends(ax, ends, last)
-    apart = 0.1 if last < 1.5 else 0.2
-    ax.set_xticks([_FIRST + apart * i for i in range(int((last - _FIRST) / apart + 1.001))])
-    ax.spines["bottom"].set_bounds(_FIRST, last)
-    name_axes(ax, "exact r as applied, over the target", "steps that are longer")
-    beyond = f" {_LEAVES} beyond the frame." if far > last else ""
-    subtitle = (
-        f"Share of the audited steps, log scale. Grey is forbidden: more than {100 * _SHARE:g} % of the steps above "
-        f"{_FEW:g}, any above {_NONE:g}.{beyond}"
-    )
-    headline(ax, _title(curves), subtitle)
+            ax.plot(last, y[-1], ">", ms=8, color=colour, mec="white", mew=0.6, clip_on=False, zorder=5)
+    if far > last:
+        ax.plot([], [], ">", color=style.FAINT, label=style.LEAVES)
+    ax.fill_between([_FEW, _NONE], _SHARE, 1.5, color=style.GRID, lw=0, zorder=0.5, label="more than allowed")
+    ax.fill_between([_NONE, last], low, 1.5, color=style.GRID, lw=0, zorder=0.5)
+    name_axes(ax, "Audited step ratios", "exact r as applied, over the target", "share of steps that are longer")
+    legend(ax)
     return ax
 
 
@@ -97,15 +80,5 @@ def _survival(ratios: Sequence[float], last: float) -> tuple[list[float], list[f
     """Return where the share of longer values changes, up to a last place, and the share from there on."""
     seen = [ratio for ratio in ratios if ratio <= last]
     shares = [(len(ratios) - i) / len(ratios) for i in range(len(seen) + 1)]
-    ends = ([], []) if len(seen) == len(ratios) else ([last], shares[-1:])
-    return [0.0, *seen, *ends[0]], [*shares, *ends[1]]
-
-
-def _title(curves: Mapping[str, Sequence[float]]) -> str:
-    if not curves:
-        return "No step was audited"
-    past = {method: ratios[-1] for method, ratios in curves.items() if ratios[-1] > _NONE}
-    if past:
-        named = ", ".join(f"{method} reaches {plain_number(worst)}" for method, worst in past.items())
-        return sentence(f"{named} of the target")
-    return f"No audited step goes beyond {plain_number(max(ratios[-1] for ratios in curves.values()))} of the target"
+    beyond = len(seen) < len(ratios)
+    return [0.0, *seen, *([last] if beyond else [])], [*shares, *(shares[-1:] if beyond else [])]

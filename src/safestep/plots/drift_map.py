@@ -8,20 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator
 
 from safestep.plots import style
 from safestep.plots.frame import log_axis
-from safestep.plots.panel import bare_axes, name_axes, wrap
+from safestep.plots.panel import grid_of_panels, name_figure, name_small, shared_legend
 
-_COLOURS = ("#e6eef4", "#f0c987", style.COLOURS["fixed"])
-_WORDS = ("loss never above its start", "loss jumps, and comes back", "diverges")
-_COLUMNS, _CELL, _HEAD, _FOOT = 2, 1.85, 0.92, 0.12
-"""Panels in a row, inches of a panel, and inches above and below the panels."""
+_FATES = {"never above its start": "#e6eef4", "jumps, and comes back": "#f0c987", "diverges": "#D55E00"}
+"""What may become of a run, and its colour."""
 _RISEN = 1 + 1e-3
 """A loss above its start by this factor has risen."""
 
@@ -73,7 +69,7 @@ def drift_maps_of(records: Iterable[Mapping[str, Any]]) -> list[DriftMap]:
 
 
 def drift_maps(maps: Sequence[DriftMap]) -> Figure:
-    """Draw the maps, one panel each, with the line of theory.
+    """Draw the maps, one panel each with the share of the plane that diverges, and the line of theory.
 
     Args:
         maps: see `drift_maps_of`; at least one.
@@ -86,66 +82,30 @@ def drift_maps(maps: Sequence[DriftMap]) -> Figure:
         >>> drift_maps([row]).axes[0].get_title(loc="left")
         'none: 25.0 %'
     """
-    rows = -(-len(maps) // _COLUMNS)
-    wide, high = style.WIDTH, rows * _CELL + _HEAD + _FOOT
-    figure = Figure(figsize=(wide, high), dpi=style.DPI)
-    FigureCanvasAgg(figure)
-    left, between, under = 0.5, 0.16, 0.45
-    side = (wide - left - between - 0.08) / _COLUMNS
-    for place, shown in enumerate(maps):
-        row, column = divmod(place, _COLUMNS)
-        bottom = _FOOT + (rows - 1 - row) * _CELL + under
-        cell = (left + column * (side + between), bottom, side, _CELL - under - 0.25)
-        ax = bare_axes(figure.add_axes((cell[0] / wide, cell[1] / high, cell[2] / wide, cell[3] / high)))
-        last = place + _COLUMNS >= len(maps)
-        _draw(ax, shown, x="learning rate η" if last else "", y="gain γ" if column == 0 else "")
-    text = "\n".join(wrap(_title(maps), 72 * wide - 12, style.TITLE_SIZE, "bold"))
-    figure.text(0.08 / wide, 1 - 0.08 / high, text, fontsize=style.TITLE_SIZE, weight="bold", color=style.INK, va="top")
-    _key(figure, maps, high)
+    figure = grid_of_panels(len(maps), x="learning rate η", y="gain γ")
+    for shown, ax in zip(maps, figure.axes, strict=True):
+        _draw(ax, shown)
+    first = figure.axes[0]
+    first.plot([], [], color=style.INK, ls=(0, (4, 2)), label="theory: ηγ²λ = 2")
+    present = {fate for shown in maps for row in shown.fates for fate in row}
+    for fate, (words, colour) in enumerate(_FATES.items()):
+        if fate in present:
+            first.fill_between([], [], color=colour, lw=0, label=words)
+    name_figure(figure, "Share that diverges after a drift")
+    shared_legend(figure)
     return figure
 
 
-def _draw(ax: Axes, shown: DriftMap, x: str, y: str) -> None:
-    rates, gains = _edges(shown.rates), _edges(shown.gains)
-    ax.pcolormesh(rates, gains, shown.fates, cmap=ListedColormap(_COLOURS), vmin=-0.5, vmax=2.5, rasterized=True)
+def _draw(ax: Axes, shown: DriftMap) -> None:
+    rates, gains, colours = _edges(shown.rates), _edges(shown.gains), ListedColormap(list(_FATES.values()))
+    ax.pcolormesh(rates, gains, shown.fates, cmap=colours, vmin=-0.5, vmax=2.5, rasterized=True)
     log_axis(ax, rates[0], rates[-1], along="x")
     log_axis(ax, gains[0], gains[-1])
     ax.xaxis.set_major_locator(LogLocator())
     ax.yaxis.set_major_locator(LogLocator(base=2))
     ax.plot(shown.limits, shown.gains, color=style.INK, lw=1.3, ls=(0, (4, 2)))
     ax.grid(visible=False)
-    name_axes(ax, x, y)
-    if not y:
-        ax.set_yticklabels([])
-    title = f"{shown.label}: {100 * shown.share_diverged:.1f} %"
-    ax.set_title(title, loc="left", fontsize=style.TEXT_SIZE - 1.5, color=style.INK, fontweight="bold", pad=4)
-
-
-def _key(figure: Figure, maps: Sequence[DriftMap], high: float) -> None:
-    used = sorted({fate for shown in maps for row in shown.fates for fate in row})
-    handles: list[Any] = [Patch(color=_COLOURS[fate], label=_WORDS[fate]) for fate in used]
-    line = figure.axes[0].lines[0]
-    line.set_label("theory: ηγ²λ = 2")
-    figure.legend(
-        handles=[*handles, line],
-        loc="upper left",
-        bbox_to_anchor=(0.0, 1 - 0.48 / high),
-        ncols=2,
-        frameon=False,
-        fontsize=style.TEXT_SIZE - 2,
-        labelcolor=style.FAINT,
-        handlelength=1.6,
-        columnspacing=1.2,
-        borderaxespad=0.3,
-    )
-
-
-def _title(maps: Sequence[DriftMap]) -> str:
-    shares = {shown.label: f"{100 * shown.share_diverged:.1f} %" for shown in maps}
-    safe = [label for label, share in shares.items() if share == "0.0 %"]
-    first = f"{maps[0].label}: {shares[maps[0].label]} of the plane diverges"
-    others = [label for label in safe if label != maps[0].label]
-    return f"{first[:1].upper()}{first[1:]}{f'; {others[-1]}: none' if others else ''}"
+    name_small(ax, f"{shown.label}: {100 * shown.share_diverged:.1f} %")
 
 
 def _edges(values: Sequence[float]) -> list[float]:

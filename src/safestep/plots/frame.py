@@ -1,4 +1,4 @@
-"""The frame of a picture: axis limits that show what matters when a curve blows up, and marks where one leaves."""
+"""The frame of a picture: axis limits that show what matters when a curve blows up, and plainly written ticks."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Literal
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-LEAVES = "▲"
-"""The mark on the upper edge where a curve leaves the frame."""
 _LEAST, _MOST = 1e-300, 1e300
 """What a logarithmic axis can show, with room below and above."""
 
@@ -58,33 +56,12 @@ def log_axis(ax: Axes, low: float, high: float, *, along: Literal["x", "y"] = "y
     axis.set_minor_formatter(NullFormatter())
 
 
-def count_axis(ax: Axes, counts: Sequence[int]) -> float:
-    """Make x run over epochs or steps, with whole numbers as ticks that end where the counts do; return that end."""
-    first, last = (float(min(counts)), float(max(counts))) if counts else (0.0, 0.0)
-    ticks = [tick for tick in MaxNLocator(nbins=6, integer=True).tick_values(first, last) if first <= tick <= last]
-    apart = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
-    ax.set_xticks([first, *(tick for tick in ticks if tick - first > apart / 2)] if counts else [])
-    room = 0.5 if first == last else 0.0
-    ax.set_xlim(first - max(room, 0.02 * (last - first)), last + room)
-    ax.spines["bottom"].set_bounds(first - room, last + room)
-    return last + room
-
-
-def drawable(values: Sequence[float], high: float) -> list[float]:
-    """Return values with those that are not finite, or far above the frame, put just far above it."""
-    far = high * 1e3
-    return [min(value, far) if value < math.inf else far for value in values]
-
-
-def departures(values: Sequence[float], high: float) -> list[int]:
-    """Return where a curve leaves the frame: the first index of every stretch above ``high`` or not finite.
-
-    Example:
-        >>> departures([1.0, 9.0, 9.0, 1.0, float("nan")], 5.0)
-        [1, 4]
-    """
-    outside = [not value <= high for value in values]
-    return [i for i, out in enumerate(outside) if out and (i == 0 or not outside[i - 1])]
+def count_axis(ax: Axes, counts: Sequence[int]) -> None:
+    """Make x run over epochs or steps, with whole numbers as ticks."""
+    first, last = (min(counts), max(counts)) if counts else (0, 0)
+    room = 0.02 * (last - first) or 0.5
+    ax.set_xlim(first - room, last + room)
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1) if counts else NullLocator())
 
 
 def plain_number(value: float) -> str:

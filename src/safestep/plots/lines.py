@@ -1,65 +1,81 @@
-"""Curves on axes: one line per run, a band over seeds, labels at the ends, marks where a curve leaves the frame."""
+"""A curve in a frame: its band, and a mark on the edge of the frame wherever it leaves."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
 from matplotlib.axes import Axes
 
-from safestep.plots import style
-from safestep.plots.curves import Curve
-from safestep.plots.endlabels import End, label_ends
-from safestep.plots.frame import count_axis, departures, drawable
+from safestep.plots.style import FAINT, INK, LEAVES
 
-_MARKERS = 7
-"""About how many markers a curve carries."""
+_FAR = 1e3
+"""What lies outside is drawn at most so many frames outside: a canvas cannot draw 1e308."""
 
 
-def draw_curves(
-    ax: Axes, curves: Sequence[Curve], column: str, *, high: float = math.inf, at: Mapping[str, float] | None = None
-) -> bool:
-    """Draw one column of every curve.
+def draw_curve(
+    ax: Axes,
+    x: Sequence[float],
+    y: Sequence[float],
+    *,
+    label: str,
+    color: str,
+    low: float = -math.inf,
+    high: float = math.inf,
+    band: tuple[Sequence[float], Sequence[float]] | None = None,
+    **look: Any,
+) -> None:
+    """Draw a curve, and mark where it leaves the frame.
 
     Args:
         ax: axes whose y scale and limits are set.
-        curves: those without the column are left out.
-        column: its name.
-        high: where the frame ends; what lies above, or is not a number, leaves the frame and is marked. Without an
-            end nothing leaves, and what is not a number is a gap.
-        at: level lines, by the name to write at their end.
-
-    Returns:
-        Whether anything leaves the frame.
+        x: rising.
+        y: what lies above ``high`` or is not a number leaves at the top; without an end there, nan is a gap.
+        label: for the legend.
+        color: of the curve, its band and its marks.
+        low: where the frame ends below, if a curve may leave it there.
+        high: where it ends above, if a curve may leave it there.
+        band: low and high edge.
+        look: more options of ``Axes.plot``; a curve of few points has a dot for each unless they say otherwise.
     """
-    shown = [curve for curve in curves if column in curve.columns]
-    last = count_axis(ax, [epoch for curve in shown for epoch in curve.epochs])
-    ends, lines = [], style.lines(curves)
-    for name, y in (at or {}).items():
-        ax.plot([ax.get_xlim()[0], last], [y, y], color=style.INK, lw=0.9, ls=(0, (5, 4)), zorder=4)
-        ends.append(End(last, y, name, style.INK))
-    left = False
-    for i, curve in enumerate(shown):
-        band, colour, every = curve.columns[column], style.colour(curve.policy), max(1, len(curve.epochs) // _MARKERS)
-        line = lines[curve.label]
-        ax.plot(curve.epochs, drawable(band.median, high), label=curve.label, markevery=(i % every, every), **line)
-        if curve.seeds > 1:
-            low_edge, high_edge = drawable(band.low, high), drawable(band.high, high)
-            ax.fill_between(curve.epochs, low_edge, high_edge, color=colour, alpha=0.15, lw=0, zorder=1)
-        gone = [curve.epochs[j] for j in departures(band.median, high)] if math.isfinite(high) else []
-        mark_departures(ax, gone, colour)
-        left = left or bool(gone)
-        text = f"{curve.label}\n(diverged)" if curve.diverged else curve.label
-        seen = [j for j, value in enumerate(band.median) if math.isfinite(high) or not math.isnan(value)]
-        if seen:
-            ends.append(End(curve.epochs[seen[-1]], band.median[seen[-1]], text, colour))
-    label_ends(ax, ends, last)
-    return left
+    look = {"marker": "o" if len(x) <= 3 else "", "ms": 4, **look}
+    ax.plot(x, near_frame(y, low, high), label=label, color=color, **look)
+    if band is not None:
+        lower, upper = (near_frame(edge, low, high) for edge in band)
+        ax.fill_between(x, lower, upper, color=color, alpha=0.16, lw=0, zorder=1)
+    if math.isfinite(high):
+        mark_edge(ax, _begins(x, [not value <= high for value in y]), color)
+    mark_edge(ax, _begins(x, [value < low for value in y]), color, mark="v")
 
 
-def mark_departures(ax: Axes, places: Sequence[float], colour: str, *, below: bool = False) -> None:
-    """Put the mark of leaving the frame (`frame.LEAVES`) on its upper edge, or upside down on its lower."""
-    y, mark = (0.025, "v") if below else (0.975, "^")
-    across = ax.get_xaxis_transform()
+def mark_edge(ax: Axes, places: Sequence[float], color: str, *, mark: str = "^", meaning: str = LEAVES) -> None:
+    """Put marks on the upper edge of the frame, or on the lower for the mark "v", and explain them in the legend."""
     for x in places:
-        ax.plot(x, y, mark, ms=8, color=colour, mec="white", mew=0.6, transform=across, clip_on=False, zorder=5)
+        ax.plot(x, 0.025 if mark == "v" else 0.975, mark, ms=8, color=color, mec="white", mew=0.6,
+                transform=ax.get_xaxis_transform(), clip_on=False, zorder=5)  # fmt: skip
+    if places:
+        ax.plot([], [], mark, color=FAINT, label=meaning)
+
+
+def draw_level(ax: Axes, y: float, label: str) -> None:
+    """Draw a dashed line across the axes."""
+    ax.axhline(y, color=INK, lw=0.9, ls=(0, (5, 4)), zorder=4, label=label)
+
+
+def explain_band(ax: Axes, words: str) -> None:
+    """Say in the legend what the bands are."""
+    ax.fill_between([], [], color=FAINT, alpha=0.25, lw=0, label=words)
+
+
+def near_frame(values: Sequence[float], low: float, high: float) -> list[float]:
+    """Return values with those far outside the frame put just outside."""
+    extent = high - low if math.isfinite(low) else high
+    top, bottom = high + _FAR * extent, low - _FAR * extent
+    return [top if math.isnan(value) and top < math.inf else min(max(value, bottom), top) for value in values]
+
+
+def _begins(x: Sequence[float], outside: Sequence[bool]) -> list[float]:
+    """Return where each stretch outside begins."""
+    return [place for place, (before, now) in zip(x, pairwise([False, *outside]), strict=True) if now and not before]

@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 
 from safestep.plots import style
-from safestep.plots.endings import say
-from safestep.plots.endlabels import End, label_ends
-from safestep.plots.frame import LEAVES, log_axis, log_frame, usable
-from safestep.plots.lines import mark_departures
-from safestep.plots.panel import bare_axes, headline, name_axes
+from safestep.plots.frame import log_axis, log_frame, usable
+from safestep.plots.lines import mark_edge
+from safestep.plots.panel import bare_axes, legend, name_axes
 
 _BARS = 4.0
-"""Standard errors that an error bar shows on either side, and that a floor may be off its law by chance."""
+"""Standard errors that an error bar shows on either side."""
 _POINTS = 200
 _MARKS = 0.08
 """The share of the height that marks on the upper edge take."""
@@ -44,23 +42,14 @@ class Floor:
     law: Sequence[float]
 
     def __post_init__(self) -> None:
-        for name in ("rates", "measured", "errors", "law"):
-            object.__setattr__(self, name, [float(value) for value in getattr(self, name)])
-        lengths = {name: len(getattr(self, name)) for name in ("rates", "measured", "errors", "law")}
+        columns = {"rates": self.rates, "measured": self.measured, "errors": self.errors, "law": self.law}
+        for name, column in columns.items():
+            object.__setattr__(self, name, [float(value) for value in column])
+        lengths = {name: len(column) for name, column in columns.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"the columns of batch {self.batch} have the lengths {lengths}; expected one length")
         if not all(0 < rate < math.inf for rate in self.rates):
             raise ValueError(f"the rates of batch {self.batch} are {list(self.rates)}; expected positive numbers")
-
-    @property
-    def off(self) -> list[tuple[float, float]]:
-        """How many standard errors measured floor and law are apart, with the rate, where there is a floor."""
-        rows = zip(self.rates, self.measured, self.errors, self.law, strict=True)
-        return [
-            (abs(seen - law) / error if math.isfinite(seen) and error > 0 else math.inf if seen != law else 0.0, rate)
-            for rate, seen, error, law in rows
-            if math.isfinite(law)
-        ]
 
 
 def noise_floor(
@@ -76,39 +65,34 @@ def noise_floor(
         law: E f as a function of rate and batch size, for a smooth line; without, the line joins the floors' own.
         ax: where to draw; new axes without.
 
-    Returns:
-        The axes.
-
     Example:
         >>> measured, errors, law = [0.0152, 0.18, math.inf], [1e-4, 3e-3, math.nan], [0.0152, 0.181, math.inf]
-        >>> floor = Floor(1, [0.01, 0.1, 0.6], measured, errors, law)
-        >>> print(*noise_floor([floor]).get_title(loc="left").split())
-        Every floor lies within 0.333 standard errors of the law; none at η = 0.6
+        >>> noise_floor([Floor(1, [0.01, 0.1, 0.6], measured, errors, law)]).get_xscale()
+        'log'
     """
     ax = bare_axes(ax)
     floors = [floor for floor in floors if floor.rates]
     rates = sorted({rate for floor in floors for rate in floor.rates})
     left, right = (rates[0] / 1.25, rates[-1] * 1.25) if rates else (0.01, 1.0)
-    smooth = {id(floor): _curve(floor, law) for floor in floors}
     settled = [_settled(floor) for floor in floors]
     seen = [value + bar * error for rows in settled for _, value, error in rows for bar in (0.0, _BARS)]
+    exact = [pair for floor in floors for pair in zip(floor.rates, floor.law, strict=True)]
     # A line between the rates may go far up towards the limit of stability.
-    lowest, highest = log_frame([*seen, *usable(value for floor in floors for value in floor.law)])
-    unstable = sorted(
-        {rate for floor in floors for rate, value in zip(floor.rates, floor.law, strict=True) if value == math.inf}
-    )
+    lowest, highest = log_frame([*seen, *usable(value for _, value in exact)])
+    curves = [_curve(floor, law) for floor in floors]
+    unstable = sorted({rate for rate, value in exact if value == math.inf})
     if unstable:  # room for the marks on the upper edge, above the highest floor
         highest *= (highest / lowest) ** _MARKS
     log_axis(ax, left, right, along="x")
-    ax.set_xticks([tick for tick in ax.get_xticks() if left <= tick <= right])
     log_axis(ax, lowest, highest)
-    _shade(ax, floors, unstable, law, right)
-    ends, colours = [], style.palette(str(floor.batch) for floor in floors)
-    for floor, rows in zip(floors, settled, strict=True):
-        colour, curve = colours[str(floor.batch)], smooth[id(floor)]
-        ax.plot(
-            [x for x, _ in curve], [y for _, y in curve], color=colour, lw=1.5, zorder=3, label=f"law {floor.batch}"
-        )
+    stable = max((rate for curve in curves for rate, _ in curve), default=left)
+    if unstable and stable < unstable[-1]:  # all that is known is that the limit lies between two rates
+        limit = math.sqrt(stable * min(rate for rate in unstable if rate > stable))
+        ax.axvspan(limit, right, color=style.COLOURS["fixed"], alpha=0.1, lw=0, zorder=0)
+    colours = style.palette(str(floor.batch) for floor in floors)
+    for floor, rows, curve in zip(floors, settled, curves, strict=True):
+        colour = colours[str(floor.batch)]
+        ax.plot([rate for rate, _ in curve], [f for _, f in curve], color=colour, lw=1.5, zorder=3)
         ax.errorbar(
             [rate for rate, _, _ in rows],
             [value for _, value, _ in rows],
@@ -118,21 +102,16 @@ def noise_floor(
             color=colour,
             mec="white",
             mew=0.7,
-            ecolor=colour,
             elinewidth=1.3,
             capsize=2.5,
             zorder=4,
             label=f"batch {floor.batch}",
         )
-        known = [(rate, value) for rate, value, _ in rows] or curve
-        if known:
-            ends.append(End(*known[-1], f"batch {floor.batch}", colour))
-    mark_departures(ax, unstable, style.FAINT)
-    label_ends(ax, ends, right)
-    ax.spines["bottom"].set_bounds(left, right)
-    name_axes(ax, "learning rate η", "stationary E f")
-    none = f" {LEAVES} no floor." if unstable else ""
-    headline(ax, _title(floors, unstable), f"Dots: measured, bars: {_BARS:.0f} standard errors. Lines: the law.{none}")
+    ax.plot([], [], color=style.FAINT, label="the law")
+    ax.plot([], [], "|", color=style.FAINT, ms=10, mew=1.3, label=f"{_BARS:.0f} standard errors")
+    mark_edge(ax, unstable, style.FAINT, meaning="no floor")
+    name_axes(ax, "Noise floor", "learning rate η", "stationary E f")
+    legend(ax)
     return ax
 
 
@@ -154,38 +133,3 @@ def _settled(floor: Floor) -> list[tuple[float, float, float]]:
         for rate, value, error, law in rows
         if usable([value]) and law != math.inf
     ]
-
-
-def _shade(
-    ax: Axes,
-    floors: Sequence[Floor],
-    unstable: Sequence[float],
-    law: Callable[[float, int], float] | None,
-    right: float,
-) -> None:
-    """Shade from the limit of stability on, if no batch size has a floor beyond it."""
-    stable = [rate for floor in floors for rate, value in zip(floor.rates, floor.law, strict=True) if value < math.inf]
-    if not unstable or (stable and max(stable) >= unstable[0]):
-        return
-    low, high = max(stable, default=unstable[0] / 1.25), unstable[0]
-    for _ in range(60 if law is not None and stable else 0):
-        middle = math.sqrt(low * high)
-        low, high = (middle, high) if law is not None and law(middle, floors[0].batch) < math.inf else (low, middle)
-    # Without the law as a function, all that is known is that the limit lies between two rates.
-    limit = high if law is not None and stable else math.sqrt(low * high)
-    ax.axvspan(limit, right, color=style.COLOURS["fixed"], alpha=0.1, lw=0, zorder=0)
-
-
-def _title(floors: Sequence[Floor], unstable: Sequence[float]) -> str:
-    """Say how far measured floors are from the law, and where there is none."""
-    if not floors:
-        return "No floor yet"
-    none = f"; none at η = {say(unstable[0])}{' and above' if len(unstable) > 1 else ''}" if unstable else ""
-    off = [(worst, rate, floor.batch) for floor in floors for worst, rate in floor.off]
-    if not off:
-        return f"No floor at any rate: {say(unstable[0])} is beyond the limit" if unstable else "The law is not known"
-    worst, rate, batch = max(off)
-    if worst <= _BARS:
-        return f"Every floor lies within {say(worst)} standard errors of the law{none}"
-    apart = f"{say(worst)} standard errors from the law" if math.isfinite(worst) else "not measured"
-    return f"At η = {say(rate)} the floor of batch {batch} is {apart}{none}"

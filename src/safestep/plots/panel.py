@@ -1,64 +1,68 @@
-"""A panel: axes with a headline above them, that says what is seen and explains it, wrapped to their width."""
+"""Panels: figures that matplotlib lays out, quiet axes, what they measure, and a legend below them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import lru_cache
+from collections.abc import Sequence
+from textwrap import fill
+from typing import Any
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
-from matplotlib.textpath import text_to_path
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.transforms import ScaledTranslation
 
 from safestep._torch.extras import need
-from safestep.plots.style import DPI, FAINT, GRID, HEIGHT, INK, TEXT_SIZE, TITLE_SIZE, WIDTH
+from safestep.plots.style import DPI, FAINT, GRID, HEIGHT, INK, LABEL_SIZE, LEAVES, TEXT_SIZE, TITLE_SIZE, WIDTH
 
-_BOTTOM, _EDGE = 40.0, 8.0
-"""Points below the axes of a panel, for ticks and what they count, and between its text and the edge of its cell."""
-_LEADING = 1.25
-
-
-class Panel(Axes):
-    """Axes that own a cell of a figure: the headline takes what it needs of it, the picture the rest.
-
-    Attributes:
-        cell: left, bottom, width and height, as fractions of the figure.
-        borders: points left, right and above the axes, for tick labels, other labels, and the headline.
-    """
-
-    cell: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
-    borders: tuple[float, float, float] = (57.0, _EDGE, 0.0)
-
-    def fit(self) -> None:
-        """Fill the cell but for the borders."""
-        wide, high = (side / self.figure.dpi * 72 for side in (self.figure.bbox.width, self.figure.bbox.height))
-        x, y, width, height = self.cell
-        left, right, above = self.borders
-        room = (width * wide - left - right, height * high - _BOTTOM - above)
-        self.set_position((x + left / wide, y + _BOTTOM / high, room[0] / wide, room[1] / high))
+_ACROSS, _HANDLE, _ROWS, _LONGEST = 54, 5, 8, 40
+"""Characters of a legend as wide as a panel, and that a handle takes; rows, and characters of a label, at most."""
+_SMALL = 21
+"""Characters of a line above a small panel."""
+_LEFT, _BELOW = -46, -36
+"""Points from the lower left corner of the axes to the legend: past the ticks and what they count."""
+_TEXT: dict[str, Any] = {"fontsize": LABEL_SIZE, "labelcolor": INK, "handlelength": 1.4, "columnspacing": 1.0}
 
 
-def single_figure() -> Figure:
-    """Return an empty figure for one panel, outside pyplot and fine enough to be saved."""
-    figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI)
+def single_figure(width: float = WIDTH, height: float = HEIGHT, *, dpi: float = DPI) -> Figure:
+    """Return an empty figure outside pyplot, of so many inches, that lays out what it holds."""
+    figure = Figure(figsize=(width, height), dpi=dpi, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
     FigureCanvasAgg(figure)
     return figure
 
 
-def panel(figure: Figure, cell: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)) -> Panel:
-    """Add a panel to a figure, in the cell with this left, bottom, width and height."""
-    ax = Panel(figure, (0.0, 0.0, 1.0, 1.0))
-    figure.add_axes(ax)
-    ax.cell = cell
-    ax.fit()
-    return ax
+def panel(figure: Figure) -> Axes:
+    """Add axes that fill a figure."""
+    return figure.add_subplot()
+
+
+def grid_of_panels(count: int, *, x: str, y: str) -> Figure:
+    """Return a figure of small panels, two in a row, with axes in common that are named at the edges."""
+    rows, columns = -(-count // 2), min(count, 2)
+    figure = single_figure(WIDTH, 1.7 * rows + 1.3)
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten().tolist()
+    for spare in axes[count:]:
+        spare.remove()
+    for place, ax in enumerate(axes[:count]):
+        last = place + columns >= count
+        ax.tick_params(labelbottom=last)  # above a gap too
+        name_axes(bare_axes(ax), "", x if last else "", y if place % columns == 0 else "")
+    return figure
+
+
+def figure_of(ax: Axes) -> Figure:
+    """Return the whole figure that axes are part of."""
+    figure = ax.figure
+    return figure if isinstance(figure, Figure) else figure.figure
 
 
 def bare_axes(ax: Axes | None = None) -> Axes:
-    """Return the axes to draw on, cleared of ornament: those given, or a panel in a new pyplot figure."""
+    """Return the axes to draw on, cleared of ornament: those given, or those of a new pyplot figure."""
     if ax is None:
-        ax = panel(need("matplotlib.pyplot", "plots").figure(figsize=(WIDTH, HEIGHT), dpi=110))
+        pyplot = need("matplotlib.pyplot", "plots")
+        ax = panel(pyplot.figure(figsize=(WIDTH, HEIGHT), dpi=110, layout="constrained"))
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(FAINT)
     ax.tick_params(colors=FAINT, labelsize=TEXT_SIZE)
@@ -67,116 +71,62 @@ def bare_axes(ax: Axes | None = None) -> Axes:
     return ax
 
 
-def name_axes(ax: Axes, x: str, y: str) -> None:
-    """Write what the axes measure."""
-    ax.set_xlabel(x, fontsize=TEXT_SIZE, color=FAINT, labelpad=2)
-    ax.set_ylabel(y, fontsize=TEXT_SIZE, color=FAINT, labelpad=1)
+def name_axes(ax: Axes, title: str, x: str, y: str) -> None:
+    """Write what is seen, and what the axes measure."""
+    ax.set_title(title, loc="left", fontsize=TITLE_SIZE, fontweight="bold", color=INK)
+    ax.set_xlabel(x, fontsize=TEXT_SIZE, color=FAINT)
+    ax.set_ylabel(y, fontsize=TEXT_SIZE, color=FAINT)
 
 
-def text_room(ax: Axes) -> tuple[float, float]:
-    """Return how many points left of the axes the text above them begins, and how wide it may be."""
-    wide = ax.get_window_extent().width * 72 / ax.figure.dpi
-    if not isinstance(ax, Panel):
-        return 0.0, wide
-    left, right, _ = ax.borders
-    return left - _EDGE, wide + left + right - 2 * _EDGE
+def name_small(ax: Axes, title: str, colour: str = INK) -> None:
+    """Write what one of several small panels shows, wrapped to its width."""
+    ax.set_title(fill(title, _SMALL), loc="left", fontsize=TEXT_SIZE - 1.5, fontweight="bold", color=colour)
 
 
-def headline(ax: Axes, title: str, subtitle: str, *, key: float = 0.0) -> None:
-    """Write what is seen (bold) and what explains it above the axes.
+def name_figure(figure: Figure, title: str) -> None:
+    """Write what several panels show above them, at the left."""
+    if title:
+        figure.suptitle(title, x=0.02, ha="left", fontsize=TITLE_SIZE + 1, fontweight="bold", color=INK)
 
-    In a panel the text begins at the edge of the cell and the axes shrink to make room; above other axes it begins
-    where they do, and the room is the caller's to leave. ``key`` points between text and axes stay free.
+
+def legend(ax: Axes) -> None:
+    """Explain every label of the axes below them, if there are two; inside, where the figure lays out nothing."""
+    handles, labels, columns = _entries([ax])
+    if len(labels) < 2:
+        return
+    place: dict[str, Any] = {"framealpha": 0.8}
+    if figure_of(ax).get_layout_engine() is not None:
+        corner = ax.transAxes + ScaledTranslation(_LEFT / 72, _BELOW / 72, ax.figure.dpi_scale_trans)
+        place = {"frameon": False, "loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": corner}
+    ax.legend(handles, labels, ncols=columns, **_TEXT, **place)
+
+
+def shared_legend(figure: Figure, panels: int = 1) -> None:
+    """Explain every label of all axes once, below them.
+
+    Args:
+        figure: where; legends of its axes are removed.
+        panels: how many panels wide it is.
     """
-    frame, point = ax.get_window_extent(), ax.figure.dpi / 72
-    indent, room = text_room(ax)
-    head, sub = wrap(title, room, TITLE_SIZE, "bold"), wrap(subtitle, room, TEXT_SIZE)
-    below = len(sub) * TEXT_SIZE * _LEADING + 15 + key
-    ax.set_title(
-        "\n".join(head),
-        loc="left",
-        x=-indent * point / frame.width,
-        pad=below,
-        fontsize=TITLE_SIZE,
-        fontweight="bold",
-        color=INK,
-        linespacing=_LEADING * 0.93,
-    )
-    ax.annotate(
-        "\n".join(sub),
-        (0, 1),
-        (-indent, 10 + key),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        va="bottom",
-        ha="left",
-        fontsize=TEXT_SIZE,
-        color=FAINT,
-        linespacing=_LEADING * 0.93,
-        gid="subtitle",
-    )
-    if isinstance(ax, Panel):
-        ax.borders = (*ax.borders[:2], below + len(head) * TITLE_SIZE * _LEADING + _EDGE)
-        ax.fit()
+    for ax in figure.axes:
+        if own := ax.get_legend():
+            own.remove()
+    handles, labels, columns = _entries(figure.axes, panels)
+    if labels:
+        figure.legend(handles, labels, ncols=columns, **_TEXT, frameon=False, loc="outside lower center")
 
 
-def level(panels: Iterable[Axes]) -> None:
-    """Give panels of one row the same height, that of the lowest."""
-    row = list(panels)
-    top = min(ax.get_position().y1 for ax in row)
-    for ax in row:
-        place = ax.get_position()
-        ax.set_position((place.x0, place.y0, place.width, top - place.y0))
-
-
-def wrap(text: str, room: float, size: float, weight: str = "normal") -> list[str]:
-    """Break a text into as few lines of at most ``room`` points as it takes, of about equal length.
-
-    A longer word stands alone; "r = 1", "5 %" and a mark with its meaning stay together.
-    """
-    for mark in (" = ", " %", "▲ ", "× "):
-        text = text.replace(mark, mark.replace(" ", "\N{NO-BREAK SPACE}"))
-    lines = _fill(text, room, size, weight)
-    for percent in range(95, 45, -5):
-        tighter = _fill(text, room * percent / 100, size, weight)
-        if len(tighter) > len(lines) or max(text_width(line, size, weight) for line in tighter) > room:
-            break
-        lines = tighter
-    return lines
-
-
-def _fill(text: str, room: float, size: float, weight: str) -> list[str]:
-    lines: list[str] = []
-    for word in text.split(" "):
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and text_width(longer, size, weight) > room:
-            lines.append(word)
-        else:
-            lines[-1:] = [longer]
-    return lines
-
-
-def shorten(text: str, room: float, size: float, *, lines: int = 1) -> str:
-    """Break a label into at most so many lines of at most ``room`` points; an ellipsis stands for what has no room.
-
-    Example:
-        >>> shorten("inverse square root", 90, 10, lines=2).splitlines(), shorten("inverse square root", 70, 10)
-        (['inverse', 'square root'], 'inverse squ…')
-    """
-    found = wrap(text, room, size)
-    kept = [*found[: lines - 1], " ".join(found[lines - 1 :])]
-    return "\n".join(_cut(line, room, size) for line in kept if line)
-
-
-def _cut(text: str, room: float, size: float) -> str:
-    cut = text
-    while cut and text_width(cut, size) > room:
-        cut = f"{cut.rstrip('…')[:-1].rstrip()}…" if len(cut) > 1 else ""
-    return cut
-
-
-@lru_cache(maxsize=1024)
-def text_width(text: str, size: float, weight: str = "normal") -> float:
-    """Return how many points a line of text is wide."""
-    font = FontProperties(family="DejaVu Sans", weight=weight, size=size)
-    return float(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0])
+def _entries(axes: Sequence[Axes], panels: int = 1) -> tuple[list[Artist], list[str], int]:
+    """Return handles and labels, each label once, and in how many columns they fit; the last may count the rest."""
+    found: dict[str, Artist] = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            found.setdefault(label if len(label) <= _LONGEST else f"{label[: _LONGEST - 1]}…", handle)
+    found = dict(sorted(found.items(), key=lambda entry: entry[0] == LEAVES))  # last: it is about all of them
+    longest = max(map(len, found), default=0)
+    columns = max(1, min(len(found), panels * _ACROSS // (longest + _HANDLE)))
+    most = _ROWS * columns
+    if len(found) > most:
+        rest = len(found) - most + 1
+        found = {**dict(list(found.items())[: most - 1]), f"and {rest} more": Line2D([], [], color="none")}
+    return list(found.values()), list(found), columns

@@ -150,15 +150,12 @@ def drawable(run: Tensor, limits: Limits) -> Tensor:
 def _tame_until(run: Tensor) -> int:
     """Return how many points a run has before it runs away: all, or after half, a quarter … of its steps."""
     reach = torch.nan_to_num((run - run[0]).abs(), nan=math.inf).cummax(0).values.amax(-1)
-    ends = [len(run) - 1]
-    while ends[-1] > _SETTLED:
-        ends.append(ends[-1] // 2)
-    until = 0
-    for end in reversed(ends):
-        if not math.isfinite(reach[end]) or (end > _SETTLED and reach[end] > _GROWTH * reach[end // 2]):
-            return until + 1
-        until = end
-    return len(run)
+    end, tame = len(run) - 1, len(run)
+    while end > _SETTLED:
+        if not math.isfinite(reach[end]) or reach[end] > _GROWTH * reach[end // 2]:
+            tame = end // 2 + 1
+        end //= 2
+    return tame if math.isfinite(reach[end]) else 1
 
 
 def _finite(parts: Sequence[Tensor]) -> Tensor:
@@ -182,13 +179,8 @@ def _widened(points: Tensor) -> Limits:
 def _departure(run: Tensor, step: int, limits: Limits) -> Departure:
     """Cut the segment after a point inside at the first edge that it crosses (Liang and Barsky)."""
     here, there = run[step].tolist(), run[step + 1].tolist()
-    best, edge = math.inf, "nowhere"
-    for axis, names in enumerate((("left", "right"), ("bottom", "top"))):
-        moved = there[axis] - here[axis]
-        for bound, name, sign in zip(limits[axis], names, (-1, 1), strict=True):
-            if moved * sign > 0 and (bound - here[axis]) / moved < best:
-                best, edge = (bound - here[axis]) / moved, name
-    if edge == "nowhere":
-        return Departure(here[0], here[1], edge, step)
-    x, y = (a + best * (b - a) for a, b in zip(here, there, strict=True))
-    return Departure(x, y, edge, step)
+    if not all(map(math.isfinite, there)):
+        return Departure(here[0], here[1], "nowhere", step)
+    axes = zip(here, there, limits, (("left", "right"), ("bottom", "top")), strict=True)
+    share, edge = min(((bounds[y > x] - x) / (y - x), edges[y > x]) for x, y, bounds, edges in axes if x != y)
+    return Departure(here[0] + share * (there[0] - here[0]), here[1] + share * (there[1] - here[1]), edge, step)

@@ -37,6 +37,12 @@ class Scene:
         """By label, the same in every picture of the same traces."""
         return style.palette(self.runs)
 
+    @property
+    def names(self) -> dict[str, str]:
+        """What a picture calls each label: itself, with how many of its runs are drawn if not all are."""
+        counts = {label: len(stack) for label, stack in self.runs.items()}
+        return {label: label if n <= MOST_RUNS else f"{label}, {MOST_RUNS} of {n} runs" for label, n in counts.items()}
+
 
 def scene_of(traces: Mapping[str, Tensor], frame: Limits | None, minimum: Place | None, start: Place | None) -> Scene:
     """Check what a picture was given, and choose its frame where none was.
@@ -51,24 +57,20 @@ def scene_of(traces: Mapping[str, Tensor], frame: Limits | None, minimum: Place 
     """
     runs, lowest, begin = runs_of(traces), _place(minimum, "minimum"), _place(start, "start")
     places = [place for place in (lowest, begin) if place]
-    if frame is not None:
-        return Scene(runs, _limits(frame), lowest, begin)
-    return Scene(runs, plane_limits([stack[:MOST_RUNS] for stack in runs.values()], places), lowest, begin)
-
-
-def _limits(frame: Limits) -> Limits:
+    if frame is None:
+        return Scene(runs, plane_limits([stack[:MOST_RUNS] for stack in runs.values()], places), lowest, begin)
     sides = torch.as_tensor(frame, dtype=torch.float64)
     if sides.shape != (2, 2) or not bool(sides.isfinite().all()) or not bool((sides[:, 0] < sides[:, 1]).all()):
         raise ValueError(f"frame is {frame}; expected ((lowest x₁, highest x₁), (lowest x₂, highest x₂)), finite")
     (left, right), (low, high) = sides.tolist()
-    return (left, right), (low, high)
+    return Scene(runs, ((left, right), (low, high)), lowest, begin)
 
 
 def _place(place: Place | None, name: str) -> tuple[float, float] | None:
     if place is None:
         return None
-    found = torch.as_tensor(place, dtype=torch.float64).detach().cpu()
-    if found.shape != (2,) or not bool(found.isfinite().all()):
+    point = torch.as_tensor(place, dtype=torch.float64).detach().cpu()
+    if point.shape != (2,) or not bool(point.isfinite().all()):
         raise ValueError(f"{name} is {place}; expected the two finite coordinates of a place, such as (0.0, 0.0)")
-    x, y = found.tolist()
+    x, y = point.tolist()
     return x, y

@@ -13,6 +13,8 @@ OTHER, INK, FAINT, GRID = "#CC79A7", "#1f2328", "#57606a", "#d8dee4"
 MARKERS: Mapping[str, str] = {"fixed": "o", "cap": "s", "pin": "^"}
 SERIES = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#7a4a21", "#E69F00", "#56B4E9")
 """Colours of curves that stand for no policy, in the order they are given out."""
+LEAVES = "leaves the frame"
+"""What a legend says of a triangle on the edge."""
 _DASHES: tuple[Any, ...] = ((0, (1, 1)), (0, (3.5, 1.2)), "solid", (0, (6, 1.2, 1, 1.2)), (0, (3, 1, 1, 1, 1, 1)))
 _SOLID = 2
 """Where the solid line is in ``_DASHES``: of the third rate, and of runs without one."""

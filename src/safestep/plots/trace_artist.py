@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -10,12 +9,12 @@ from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 from torch import Tensor
 
-from safestep.plots.plane import EDGES, Departure, Limits, departures, drawable, within
+from safestep.plots.plane import EDGES, Departure, Limits, departures, drawable
 
 _MOST_MARKS = 5
 """So many departures of a run are marked at most."""
-_FEW_POINTS, _MANY_POINTS = 30, 1000
-"""Up to so many points dots have their full size, and from so many on their least."""
+_FEW_POINTS = 100
+"""Up to so many points the dots of a trace have their full size."""
 
 
 class TraceArtist:
@@ -29,63 +28,38 @@ class TraceArtist:
         size: of the marks, in units of those of a picture that stands alone.
 
     Attributes:
-        gone: where the runs leave the frame.
+        gone: where the runs leave the frame; of a run that comes and goes, the first places.
     """
 
     def __init__(self, ax: Axes, runs: Tensor, limits: Limits, colour: str, size: float = 1.0) -> None:
-        gone = [departures(run, limits) for run in runs]
-        self.gone = [there for every in gone for there in every]
-        self._ax, self._runs, self._colour = ax, runs, colour
+        count, points, _ = runs.shape
+        few = points <= _FEW_POINTS
+        self.gone = [there for run in runs for there in departures(run, limits)[:_MOST_MARKS]]
+        self._runs = runs
         self._lines = [drawable(run, limits) for run in runs]
-        look = _look(len(runs), int(within(runs, limits).sum()), size)
-        self._line = LineCollection([], colors=colour, linewidths=look["lw"], alpha=look["alpha"], zorder=3)
-        self._line.set_capstyle("round")
+        look = {"lw": 1.4 if few else 0.7, "alpha": 0.8} if count == 1 else {"lw": 0.7, "alpha": min(0.5, 5 / count)}
+        self._line = LineCollection([], colors=colour, zorder=3, capstyle="round", **look)
         ax.add_collection(self._line, autolim=False)
-        dots: dict[str, Any] = {"color": colour, "ls": "", "marker": "o", "mew": 0.0}
-        (self._dots,) = ax.plot([], [], ms=look["dot"], alpha=look["dot_alpha"], zorder=3.5, **dots)
-        (self._ends,) = ax.plot([], [], **{**dots, "mec": "white", "mew": 0.7}, ms=look["end"], zorder=6)
-        # Of a run that comes and goes, the first departures tell enough.
-        marked = [there for every in gone for there in every[:_MOST_MARKS]]
-        self._marks = [(there.step, self._mark(there, small=len(runs) > 1)) for there in marked]
-        self.until(runs.shape[1] - 1)
+        dots: dict[str, Any] = {"color": colour, "ls": "", "marker": "o"}
+        (self._dots,) = ax.plot([], [], ms=3.6 if few else 1.6, mew=0.0, zorder=3.5, **dots)
+        end = 7.5 if count == 1 else 5.0 if count <= 12 else 3.2
+        (self._ends,) = ax.plot([], [], mec="white", mew=0.7, ms=end * size, zorder=6, **dots)
+        self._marks = [(there.step, _mark(ax, there, colour, 8.0 if count == 1 else 4.5)) for there in self.gone]
+        self.until(points - 1)
 
     def until(self, step: int) -> None:
         """Show the traces up to a step, whose points become the ends."""
         self._line.set_segments([line[: step + 1].numpy() for line in self._lines])
-        points = self._runs[0, : step + 1 if len(self._runs) == 1 else 0]
-        self._dots.set_data(points[:, 0].numpy(), points[:, 1].numpy())
-        ends = self._runs[:, : step + 1][:, -1:].reshape(-1, 2)
-        self._ends.set_data(ends[:, 0].numpy(), ends[:, 1].numpy())
+        if len(self._runs) == 1:
+            self._dots.set_data(*self._runs[0, : step + 1].T.numpy())
+        self._ends.set_data(*self._runs[:, : step + 1][:, -1].T.numpy())
         for at, mark in self._marks:
             mark.set_visible(at < step)
 
-    def _mark(self, there: Departure, *, small: bool) -> Line2D:
-        lost = there.edge == "nowhere"
-        (mark,) = self._ax.plot(
-            there.x,
-            there.y,
-            "x" if lost else EDGES[there.edge],
-            ms=4.5 if small else 8.0 - lost,
-            color=self._colour,
-            mec=self._colour if lost else "white",
-            mew=1.8 if lost else 0.6,
-            clip_on=False,
-            zorder=7,
-        )
-        return mark
 
-
-def _look(runs: int, points: int, size: float) -> dict[str, float]:
-    """Return widths, sizes and opacities: the more there is in the frame, the thinner."""
-    if runs > 1:
-        alpha = min(0.5, max(0.06, 5 / runs))
-        return {"lw": 0.7, "alpha": alpha, "dot": 0.0, "dot_alpha": 0.0, "end": size * (5.0 if runs <= 12 else 3.2)}
-    crowd = math.log(max(points, 1) / _FEW_POINTS) / math.log(_MANY_POINTS / _FEW_POINTS)
-    crowd = min(1.0, max(0.0, crowd))
-    return {
-        "lw": 1.5 - 0.7 * crowd,
-        "alpha": 0.85 - 0.35 * crowd,
-        "dot": 3.6 - 2.2 * crowd,
-        "dot_alpha": 1.0,
-        "end": 7.5 * size,
-    }
+def _mark(ax: Axes, there: Departure, colour: str, size: float) -> Line2D:
+    lost = there.edge == "nowhere"
+    edge: dict[str, Any] = {"mec": colour, "mew": 1.8} if lost else {"mec": "white", "mew": 0.6}
+    shape = "x" if lost else EDGES[there.edge]
+    (mark,) = ax.plot(there.x, there.y, shape, ms=size, color=colour, clip_on=False, zorder=7, **edge)
+    return mark

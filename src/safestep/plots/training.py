@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 
-from safestep.plots import headlines as say
 from safestep.plots import style
 from safestep.plots.curves import Curve
-from safestep.plots.frame import LEAVES, log_axis, log_frame, usable
-from safestep.plots.lines import draw_curves
-from safestep.plots.panel import bare_axes, headline, level, name_axes, panel
+from safestep.plots.frame import count_axis, log_axis, log_frame, usable
+from safestep.plots.lines import draw_curve, draw_level, explain_band
+from safestep.plots.panel import bare_axes, legend, name_axes, name_figure, shared_legend, single_figure
 
-Picture = Callable[..., Axes]
-"""A function of curves and ``ax=`` that draws one picture."""
+_MARKERS = 7
+"""About how many markers a curve carries."""
 
 
 def training_loss(curves: Sequence[Curve], *, ax: Axes | None = None) -> Axes:
@@ -30,23 +27,17 @@ def training_loss(curves: Sequence[Curve], *, ax: Axes | None = None) -> Axes:
     Args:
         curves: the runs, see `safestep.plots.curves_of`; columns used: ``train_loss``.
         ax: where to draw; new axes without.
-
-    Returns:
-        The axes.
     """
     ax = bare_axes(ax)
-    healthy = [curve for curve in curves if not curve.diverged]
-    seen = usable(v for curve in healthy for v in _values(curve, "train_loss"))
-    values = usable(v for curve in curves for v in _values(curve, "train_loss"))
+    seen = usable(_values([curve for curve in curves if not curve.diverged], "train_loss"))
+    values = usable(_values(curves, "train_loss"))
     # Without a healthy run the smaller half of what was seen sets the scale, not the peak of an explosion.
     ceiling = 3 * max(seen) if seen else 3 * sorted(values)[len(values) // 2] if values else math.inf
     low, high = log_frame(values, ceiling=ceiling)
     log_axis(ax, low, high)
-    left = draw_curves(ax, curves, "train_loss", high=high)
-    note = f" {LEAVES} beyond the frame." if left else ""
-    name_axes(ax, "epoch", "training loss")
-    subtitle = f"Mean loss of each epoch, log scale: lower is better.{note}{say.over_seeds(curves)}"
-    headline(ax, say.loss_title(curves), subtitle)
+    _draw(ax, curves, "train_loss", high)
+    name_axes(ax, "Training loss", "epoch", "mean loss")
+    legend(ax)
     return ax
 
 
@@ -56,18 +47,14 @@ def test_accuracy(curves: Sequence[Curve], *, ax: Axes | None = None) -> Axes:  
     Args:
         curves: the runs; columns used: ``test_acc``, a fraction.
         ax: where to draw; new axes without.
-
-    Returns:
-        The axes.
     """
     ax = bare_axes(ax)
     ax.set_ylim(0, 1.02)
     ax.yaxis.set_major_locator(MultipleLocator(0.2))
     ax.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
-    draw_curves(ax, curves, "test_acc")
-    name_axes(ax, "epoch", "test accuracy")
-    subtitle = f"Share of unseen examples named correctly after each epoch.{say.over_seeds(curves)}"
-    headline(ax, say.accuracy_title(curves), subtitle)
+    _draw(ax, curves, "test_acc")
+    name_axes(ax, "Test accuracy", "epoch", "share named correctly")
+    legend(ax)
     return ax
 
 
@@ -80,17 +67,12 @@ def effective_lr(curves: Sequence[Curve], *, ax: Axes | None = None) -> Axes:
     Args:
         curves: the runs; columns used: ``mean_lr``.
         ax: where to draw; new axes without.
-
-    Returns:
-        The axes.
     """
     ax = bare_axes(ax)
-    low, high = log_frame(v for curve in curves for v in _values(curve, "mean_lr"))
-    log_axis(ax, low, high)
-    draw_curves(ax, curves, "mean_lr")
-    name_axes(ax, "epoch", "effective learning rate")
-    subtitle = f"Learning rate times the scale of the step, mean of each epoch, log scale.{say.over_seeds(curves)}"
-    headline(ax, say.lr_title(curves), subtitle)
+    log_axis(ax, *log_frame(_values(curves, "mean_lr")))
+    _draw(ax, curves, "mean_lr")
+    name_axes(ax, "Effective learning rate", "epoch", "mean of rate × scale")
+    legend(ax)
     return ax
 
 
@@ -101,24 +83,21 @@ def largest_ratio(curves: Sequence[Curve], *, target: float = 1.0, ax: Axes | No
         curves: the runs; columns used: ``max_r``.
         target: the r that the policies aim at; the frame ends at a thousand times it.
         ax: where to draw; new axes without.
-
-    Returns:
-        The axes.
     """
     ax = bare_axes(ax)
     goal = target if 0 < target < math.inf else 1.0
-    low, high = log_frame((v for c in curves for v in _values(c, "max_r")), ceiling=1e3 * goal, keep=[goal])
+    low, high = log_frame(_values(curves, "max_r"), ceiling=1e3 * goal, keep=[goal])
     log_axis(ax, low, high)
-    left = draw_curves(ax, curves, "max_r", high=high, at={"target": goal} if goal == target else {})
-    note = f" {LEAVES} beyond the frame." if left else ""
-    name_axes(ax, "epoch", "largest step ratio r")
-    subtitle = f"Longest step of each epoch in units of its radius, log scale.{note}{say.over_seeds(curves)}"
-    headline(ax, say.ratio_title(curves, target), subtitle)
+    _draw(ax, curves, "max_r", high)
+    if goal == target:
+        draw_level(ax, goal, "target")
+    name_axes(ax, "Largest step ratio", "epoch", "largest r of the epoch")
+    legend(ax)
     return ax
 
 
 def overview(curves: Sequence[Curve], *, target: float = 1.0, title: str = "") -> Figure:
-    """Draw the four pictures side by side.
+    """Draw the four pictures in one figure, with one legend.
 
     Args:
         curves: the runs.
@@ -128,19 +107,39 @@ def overview(curves: Sequence[Curve], *, target: float = 1.0, title: str = "") -
     Returns:
         A figure outside pyplot: save it, or, where `%matplotlib inline` is on, show it as the last line of a cell.
     """
-    wide, high, above = 2.15 * style.WIDTH, 2.1 * style.HEIGHT, 0.4 if title else 0.0
-    figure = Figure(figsize=(wide, high + above), dpi=150)
-    FigureCanvasAgg(figure)
-    share = high / (high + above) / 2
-    draws: list[Picture] = [training_loss, test_accuracy, effective_lr, partial(largest_ratio, target=target)]
-    for row in (0, 1):
-        cells = [(column / 2, share * (1 - row), 0.5, share) for column in (0, 1)]
-        level([draws[2 * row + column](curves, ax=panel(figure, cell)) for column, cell in enumerate(cells)])
-    if title:
-        figure.text(0.08 / wide, 1 - 0.1 / (high + above), title, fontsize=15, weight="bold", color=style.INK, va="top")
+    figure = single_figure(2.15 * style.WIDTH, 2.0 * style.HEIGHT, dpi=150)
+    (loss, accuracy), (rate, ratio) = figure.subplots(2, 2)
+    training_loss(curves, ax=loss)
+    test_accuracy(curves, ax=accuracy)
+    effective_lr(curves, ax=rate)
+    largest_ratio(curves, target=target, ax=ratio)
+    name_figure(figure, title)
+    shared_legend(figure, panels=2)
     return figure
 
 
-def _values(curve: Curve, column: str) -> list[float]:
-    band = curve.columns.get(column)
-    return [*band.low, *band.median, *band.high] if band else []
+def _draw(ax: Axes, curves: Sequence[Curve], column: str, high: float = math.inf) -> None:
+    """Draw one column of every curve that has it, with a band over seeds."""
+    shown = [curve for curve in curves if column in curve.columns]
+    count_axis(ax, [epoch for curve in shown for epoch in curve.epochs])
+    looks = style.lines(curves)
+    for place, curve in enumerate(shown):
+        values, every = curve.columns[column], max(1, len(curve.epochs) // _MARKERS)
+        draw_curve(
+            ax,
+            curve.epochs,
+            values.median,
+            label=f"{curve.label} (diverged)" if curve.diverged else curve.label,
+            high=high,
+            band=(values.low, values.high) if curve.seeds > 1 else None,
+            markevery=(place % every, every),
+            **looks[curve.label],
+        )
+    seeds = max((curve.seeds for curve in shown), default=1)
+    if seeds > 1:
+        explain_band(ax, f"quartiles of {seeds} seeds")
+
+
+def _values(curves: Sequence[Curve], column: str) -> list[float]:
+    bands = [curve.columns[column] for curve in curves if column in curve.columns]
+    return [value for band in bands for values in (band.low, band.median, band.high) for value in values]

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from safestep.descent import Ensemble, Objective, Quadratic, Silent, exact_law
 from safestep.descent.objective import Point
 from safestep.plots import LossBand, animate_trace, loss_over_steps, style, trace_contours
-from safestep.plots.panel import level, panel
+from safestep.plots.panel import panel, single_figure
 from safestep.simulation.outcome import why_no_law
 
 
@@ -24,26 +23,18 @@ def draw(ensemble: Ensemble, label: str) -> Figure:
         label: what is written beside its curves.
     """
     plane = ensemble.setting.objective.dimension == 2
-    figure = Figure(figsize=(style.WIDTH * (1 + plane), style.HEIGHT), dpi=style.DPI)
-    FigureCanvasAgg(figure)
-    share = 0.5 if plane else 1.0
+    figure = single_figure(style.WIDTH * (1 + plane))
+    *left, right = figure.subplots(1, 1 + plane, squeeze=False).flat
     if plane:
-        traces = panel(figure, (0.0, 0.0, share, 1.0))
         objective = ensemble.setting.objective
-        trace_contours(
-            _Values(objective), {label: ensemble.traces}, minimum=_lowest(objective), start=_start(ensemble), ax=traces
-        )
-    loss = panel(figure, (1.0 - share, 0.0, share, 1.0))
-    loss_over_steps([_band(ensemble, label)], ax=loss)
-    if plane:
-        level([traces, loss])
+        traces = {label: ensemble.traces}
+        trace_contours(_Values(objective), traces, minimum=_lowest(objective), start=_start(ensemble), ax=left[0])
+    loss_over_steps([_band(ensemble, label)], ax=right)
     return figure
 
 
 def animate(ensemble: Ensemble, label: str, path: Path) -> None:
     """Save the traces that were kept as an animation, .gif or .html."""
-    figure = Figure(figsize=(style.WIDTH, style.HEIGHT), dpi=style.DPI)
-    FigureCanvasAgg(figure)
     objective = ensemble.setting.objective
     animate_trace(
         _Values(objective),
@@ -51,7 +42,7 @@ def animate(ensemble: Ensemble, label: str, path: Path) -> None:
         path,
         minimum=_lowest(objective),
         start=_start(ensemble),
-        ax=panel(figure),
+        ax=panel(single_figure()),
     )
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from safestep.experiments.drift.drift_settings import DriftSettings
 from safestep.experiments.drift.drift_words import MAP
 from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run, Words
 from safestep.lab.affine_teacher import AffineTeacher
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _LABELS = {
     NONE: "no throttle",
@@ -83,6 +86,7 @@ class DriftMapExperiment(Experiment[DriftMapSettings]):
     """Every learning rate at every gain, at once, under each law."""
 
     words: ClassVar[Words | None] = MAP
+    own_figures: ClassVar[tuple[str, ...]] = ("drift_maps",)
 
     columns: tuple[Column, ...] = (
         Column("label", "law"),
@@ -111,6 +115,13 @@ class DriftMapExperiment(Experiment[DriftMapSettings]):
     def seconds_per_run(self, settings: DriftMapSettings) -> float:
         """Return about how long one run takes on one core."""
         return settings.steps * _SECONDS_PER_STEP * (settings.side / 41) ** 2
+
+    def figures(self, results: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Figure]:
+        """Return the maps that the records hold."""
+        from safestep import plots
+
+        maps = plots.drift_maps_of(records)
+        return {"drift_maps": plots.drift_maps(maps)} if maps else {}
 
     def execute(self, settings: DriftMapSettings, run: Run) -> Generator[Record, None, Row]:
         """Compute the plane, and yield it gain by gain."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from safestep.experiments.drift.drift_optimizers_cases import BATCHES, LAWS, OPTIMIZERS, RATES, STUDENTS, rate_of
 from safestep.experiments.drift.drift_optimizers_run import Case, StepLine, descend, outcome_of, target_loss
@@ -15,6 +15,9 @@ from safestep.experiments.drift.drift_settings import DriftSettings
 from safestep.experiments.drift.drift_words import OPTIMIZERS as WORDS
 from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run, Words
 from safestep.records.report import number, plain
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _SECONDS_PER_STEP = 0.004
 _PLACE = ("student", "optimizer", "batch", "rate")
@@ -90,6 +93,7 @@ class DriftOptimizersExperiment(Experiment[DriftOptimizersSettings]):
         Column("uphill_share", "proposed uphill", ".1%", short="uphill"),
     )
     summary_always: bool = True
+    own_figures: ClassVar[tuple[str, ...]] = ("slowdown",)
 
     def runs(self, settings: DriftOptimizersSettings, seeds: Sequence[int]) -> list[Run]:
         """Return every student, optimizer, batch, rate and law, each with every seed."""
@@ -108,6 +112,17 @@ class DriftOptimizersExperiment(Experiment[DriftOptimizersSettings]):
     def seconds_per_run(self, settings: DriftOptimizersSettings) -> float:
         """Return about how long one run takes on one core."""
         return (settings.warm_up + settings.steps) * _SECONDS_PER_STEP
+
+    def figures(self, results: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Figure]:
+        """Return what control costs where nothing needs it."""
+        from safestep import plots
+        from safestep.plots.panel import panel, single_figure
+
+        figure, rows = single_figure(), plots.slowdowns_of(results.get("summary", []))
+        if not rows:
+            return {}
+        plots.slowdown(rows, ax=panel(figure))
+        return {"slowdown": figure}
 
     def execute(self, settings: DriftOptimizersSettings, run: Run) -> Generator[Record, None, Row]:
         """Train once, through a guard."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from safestep.experiments.protection.protection_findings import findings
 from safestep.experiments.protection.protection_steps import StepLine, columns, outcome, steps
@@ -21,6 +21,10 @@ from safestep.lab.seeding import seed_everything
 from safestep.policy import Cap
 from safestep.radius import SoftmaxRadius
 from safestep.recording.nonfinite import all_finite
+from safestep.records.report import number
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CONTROL = "control"
 _CONTROL = 1 + 1e-4
@@ -110,6 +114,7 @@ class ProtectionExperiment(Experiment[ProtectionSettings]):
         Column("diverged", "diverged"),
     )
     summary_always: bool = True
+    own_figures: ClassVar[tuple[str, ...]] = ("audited_ratios",)
 
     def runs(self, settings: ProtectionSettings, seeds: Sequence[int]) -> list[Run]:
         """Return every method on every workload, rate and disturbance, each with every seed."""
@@ -133,6 +138,17 @@ class ProtectionExperiment(Experiment[ProtectionSettings]):
     def seconds_per_run(self, settings: ProtectionSettings) -> float:
         """Return about how long one run takes on one core."""
         return settings.steps * _SECONDS_PER_STEP
+
+    def figures(self, results: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Figure]:
+        """Return how far beyond the target the audited steps went."""
+        from safestep import plots
+        from safestep.plots.panel import panel, single_figure
+
+        figure, audited = single_figure(), plots.audited_of(records)
+        if not audited:
+            return {}
+        plots.audited_ratios(audited, target=number(results["settings"]["target"]), ax=panel(figure))
+        return {"audited_ratios": figure}
 
     def execute(self, settings: ProtectionSettings, run: Run) -> Generator[Record, None, Row]:
         """Train once. Runs that differ in the method alone begin alike and meet the same batches."""

@@ -17,15 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIGURES = "figures"
-_FIRST = (
-    "training_loss",
-    "test_accuracy",
-    "effective_lr",
-    "largest_ratio",
-    "accuracy_over_seeds",
-    "audited_ratios",
-)
-_LAST = ("drift_maps", "slowdown")
+_OF_ALL = ("training_loss", "test_accuracy", "effective_lr", "largest_ratio", "accuracy_over_seeds")
+"""Figures that no experiment has for itself: they are drawn wherever the records hold what they show."""
 
 
 def shown(results: Mapping[str, Any]) -> tuple[str, ...]:
@@ -35,14 +28,14 @@ def shown(results: Mapping[str, Any]) -> tuple[str, ...]:
         results: what results.json holds.
     """
     experiment = known(str(results["experiment"]))
-    return (*_FIRST, *(experiment.own_figures if experiment else ()), *_LAST)
+    return (*_OF_ALL, *(experiment.own_figures if experiment else ()))
 
 
 def draw(directory: Path) -> list[Path]:
     """Draw what the records of a run directory show, as PNG files in its ``figures``.
 
-    The same records give the same bytes. Each file carries its headline as the PNG texts "Title" and
-    "Description". What the records do not hold is not drawn, and a figure of it that was drawn before is removed; files
+    The same records give the same bytes. Each file carries as the PNG texts "Title" and "Description" what it shows.
+    What the records do not hold is not drawn, and a figure of it that was drawn before is removed; files
     of other names are left alone.
 
     Args:
@@ -98,16 +91,8 @@ def _figures(results: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -
     if len({row["seed"] for row in rows}) > 1:
         figures["accuracy_over_seeds"] = single_figure()
         plots.accuracy_over_seeds(rows, ax=panel(figures["accuracy_over_seeds"]))
-    if audited := plots.audited_of(records):
-        figures["audited_ratios"] = single_figure()
-        plots.audited_ratios(audited, target=target, ax=panel(figures["audited_ratios"]))
-    if maps := plots.drift_maps_of(records):
-        figures["drift_maps"] = plots.drift_maps(maps)
     if experiment := known(str(results["experiment"])):
         figures |= experiment.figures(results, records)
-    if slowdowns := plots.slowdowns_of(results.get("summary", [])):
-        figures["slowdown"] = single_figure()
-        plots.slowdown(slowdowns, ax=panel(figures["slowdown"]))
     if pictures.keys() <= figures.keys():
         figures["overview"] = plots.overview(curves, target=target, title=str(results["experiment"]))
     return figures
@@ -123,18 +108,18 @@ def _save(figure: Figure, path: Path) -> Path:
     # 256 colours are more than lines and letters need, and a third of the bytes.
     image = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba()).convert("RGB").quantize(256)
     words = PngInfo()
-    for key, text in zip(("Title", "Description"), _headline(figure), strict=True):
+    for key, text in _words(figure).items():
         words.add_itxt(key, " ".join(text.split()))
     new = path.with_name(f".{path.name}.new")
     image.save(new, format="png", pnginfo=words, dpi=(figure.dpi, figure.dpi))
     return new.replace(path)
 
 
-def _headline(figure: Figure) -> tuple[str, str]:
-    """Return title and explanation of a figure: of its only panel, or its own and the titles of all panels."""
-    titles = [ax.get_title(loc="left") for ax in figure.axes]
-    if len(titles) > 1:
-        said, *more = [text.get_text() for text in figure.texts] or [""]
-        return said, " ".join(filter(None, [*more, "; ".join(filter(None, titles))]))
-    subtitles = [text.get_text() for text in figure.axes[0].texts if text.get_gid() == "subtitle"]
-    return titles[0], " ".join(subtitles)
+def _words(figure: Figure) -> dict[str, str]:
+    """Return what a figure shows, for those who cannot see it: its title, and what is drawn against what."""
+    titles = [figure.get_suptitle(), *(ax.get_title(loc="left") for ax in figure.axes)]
+    title, *others = filter(None, titles)
+    axes = dict.fromkeys(
+        f"{ax.get_ylabel()} against {ax.get_xlabel()}" for ax in figure.axes if ax.get_ylabel() and ax.get_xlabel()
+    )
+    return {"Title": title, "Description": "; ".join([*others, *axes])}
