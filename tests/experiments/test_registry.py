@@ -14,7 +14,7 @@ import pytest
 
 from safestep.errors import UnknownNameError
 from safestep.experiments import NAMES, find
-from safestep.experiments.digits import digits
+from safestep.experiments.digits import digits_protocol
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -54,7 +54,7 @@ def test_the_rows_are_in_the_order_of_the_note():
 
 
 def test_the_protocol_has_no_line_for_any_optimizer():
-    source = inspect.getsource(digits).lower()
+    source = inspect.getsource(digits_protocol).lower()
     assert "adam" not in source
     assert "sgd" not in source
     assert "momentum" not in source

@@ -10,8 +10,9 @@ from rich.console import Console
 
 from experiments.counting import Counting
 from safestep.experiments import NAMES, find
-from safestep.experiments.report.screen import cell, console, progress, say, tell
-from safestep.experiments.runner.rundir import append_record
+from safestep.experiments.report.screen import console, progress, say, tell
+from safestep.experiments.report.tables import cell
+from safestep.experiments.runner.rundir import append_records
 
 COUNTING = Counting()
 
@@ -62,10 +63,10 @@ def test_on_a_pipe_each_run_is_a_line(tmp_path):
 
 
 def test_on_a_terminal_a_bar_follows_the_records(tmp_path):
-    append_record(tmp_path, {"of": "an earlier run"})
+    append_records(tmp_path, {"of": "an earlier run"})
     screen = Console(file=io.StringIO(), width=100, force_terminal=True)
     with progress(screen, Counting(), runs=2, records=2, path=tmp_path) as finished:
-        append_record(tmp_path, {"count": 0})
+        append_records(tmp_path, {"count": 0})
         while "25%" not in screen.file.getvalue():  # the test's own time limit ends it otherwise
             pass
         finished({"label": "one", "seed": 7, "sum": 3.5})

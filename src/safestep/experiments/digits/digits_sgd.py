@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from safestep.experiments.digits.digits import LARGEST, DigitsExperiment, DigitsSettings
+from safestep.experiments.digits.digits_protocol import LARGEST, DigitsExperiment, DigitsSettings
 
 
 @dataclass(frozen=True, kw_only=True)

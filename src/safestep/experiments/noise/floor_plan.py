@@ -56,16 +56,14 @@ class NoiseFloorSettings(Settings):
         super().__post_init__()
         rising = list(self.rates) == sorted(set(self.rates)) != [] and self.rates[0] >= 1e-5 and self.rates[-1] <= 10
         self.require(rising, "rates", "rising learning rates from 0.00001 to 10")
-        self.require(3 <= self.samples <= 10_000, "samples", "at least 3 and at most 10000")
+        self.require_range(3, 10_000, "samples")
         usable = len(set(self.batches)) == len(self.batches) > 0 and all(1 <= b <= self.samples for b in self.batches)
         self.require(usable, "batches", f"sizes from 1 to the {self.samples} samples, each once")
-        usable = len(set(self.noises)) == len(self.noises) > 0 and set(self.noises) <= set(WORDS)
-        self.require(usable, "noises", f"each at most once of {', '.join(WORDS)}")
+        self.require_names("noises", WORDS)
         self.require(0 < self.scale <= 1e6, "scale", "a positive standard deviation up to 1000000")
-        self.require(2 <= self.runs <= 10**6, "runs", "at least 2 and at most 1000000")
-        for key in ("most_steps", "unstable_steps"):
-            self.require(1 <= getattr(self, key) <= 10**5, key, "at least 1 and at most 100000")
-        self.require(0 <= self.data_seed < 2**32, "data_seed", "a whole number from 0 to 2^32 - 1")
+        self.require_range(2, 10**6, "runs")
+        self.require_range(1, 10**5, "most_steps", "unstable_steps")
+        self.require_range(0, 2**32 - 1, "data_seed")
 
 
 def series(kind: str, batch: int) -> str:

@@ -5,10 +5,11 @@ Source of the runs: "Stochastic Gradient Descent", Dive into Deep Learning (d2l.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from torch.optim import SGD
 
@@ -16,13 +17,15 @@ from safestep.descent import PLANE, distance, simulate
 from safestep.experiments.noise.descent_figures import DESCENTS, descent_figures
 from safestep.experiments.noise.descent_plan import NoisyDescentSettings, descents
 from safestep.experiments.noise.descent_records import records_of, row_of
-from safestep.experiments.noise.descent_verdict import findings, over_seeds
-from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run
+from safestep.experiments.noise.descent_words import WORDS
+from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run, Words, grouped
+from safestep.records.report import number, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _RECORDS, _TRACES = 101, 3
+_MEANS = ("mean_x1", "mean_x2", "var_x1", "var_x2", "mean_f", "law_mean_x1", "law_mean_f", "mean_distance")
 _SECONDS_PER_STEP, _SECONDS_AT_LEAST = 4e-8, 0.1
 """About what a step of one run of an ensemble takes, and setting one up."""
 
@@ -32,6 +35,7 @@ class NoisyDescentExperiment(Experiment[NoisyDescentSettings]):
     """An ensemble a schedule, on the plane of the note."""
 
     own_figures: ClassVar[tuple[str, ...]] = DESCENTS
+    words: ClassVar[Words | None] = WORDS
 
     columns: tuple[Column, ...] = (
         Column("label", "schedule"),
@@ -94,15 +98,26 @@ class NoisyDescentExperiment(Experiment[NoisyDescentSettings]):
 
     def summarise(self, rows: Sequence[Row]) -> list[Row]:
         """Return every schedule over its seeds."""
-        return over_seeds(rows)
+        return [_over_seeds(group) for group in grouped(rows)]
 
     def figures(self, results: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Figure]:
         """Return traces, schedules and losses."""
         return descent_figures(results, records)
 
-    def findings(self, rows: Sequence[Row], target: float) -> list[str]:
-        """Return where each kind of schedule leads, and how far all is from the law."""
-        return findings(rows)
+
+def _over_seeds(rows: Sequence[Row]) -> Row:
+    """Return the rows of one label as one: means of means and variances, the largest distances from the law."""
+    summary = {
+        **{key: rows[0][key] for key in ("label", "schedule", "steps", "last_rate", "rate_sum", "rate_sum_ever")},
+        "seeds": len(rows),
+        "runs": sum(row["runs"] for row in rows),
+        **{key: statistics.fmean(number(row[key]) for row in rows) for key in _MEANS},
+        **{key: max(number(row[key]) for row in rows) for key in ("worst_z", "worst_z_any")},
+        "comparisons": sum(row["comparisons"] for row in rows),
+        "last_point": rows[0]["last_point"],
+        "diverged": any(row["diverged"] for row in rows),
+    }
+    return cast(Row, plain(summary))
 
 
 experiment = NoisyDescentExperiment(

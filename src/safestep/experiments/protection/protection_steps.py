@@ -21,8 +21,8 @@ from safestep.lab.tasks import Task
 from safestep.records.reading import Status
 from safestep.records.report import StepReport
 
-CLEARLY_ABOVE, FAR_ABOVE = 1.05, 1.2
-"""r in units of the target that few, and that no applied steps may exceed."""
+_CLEARLY_ABOVE = 1.05
+"""r in units of the target that few applied steps may exceed."""
 
 
 @dataclass(frozen=True)
@@ -141,9 +141,9 @@ def outcome(lines: Sequence[StepLine], target: float) -> dict[str, Any]:
     """
     audited = [line for line in lines if not math.isnan(line.audited_ratio)]
     shortened = [line for line in lines if 0.0 < line.scale < 1.0]
-    within = [line for line in audited if line.audited_ratio / line.scale < target / CLEARLY_ABOVE]
+    within = [line for line in audited if line.audited_ratio / line.scale < target / _CLEARLY_ABOVE]
     ends = [line.audited_ratio / target for line in shortened if not math.isnan(line.audited_ratio)]
-    above = sum(line.audited_ratio > CLEARLY_ABOVE * target for line in audited)
+    above = sum(line.audited_ratio > _CLEARLY_ABOVE * target for line in audited)
     return {
         "steps": len(lines),
         "audited": len(audited),

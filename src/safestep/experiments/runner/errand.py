@@ -19,12 +19,20 @@ _ALONE = threading.Lock()
 """Runs seed the generators of their process, so that it can carry out one at a time, however many threads it has."""
 
 
-def _here() -> dict[str, str]:
+def _versions() -> dict[str, str]:
     return {"safestep": __version__, **environment()}
 
 
 class UnwantedError(SafestepError):
     """Nobody waits for this run any more; nobody is there to read this."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What comes home of a run."""
+
+    records: list[Record]
+    row: Row
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,7 @@ class Errand:
     experiment: Experiment[Any]
     settings: Settings
     run: Run
-    environment: dict[str, str] = field(default_factory=_here)
+    environment: dict[str, str] = field(default_factory=_versions)
 
     def carry_out(self, wanted: Callable[[], bool] = lambda: True) -> Outcome:
         """Carry it out in this process.
@@ -52,33 +60,23 @@ class Errand:
         Raises:
             SafestepError: if this machine has other versions than the one that asks, or nobody waits any more.
         """
-        _compare(self.environment, _here())
+        self._require_same_versions()
         records: list[Record] = []
         with _ALONE, one_thread():
-            going = self.experiment.execute(self.settings, self.run)
+            steps = self.experiment.execute(self.settings, self.run)
             while wanted():
                 try:
-                    records.append(next(going))
+                    records.append(next(steps))
                 except StopIteration as end:
                     return Outcome(records, end.value)
         raise UnwantedError(f"{self.run.label}, seed {self.run.seed}: nobody waits for it any more")
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """What comes home."""
-
-    records: list[Record]
-    row: Row
-
-
-def _compare(there: dict[str, str], here: dict[str, str]) -> None:
-    """Refuse to mix numbers of different versions in one table, whose page names one of each."""
-    if differ := [name for name in {**there, **here} if there.get(name) != here.get(name)]:
-        seen = ", ".join(
-            f"{name} {here.get(name, '(none)')} (asked for: {there.get(name, '(none)')})" for name in differ
-        )
-        raise SafestepError(
-            f"the worker on {socket.gethostname()} has {seen}: the numbers of one run directory come from machines "
-            "with the same versions. Install them there, or start the command on a machine like that one"
-        )
+    def _require_same_versions(self) -> None:
+        """Refuse to mix numbers of different versions in one table, whose page names one of each."""
+        asked, here = self.environment, _versions()
+        if differ := [name for name in here if asked.get(name) != here[name]]:
+            versions = ", ".join(f"{name} {here[name]} (asked for: {asked.get(name, '(none)')})" for name in differ)
+            raise SafestepError(
+                f"the worker on {socket.gethostname()} has {versions}: the numbers of one run directory come from "
+                "machines with the same versions. Install them there, or start the command on a machine like that one"
+            )

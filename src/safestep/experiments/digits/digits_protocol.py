@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from safestep.experiments.report.summary import over_seeds
-from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run
+from safestep.experiments.digits.digits_summary import over_seeds
+from safestep.experiments.digits.digits_words import WORDS
+from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run, Words
 from safestep.experiments.runner.settings import SettingError, Settings
 from safestep.guard.attach import attach
 from safestep.lab.digits import CLASSES, load_split, loaders
@@ -28,8 +29,8 @@ from safestep.radius import SoftmaxRadius
 
 PolicyName = Literal["fixed", "cap", "pin"]
 
-_WORDS: dict[PolicyName, str] = {"fixed": "fixed", "cap": "capped", "pin": "pin"}
-"""The policies in the words of labels."""
+_NAMES: dict[PolicyName, str] = {"fixed": "fixed", "cap": "capped", "pin": "pin"}
+"""The policies as labels have them."""
 _POLICIES: dict[PolicyName, Callable[[float], Policy]] = {"fixed": lambda target: Watch(), "cap": Cap, "pin": Pin}
 """From the target to the policy; a fixed rate is watched, so that its r is known."""
 _PIN_RATE = 1.0
@@ -72,8 +73,8 @@ class DigitsSettings(Settings):
         """Check the ranges. What torch's optimizers would refuse is refused here: loading them takes a second."""
         super().__post_init__()
         self.require(1e-6 <= self.target <= 1e6, "target", "a positive number from 1e-6 to 1e6; 1 is the radius")
-        for key, most in (("epochs", 10**6), ("batch_size", 10**6), ("width", 10**5)):
-            self.require(1 <= getattr(self, key) <= most, key, f"at least 1 and at most {most}")
+        self.require_range(1, 10**6, "epochs", "batch_size")
+        self.require_range(1, 10**5, "width")
         self.require(0 <= self.weight_decay <= LARGEST, "weight_decay", f"at least 0 and at most {LARGEST:g}")
         usable = len(self.lrs) > 0 and all(1 / LARGEST <= lr <= LARGEST for lr in self.lrs)
         self.require(usable, "lrs", f"positive numbers from {1 / LARGEST:g} to {LARGEST:g}, separated by commas")
@@ -102,6 +103,8 @@ class DigitsExperiment(Experiment[DigitsSettings]):
         policies: in the order of the table.
     """
 
+    words: ClassVar[Words | None] = WORDS
+
     policies: tuple[PolicyName, ...]
     columns: tuple[Column, ...] = (
         Column("label", "run"),
@@ -129,7 +132,7 @@ class DigitsExperiment(Experiment[DigitsSettings]):
         """Return every policy at every rate it takes, each with every seed."""
         return [
             Run(
-                label=_WORDS[policy] if lr is None else f"{_WORDS[policy]} {float(lr)}",
+                label=_NAMES[policy] if lr is None else f"{_NAMES[policy]} {float(lr)}",
                 seed=seed,
                 options={"policy": policy, "base_lr": lr},
             )
@@ -145,12 +148,6 @@ class DigitsExperiment(Experiment[DigitsSettings]):
     def seconds_per_run(self, settings: DigitsSettings) -> float:
         """Return about how long one run takes on one core."""
         return settings.epochs * math.ceil(_IMAGES / settings.batch_size) * _SECONDS_PER_STEP
-
-    def findings(self, rows: Sequence[Row], target: float) -> list[str]:
-        """Return what the rows say of rates, caps and pins."""
-        from safestep.experiments.report.findings import findings  # here: its pictures' words load matplotlib
-
-        return findings(rows, target)
 
     def execute(self, settings: DigitsSettings, run: Run) -> Generator[Record, None, Row]:
         """Train once. The order of what draws random numbers is part of the protocol: loaders, then the model."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch.optim import SGD
@@ -14,9 +15,9 @@ from torch.optim import SGD
 from safestep.descent import Ensemble, distance, simulate
 from safestep.experiments.noise.descent_figures import DESCENTS, descent_figures
 from safestep.experiments.noise.floor_plan import Cell, NoiseFloorSettings, cells
-from safestep.experiments.noise.floor_verdict import findings, over_rates
-from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run
-from safestep.records.report import plain
+from safestep.experiments.noise.floor_words import WORDS
+from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run, Words, grouped
+from safestep.records.report import number, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,6 +33,7 @@ class NoiseFloorExperiment(Experiment[NoiseFloorSettings]):
     """An ensemble for each noise, batch size and rate, run until it has forgotten where it began."""
 
     own_figures: ClassVar[tuple[str, ...]] = DESCENTS
+    words: ClassVar[Words | None] = WORDS
 
     columns: tuple[Column, ...] = (
         Column("label", "noise, batch and rate"),
@@ -87,15 +89,11 @@ class NoiseFloorExperiment(Experiment[NoiseFloorSettings]):
 
     def summarise(self, rows: Sequence[Row]) -> list[Row]:
         """Return one line a noise and batch size, over its rates and seeds."""
-        return over_rates(rows)
+        return [_over_rates(group) for group in grouped(rows, "series")]
 
     def figures(self, results: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Figure]:
         """Return the floors."""
         return descent_figures(results, records)
-
-    def findings(self, rows: Sequence[Row], target: float) -> list[str]:
-        """Return how the floor grows with the rate and falls with the batch, and where there is none."""
-        return findings(rows)
 
 
 def _compared(cell: Cell, ensemble: Ensemble) -> dict[str, Any]:
@@ -120,6 +118,40 @@ def _compared(cell: Cell, ensemble: Ensemble) -> dict[str, Any]:
         "lost": ensemble.lost,
         "diverged": bool(ensemble.lost),
     }
+
+
+def _over_rates(rows: Sequence[Row]) -> Row:
+    """Return the rows of one noise and batch size as one: the slope at the smallest rate, the floor at the largest.
+
+    Floors are means over the seeds. None where there is no such rate.
+    """
+    by_rate = sorted(grouped(rows, "rate"), key=lambda group: number(group[0]["rate"]))
+    settled = [group for group in by_rate if math.isfinite(number(group[0]["law_floor"]))]
+    lost = [group[0]["rate"] for group in by_rate if any(row["diverged"] for row in group)]
+    off = [abs(number(row["floor_z"])) for group in settled for row in group if row["floor_z"] is not None]
+    summary: dict[str, Any] = {
+        "label": rows[0]["series"],
+        "noise": rows[0]["noise"],
+        "batch": rows[0]["batch"],
+        "ensembles": len(rows),
+        "worst_floor_z": max(off, default=None),
+        "diverged_from": lost[0] if lost else None,
+    }
+    if settled:
+        first, last = settled[0], settled[-1]
+        summary |= {
+            "first_rate": first[0]["rate"],
+            "slope": _mean_floor(first) / first[0]["rate"],
+            "law_slope": number(first[0]["law_floor"]) / first[0]["rate"],
+            "last_rate": last[0]["rate"],
+            "last_floor": _mean_floor(last),
+            "last_law": last[0]["law_floor"],
+        }
+    return cast(Row, plain(summary))
+
+
+def _mean_floor(rows: Sequence[Row]) -> float:
+    return statistics.fmean(number(row["floor"]) for row in rows)
 
 
 experiment = NoiseFloorExperiment(
