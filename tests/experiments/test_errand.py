@@ -30,7 +30,7 @@ def test_records_and_row_come_home_together():
 
 def test_other_versions_are_refused_by_name():
     asked = errand()
-    asked = replace(asked, environment={**asked.environment, "torch": "99.0", "safestep": "9.9"})
+    asked = replace(asked, versions={**asked.versions, "torch": "99.0", "safestep": "9.9"})
     with pytest.raises(SafestepError, match=r"has safestep .*\(asked for: 9.9\), torch .*\(asked for: 99.0\)") as error:
         asked.carry_out()
     assert "numpy" not in str(error.value)

@@ -25,7 +25,6 @@ def test_every_experiment_is_found_and_introduces_itself(name):
     settings = experiment.settings()
     runs = experiment.runs(settings, [7, 8])
     assert len({run.key for run in runs}) == len(runs)
-    assert experiment.records_per_run(settings) > 0
     assert 0.1 < experiment.seconds_per_run(settings) < 10
 
 

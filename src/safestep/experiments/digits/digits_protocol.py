@@ -141,10 +141,6 @@ class DigitsExperiment(Experiment[DigitsSettings]):
             for seed in seeds
         ]
 
-    def records_per_run(self, settings: DigitsSettings) -> int:
-        """Return the number of epochs."""
-        return settings.epochs
-
     def seconds_per_run(self, settings: DigitsSettings) -> float:
         """Return about how long one run takes on one core."""
         return settings.epochs * math.ceil(_IMAGES / settings.batch_size) * _SECONDS_PER_STEP

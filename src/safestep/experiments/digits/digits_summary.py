@@ -12,17 +12,11 @@ from safestep.records.report import number, plain
 
 
 def over_seeds(rows: Sequence[Row]) -> list[Row]:
-    """Return one summary for every label, in the order in which the labels appear.
+    """Return one summary for every label: how many seeds, how many diverged, the accuracy and medians of the rest.
 
-    Args:
-        rows: outcomes of training runs, with ``label``, ``optimizer``, ``policy``, ``base_lr``, ``final_acc``,
-            ``peak_r``, ``final_cap_fraction`` and ``diverged``.
-
-    Returns:
-        Summaries with the number of ``seeds`` and how many ``diverged``; of the accuracy the mean, the standard
-        deviation (divisor n - 1; "nan" for one seed), the median and the interquartile range (0 for one seed); the
-        medians of peak r and of the cap fraction. Diverged runs count with what they reached; a peak r of nan counts
-        as infinite. A row that lacks a number is left out of its statistic, "nan" where all do.
+    The standard deviation of the accuracy (divisor n - 1) is "nan" for one seed, its interquartile range 0. Diverged
+    runs count with what they reached; a peak r of nan counts as infinite. A row that lacks a number is left out of its
+    statistic, "nan" where all do.
 
     Example:
         >>> row = {"label": "pin", "optimizer": "SGD", "policy": "pin", "base_lr": None, "peak_r": 1.0,

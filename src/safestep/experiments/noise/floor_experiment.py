@@ -13,7 +13,7 @@ import torch
 from torch.optim import SGD
 
 from safestep.descent import Ensemble, distance, simulate
-from safestep.experiments.noise.descent_figures import DESCENTS, descent_figures
+from safestep.experiments.noise.floor_figures import FLOORS, floor_figures
 from safestep.experiments.noise.floor_plan import Cell, NoiseFloorSettings, cells
 from safestep.experiments.noise.floor_words import WORDS
 from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run, Words, grouped
@@ -23,16 +23,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _RECORDS = 2
-_SECONDS_AT_LEAST = 0.1
-_SECONDS_PER_STEP = {"gaussian": 4e-8, "replacement": 2e-7, "distinct": 1e-6}
-"""About what a step of one run of an ensemble takes."""
+_SECONDS_PER_MEMBER = 8e-5
+"""About what one run of an average ensemble takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseFloorExperiment(Experiment[NoiseFloorSettings]):
     """An ensemble for each noise, batch size and rate, run until it has forgotten where it began."""
 
-    own_figures: ClassVar[tuple[str, ...]] = DESCENTS
+    own_figures: ClassVar[tuple[str, ...]] = tuple(FLOORS.values())
     words: ClassVar[Words | None] = WORDS
 
     columns: tuple[Column, ...] = (
@@ -61,15 +60,9 @@ class NoiseFloorExperiment(Experiment[NoiseFloorSettings]):
         """Return one ensemble a noise, batch size, rate and seed."""
         return [Run(cell.label, seed) for cell in cells(settings) for seed in seeds]
 
-    def records_per_run(self, settings: NoiseFloorSettings) -> int:
-        """Return one record."""
-        return 1
-
     def seconds_per_run(self, settings: NoiseFloorSettings) -> float:
         """Return about how long an average ensemble takes on one core."""
-        every = list(cells(settings))
-        work = sum(_SECONDS_PER_STEP[cell.kind] * cell.steps for cell in every) / len(every)
-        return _SECONDS_AT_LEAST + settings.runs * work
+        return _SECONDS_PER_MEMBER * settings.runs
 
     def execute(self, settings: NoiseFloorSettings, run: Run) -> Generator[Record, None, Row]:
         """Simulate one ensemble, and compare where it ends with the law."""
@@ -93,7 +86,7 @@ class NoiseFloorExperiment(Experiment[NoiseFloorSettings]):
 
     def figures(self, results: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Figure]:
         """Return the floors."""
-        return descent_figures(results, records)
+        return floor_figures(records, results["settings"])
 
 
 def _compared(cell: Cell, ensemble: Ensemble) -> dict[str, Any]:

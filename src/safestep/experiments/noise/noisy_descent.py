@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from torch.optim import SGD
 
 from safestep.descent import PLANE, distance, simulate
-from safestep.experiments.noise.descent_figures import DESCENTS, descent_figures
+from safestep.experiments.noise.descent_figures import CURVES, LOSSES, TRACES, descent_figures
 from safestep.experiments.noise.descent_plan import NoisyDescentSettings, descents
-from safestep.experiments.noise.descent_records import records_of, row_of
+from safestep.experiments.noise.descent_records import course_of, row_of
 from safestep.experiments.noise.descent_words import WORDS
 from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run, Words, grouped
 from safestep.records.report import number, plain
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 _RECORDS, _TRACES = 101, 3
 _MEANS = ("mean_x1", "mean_x2", "var_x1", "var_x2", "mean_f", "law_mean_x1", "law_mean_f", "mean_distance")
-_SECONDS_PER_STEP, _SECONDS_AT_LEAST = 4e-8, 0.1
-"""About what a step of one run of an ensemble takes, and setting one up."""
+_SECONDS_PER_MEMBER = 1.2e-5
+"""About what one run of an average ensemble takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoisyDescentExperiment(Experiment[NoisyDescentSettings]):
     """An ensemble a schedule, on the plane of the note."""
 
-    own_figures: ClassVar[tuple[str, ...]] = DESCENTS
+    own_figures: ClassVar[tuple[str, ...]] = (CURVES, LOSSES, TRACES)
     words: ClassVar[Words | None] = WORDS
 
     columns: tuple[Column, ...] = (
@@ -66,15 +66,9 @@ class NoisyDescentExperiment(Experiment[NoisyDescentSettings]):
         """Return one ensemble a schedule and seed."""
         return [Run(one.label, seed) for one in descents(settings) for seed in seeds]
 
-    def records_per_run(self, settings: NoisyDescentSettings) -> int:
-        """Return the statistics, the rates and the traces."""
-        return 2 + _TRACES
-
     def seconds_per_run(self, settings: NoisyDescentSettings) -> float:
         """Return about how long an average ensemble takes on one core."""
-        every = list(descents(settings))
-        work = sum(one.runs * one.steps for one in every) / len(every)
-        return _SECONDS_AT_LEAST + _SECONDS_PER_STEP * work
+        return _SECONDS_PER_MEMBER * settings.runs
 
     def execute(self, settings: NoisyDescentSettings, run: Run) -> Generator[Record, None, Row]:
         """Simulate one ensemble and compare it with the law."""
@@ -93,8 +87,14 @@ class NoisyDescentExperiment(Experiment[NoisyDescentSettings]):
         )
         name = {"label": run.label, "seed": run.seed, "schedule": descent.name, "steps": descent.steps}
         off = distance(ensemble)
-        yield from records_of(name, ensemble, off)
-        return row_of(name, settings, descent, ensemble, off)
+        course = course_of(ensemble, off)
+        yield plain({"kind": "course", **name, "first_step": 0, "runs": ensemble.runs, **course})
+        yield plain({"kind": "rates", **name, "rate": ensemble.setting.rates().tolist()})
+        for run_index, trace in enumerate(ensemble.traces):
+            x1, x2 = trace.T.tolist()
+            ended = {"x1": x1, "x2": x2, "last_point": ensemble.last_point(run_index)}
+            yield plain({"kind": "trace", **name, "run": run_index, **ended})
+        return {**name, **row_of(settings, descent, ensemble, off, course)}
 
     def summarise(self, rows: Sequence[Row]) -> list[Row]:
         """Return every schedule over its seeds."""
@@ -102,7 +102,7 @@ class NoisyDescentExperiment(Experiment[NoisyDescentSettings]):
 
     def figures(self, results: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Figure]:
         """Return traces, schedules and losses."""
-        return descent_figures(results, records)
+        return descent_figures(records, results["settings"])
 
 
 def _over_seeds(rows: Sequence[Row]) -> Row:

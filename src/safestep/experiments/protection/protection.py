@@ -108,22 +108,15 @@ class ProtectionExperiment(Experiment[ProtectionSettings]):
 
     def runs(self, settings: ProtectionSettings, seeds: Sequence[int]) -> list[Run]:
         """Return every method on every workload, rate and disturbance, each with every seed."""
-        return [
-            Run(
-                label=_label(workload, rate, disturbance, method),
-                seed=seed,
-                options={"workload": workload, "rate": rate, "disturbance": disturbance, "method": method},
-            )
-            for workload in settings.workloads
-            for disturbance in settings.disturbances
-            for rate in _rates(workload, disturbance)
-            for method in settings.methods
-            for seed in seeds
-        ]
-
-    def records_per_run(self, settings: ProtectionSettings) -> int:
-        """Return how many pieces a run is kept in."""
-        return math.ceil(settings.steps / _LINES)
+        runs = []
+        for name, disturbance in itertools.product(settings.workloads, settings.disturbances):
+            workload, words = WORKLOADS[name], DISTURBANCES[disturbance].words
+            rates = workload.rates if disturbance == "none" else (workload.disturbed_rate,)
+            for rate, method, seed in itertools.product(rates, settings.methods, seeds):
+                options = {"workload": name, "rate": rate, "disturbance": disturbance, "method": method}
+                label = ", ".join(filter(None, (f"{workload.words} {rate:g}", words, method)))
+                runs.append(Run(label, seed, options))
+        return runs
 
     def seconds_per_run(self, settings: ProtectionSettings) -> float:
         """Return about how long one run takes on one core."""
@@ -133,21 +126,15 @@ class ProtectionExperiment(Experiment[ProtectionSettings]):
         """Train once. Runs that differ in the method alone begin alike and meet the same batches."""
         workload, disturbance = WORKLOADS[run.options["workload"]], DISTURBANCES[run.options["disturbance"]]
         method, name = run.options["method"], {"label": run.label, "seed": run.seed, **run.options}
-        exactly = method in {EXACT, CONTROL}
         target = settings.target * (_CONTROL if method == CONTROL else 1.0)
+        radius = SoftmaxRadius(method=EXACT if method == CONTROL else method)
         seed_everything(run.seed)
         task = workload.task(run.seed)
-        optimizer = workload.make(task.model.parameters(), run.options["rate"])
+        optimizer = workload.optimizer(task.model.parameters(), lr=run.options["rate"])
         lines: list[StepLine] = []
         with (
             Witness(optimizer) as witness,
-            attach(
-                task.model,
-                optimizer,
-                radius=SoftmaxRadius(method=EXACT if exactly else method),
-                policy=Cap(target),
-                history=0,
-            ) as guard,
+            attach(task.model, optimizer, radius=radius, policy=Cap(target), history=0) as guard,
         ):
             guard.audit(settings.audit)
             taken = steps(task, optimizer, guard, witness, disturbance, settings.steps, run.seed)
@@ -168,16 +155,6 @@ class ProtectionExperiment(Experiment[ProtectionSettings]):
     def summarise(self, rows: Sequence[Row]) -> list[Row]:
         """Return what every method comes to, over all its runs and over those of each workload."""
         return over_methods(rows)
-
-
-def _rates(workload: str, disturbance: str) -> tuple[float, ...]:
-    chosen = WORKLOADS[workload]
-    return chosen.rates if disturbance == "none" else (chosen.disturbed_rate,)
-
-
-def _label(workload: str, rate: float, disturbance: str, method: str) -> str:
-    words = [f"{WORKLOADS[workload].words} {rate:g}", DISTURBANCES[disturbance].words, method]
-    return ", ".join(filter(None, words))
 
 
 experiment = ProtectionExperiment(

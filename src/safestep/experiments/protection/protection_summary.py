@@ -19,14 +19,8 @@ _MOST_ABOVE = 0.005
 def over_methods(rows: Sequence[Row]) -> list[Row]:
     """Return a row for each method over all its runs, then for each method on each workload.
 
-    Args:
-        rows: of results.json.
-
-    Returns:
-        Rows with ``label``, ``method``, ``workload`` (None for all), how many ``runs``, ``steps``, ``audited`` and
-        ``diverged``; over all steps ``share_above_105``, ``worst``, ``share_capped``, ``share_skipped``,
-        ``share_needless``, ``inside`` and ``touched``; ``runs_above``, the runs that by themselves have too large a
-        share above; and what is lost against the exact cap, ``accuracy_lost`` and ``loss_gained``, see `lost`.
+    Shares are of all steps, whichever run they are of; ``runs_above`` counts the runs that by themselves have too large
+    a share above 1.05 of the target. For ``accuracy_lost`` and ``loss_gained`` see `lost`.
     """
     methods, workloads = ([*dict.fromkeys(row[key] for row in rows)] for key in ("method", "workload"))
     every = [_summary(method, None, rows) for method in methods]
@@ -66,14 +60,8 @@ def _summary(method: str, workload: str | None, rows: Sequence[Row]) -> dict[str
 def lost(rows: Sequence[Row], method: str, judged: str) -> float:
     """Return how much worse runs of a method end than under the exact cap from the same beginnings.
 
-    Args:
-        rows: of results.json.
-        method: as rows name it.
-        judged: "accuracy" or "loss", whichever the workload is judged by.
-
-    Returns:
-        The mean over settings of the means over seeds; positive is worse, inf where a run diverged that did not under
-        the exact cap, nan where there is nothing to compare.
+    It is the mean over settings of the means over seeds, by the "accuracy" or "loss" that the workload is judged by;
+    inf where a run diverged that did not under the exact cap, nan where there is nothing to compare.
 
     Example:
         >>> row = {"method": "exact", "judged": "accuracy", "seed": 7, "final_acc": 0.75, "workload": "digits-sgd",

@@ -10,22 +10,16 @@ from typing import Any
 from safestep.errors import SafestepError
 from safestep.experiments import known
 from safestep.experiments.runner.experiment import key_of
-from safestep.experiments.runner.rundir import RECORDS, drawable_records
+from safestep.experiments.runner.rundir import RECORDS, read_records
 
 _SHOWN = 5
 """So many damaged lines, and missing runs, are named one by one."""
 
 
 def gaps(results: Mapping[str, Any], directory: Path, *, drawn: bool) -> list[str]:
-    """Return what is missing of a run, one sentence each; none for a whole one.
-
-    Args:
-        results: what results.json holds.
-        directory: where records.jsonl is.
-        drawn: whether the page will show any figure.
-    """
+    """Return what is missing of a run, one sentence each; ``drawn`` says whether the page will show any figure."""
     rows = results["rows"]
-    records, faults = drawable_records(directory)
+    records, faults = read_records(directory)
     done, recorded = {key_of(row) for row in rows}, {key_of(record) for record in records}
     sentences = []
     if known(results["experiment"]) is None:

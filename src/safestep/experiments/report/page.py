@@ -30,13 +30,7 @@ _DPI = 220
 def write_page(directory: Path) -> Path:
     """Write report.html from results.json, records.jsonl and the figures of a run directory.
 
-    The page needs no other file and no network. The words that explain are the `Words` of the experiment.
-
-    Args:
-        directory: a run directory, finished or not.
-
-    Returns:
-        The page.
+    The page, whose path is returned, needs no other file and no network. Its words are those of the experiment.
 
     Raises:
         RunDirectoryError: if there is no run in the directory, or the page cannot be written.

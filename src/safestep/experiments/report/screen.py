@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from safestep.experiments.report.tables import cell, run_table, summary_table
 from safestep.experiments.runner.experiment import Experiment, Row, seeds_of
-from safestep.experiments.runner.rundir import RECORDS
 
 _WIDEST = 10_000
 """More columns than any table takes."""
-_TICK = 0.2
-"""Seconds between two looks at the records."""
 
 
 def console() -> Console:
@@ -35,69 +29,30 @@ def say(screen: Console, text: str) -> None:
 
 
 @contextmanager
-def progress(
-    screen: Console, experiment: Experiment[Any], runs: int, records: int, path: Path
-) -> Iterator[Callable[[Row], None]]:
+def progress(screen: Console, experiment: Experiment[Any], runs: int) -> Iterator[Callable[[Row], None]]:
     """Show how far the runs are: a bar with the remaining time on a terminal, a line for each run elsewhere.
 
-    Args:
-        screen: where to show it.
-        experiment: whose columns tell the outcome of a run.
-        runs: how many are to be executed.
-        records: how many records each of them yields.
-        path: the run directory, before the first of them.
-
-    Yields:
-        A function to call with the row of each finished run.
+    What is yielded is a function to call with the row of each finished run.
     """
-    done = 0
+    columns = (MofNCompleteColumn(), TextColumn("runs"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
+        task = bar.add_task("", total=runs)
 
-    def line(row: Row) -> None:
-        nonlocal done
-        done += 1
-        numbers = ", ".join(f"{c.heading} {cell(row.get(c.key), c.form)}" for c in experiment.columns[1:])
-        say(screen, f"{done} of {runs}  {row['label']}, seed {row['seed']}: {numbers}")
+        def finished(row: Row) -> None:
+            bar.advance(task)
+            if not screen.is_terminal:
+                numbers = ", ".join(f"{c.heading} {cell(row.get(c.key), c.form)}" for c in experiment.columns[1:])
+                done = f"{bar.tasks[0].completed:.0f} of {runs}"
+                say(screen, f"{done}  {row['label']}, seed {row['seed']}: {numbers}")
 
-    if screen.is_terminal:
-        with _bar(screen, runs, records, path) as finished:
-            yield finished
-    else:
-        yield line
-
-
-@contextmanager
-def _bar(screen: Console, runs: int, records: int, path: Path) -> Iterator[Callable[[Row], None]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    done, over = 0, threading.Event()
-    with Progress(*columns, console=screen, transient=True) as bar, (path / RECORDS).open("a+b") as file:
-        file.seek(0, os.SEEK_END)
-        task = bar.add_task(f"0 of {runs} runs", total=runs * records)
-
-        def follow() -> None:  # runs report from other processes: what they have in common is the file
-            while not over.wait(_TICK):
-                bar.advance(task, file.read().count(b"\n"))
-
-        def finished(_: Row) -> None:
-            nonlocal done
-            done += 1
-            bar.update(task, description=f"{done} of {runs} runs")
-
-        follower = threading.Thread(target=follow, daemon=True)
-        follower.start()
-        try:
-            yield finished
-        finally:
-            over.set()
-            follower.join()
+        yield finished
 
 
 def tell(screen: Console, experiment: Experiment[Any] | None, results: Mapping[str, Any]) -> None:
-    """Print the outcome as a table: the rows of a single seed, or the summaries over several.
+    """Print the outcome that results.json holds as a table: the rows of a single seed, or summaries over several.
 
-    Args:
-        screen: where to print it. Lines that it is too narrow for are left to it to wrap: no digit is lost.
-        experiment: whose columns they are; None for one that this version does not know, which shows what is there.
-        results: what results.json holds.
+    Without an experiment, of another version of safestep, every column is shown. Lines that the screen is too narrow
+    for are left to it to wrap: no digit is lost.
     """
     outcome = summary_table(experiment, results) or run_table(experiment, results)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))

@@ -26,12 +26,7 @@ class OutcomeTable:
 
 
 def run_table(experiment: Experiment[Any] | None, results: Mapping[str, Any]) -> OutcomeTable:
-    """Return a table with one row a run.
-
-    Args:
-        experiment: whose columns they are; None for one that this version does not know, which shows what is there.
-        results: what results.json holds.
-    """
+    """Return a table with one row a run; without an experiment, of another version, it has every column."""
     rows = results["rows"]
     columns = experiment.columns if experiment else _columns_of(rows)
     if len(seeds_of(rows)) > 1:

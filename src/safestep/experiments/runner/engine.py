@@ -30,17 +30,11 @@ def execute(
     jobs: int | None,
     engine: Engine | None = None,
 ) -> Iterator[Row]:
-    """Execute runs and yield their rows in the order in which they finish.
+    """Execute runs, append their records to those of a run directory, and yield their rows as they finish.
 
-    Args:
-        experiment: whose runs they are.
-        settings: of every run.
-        runs: what to execute.
-        path: the run directory whose records.jsonl takes the records.
-        jobs: how many at a time; one means in this process, more means as many processes of one thread each. None
-            leaves it to an engine.
-        engine: carries them out on other machines. Then this process alone writes, the records of a run when it is
-            finished: there may be no file that the machines share.
+    One job means in this process, more means as many processes of one thread each; None leaves it to the engine. With
+    an engine this process alone writes, the records of a run when it is finished: there may be no file that the
+    machines share.
 
     Raises:
         SafestepError: if a process dies, or the engine cannot carry them out.
@@ -67,12 +61,9 @@ def execute(
 
 
 def jobs_for(runs: int, seconds_per_run: float, jobs: int | None) -> int:
-    """Return how many runs to execute at a time.
+    """Return how many runs to execute at a time: at most ``jobs``.
 
-    Args:
-        runs: how many there are.
-        seconds_per_run: about how long one takes.
-        jobs: the most at a time; -1 for one per core; None for one per core if that is sooner done than one by one.
+    With -1 it is one per core; with None one per core if they are sooner done than one by one.
     """
     cores: int = need("joblib", "experiments").cpu_count()
     most = max(1, min(runs, cores if jobs in {None, -1} else jobs))

@@ -9,18 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from safestep._torch.threads import one_thread
-from safestep._version import __version__
 from safestep.errors import SafestepError
-from safestep.experiments.runner.environment import environment
+from safestep.experiments.runner.environment import versions
 from safestep.experiments.runner.experiment import Experiment, Record, Row, Run
 from safestep.experiments.runner.settings import Settings
 
 _ALONE = threading.Lock()
 """Runs seed the generators of their process, so that it can carry out one at a time, however many threads it has."""
-
-
-def _versions() -> dict[str, str]:
-    return {"safestep": __version__, **environment()}
 
 
 class UnwantedError(SafestepError):
@@ -37,19 +32,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Errand:
-    """A run, with all that is needed to carry it out elsewhere.
-
-    Attributes:
-        experiment: whose run it is.
-        settings: of the run.
-        run: the run.
-        environment: of the machine that asks for it.
-    """
+    """A run, with all that is needed to carry it out elsewhere; `versions` are those of the machine that asks."""
 
     experiment: Experiment[Any]
     settings: Settings
     run: Run
-    environment: dict[str, str] = field(default_factory=_versions)
+    versions: dict[str, str] = field(default_factory=versions)
 
     def carry_out(self, wanted: Callable[[], bool] = lambda: True) -> Outcome:
         """Carry it out in this process.
@@ -58,9 +46,16 @@ class Errand:
             wanted: tells whether somebody still waits for it; asked before each record.
 
         Raises:
-            SafestepError: if this machine has other versions than the one that asks, or nobody waits any more.
+            SafestepError: if this machine has other versions than the one that asks, whose page names one of each; or
+                nobody waits any more.
         """
-        self._require_same_versions()
+        here = versions()
+        if differ := [name for name in here if self.versions.get(name) != here[name]]:
+            found = ", ".join(f"{name} {here[name]} (asked for: {self.versions.get(name)})" for name in differ)
+            raise SafestepError(
+                f"the worker on {socket.gethostname()} has {found}: the numbers of one run directory come from "
+                "machines with the same versions. Install them there, or start the command on a machine like that one"
+            )
         records: list[Record] = []
         with _ALONE, one_thread():
             steps = self.experiment.execute(self.settings, self.run)
@@ -70,13 +65,3 @@ class Errand:
                 except StopIteration as end:
                     return Outcome(records, end.value)
         raise UnwantedError(f"{self.run.label}, seed {self.run.seed}: nobody waits for it any more")
-
-    def _require_same_versions(self) -> None:
-        """Refuse to mix numbers of different versions in one table, whose page names one of each."""
-        asked, here = self.environment, _versions()
-        if differ := [name for name in here if asked.get(name) != here[name]]:
-            versions = ", ".join(f"{name} {here[name]} (asked for: {asked.get(name, '(none)')})" for name in differ)
-            raise SafestepError(
-                f"the worker on {socket.gethostname()} has {versions}: the numbers of one run directory come from "
-                "machines with the same versions. Install them there, or start the command on a machine like that one"
-            )

@@ -121,10 +121,6 @@ class Experiment(ABC, Generic[S]):
         """Return every run, in the order of the table."""
 
     @abstractmethod
-    def records_per_run(self, settings: S) -> int:
-        """Return how many records one run yields."""
-
-    @abstractmethod
     def seconds_per_run(self, settings: S) -> float:
         """Return about how long one run takes on one core, to judge whether more processes pay."""
 

@@ -64,9 +64,7 @@ class Engine:
     def outcomes(self, errands: Sequence[Errand], jobs: int | None) -> Iterator[Outcome]:
         """Carry out errands, and yield the outcomes in the order in which they come.
 
-        Args:
-            errands: what to carry out.
-            jobs: how many to hand in at a time; None for all of them, so that the cluster sees what it has before it.
+        So many jobs are handed in at a time; with None all of them, so that the cluster sees what it has before it.
 
         Raises:
             SafestepError: if there is no scheduler or no worker, or it is lost; or workers died of a run.

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from safestep.errors import RunDirectoryError, SafestepError
-from safestep.experiments.runner.record_checks import wrong_with_record, wrong_with_results, wrong_with_values
+from safestep.experiments.runner.record_checks import wrong_with_record, wrong_with_results
 from safestep.records.report import json_line
 
 RESULTS = "results.json"
@@ -145,33 +145,21 @@ def require_results(path: Path) -> dict[str, Any]:
     return results
 
 
-def read_records(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Return the records of a run directory, and how many lines were left out: cut short, or not of any run."""
-    lines = list(_lines(path))
-    return [record for record in lines if record is not None], lines.count(None)
-
-
-def drawable_records(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the records that can be drawn, and of every other line its number and what is wrong with it."""
+def read_records(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the records of a run directory, and of every line that is none its number and what is wrong with it."""
     records, faults = [], []
-    for number, record in enumerate(_lines(path), start=1):
-        wrong = "cut short, or no record of a run" if record is None else wrong_with_values(record)
-        if record is None or wrong:
-            faults.append(f"line {number}: {wrong}")
-        else:
-            records.append(record)
-    return records, faults
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any] | None]:
-    """Yield every line of records.jsonl, None for one that is no record."""
     with suppress(FileNotFoundError, NotADirectoryError), (path / RECORDS).open("rb") as file:
-        for line in file:
+        for number, line in enumerate(file, start=1):
             try:
                 record = json.loads(line)
+                wrong = wrong_with_record(record)
             except (ValueError, RecursionError):
-                record = None
-            yield None if wrong_with_record(record) else record
+                wrong = "cut short"
+            if wrong:
+                faults.append(f"line {number}: {wrong}")
+            else:
+                records.append(record)
+    return records, faults
 
 
 @contextmanager

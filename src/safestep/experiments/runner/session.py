@@ -113,13 +113,13 @@ class Session:
     def _found(self, asked: int) -> str:
         if not self.missing:
             return f"all {asked} runs are there already"
-        records, cut = read_records(self._directory.path)
+        records, faults = read_records(self._directory.path)
         there = f"continuing with {len(self.missing)} of {asked} runs"
         unfinished = sum(key_of(record) not in self._done for record in records)
-        if not unfinished and not cut:
+        if not unfinished and not faults:
             return there
         return (
-            f"a killed run left {len(records)} whole lines{f' and {cut} cut short' if cut else ''}; "
+            f"a killed run left {len(records)} whole lines{f' and {len(faults)} cut short' if faults else ''}; "
             f"{unfinished} lines of unfinished runs are dropped; {there}"
         )
 
