@@ -7,8 +7,9 @@ Source of the protocol: the tutorials of github.com/piyush314/ghosts-of-softmax,
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -44,8 +45,8 @@ _SECONDS_PER_STEP = 0.003
 
 
 @dataclass(frozen=True, kw_only=True)
-class DigitsSettings(Settings):
-    """Settings of a digits experiment. Fields that a subclass adds are keyword arguments of its optimizer.
+class DigitsSettings(Settings, ABC):
+    """Settings of a digits experiment; a subclass adds its optimizer and the keyword arguments of that.
 
     Attributes:
         target: the largest r (`Cap`) or the r of every step (`Pin`).
@@ -57,8 +58,6 @@ class DigitsSettings(Settings):
         weight_decay: of the optimizer.
     """
 
-    OPTIMIZER: ClassVar[str]
-    """Name of the class in torch.optim."""
     QUICK: ClassVar[dict[str, Any]] = {"epochs": 3}
 
     target: float = 1.0
@@ -85,14 +84,9 @@ class DigitsSettings(Settings):
             reason = str(error).splitlines()[0]
             raise SettingError(f"device={self.device}: expected a device that torch finds here ({reason})") from None
 
+    @abstractmethod
     def optimizer(self, parameters: Iterable[Tensor], lr: float) -> Optimizer:
         """Return the optimizer with all its settings."""
-        options = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _PROTOCOL}
-        made: Optimizer = getattr(torch.optim, self.OPTIMIZER)(parameters, lr=lr, **options)
-        return made
-
-
-_PROTOCOL = {field.name for field in fields(DigitsSettings)} - {"weight_decay"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,12 +142,11 @@ class DigitsExperiment(Experiment[DigitsSettings]):
     def execute(self, settings: DigitsSettings, run: Run) -> Generator[Record, None, Row]:
         """Train once. The order of what draws random numbers is part of the protocol: loaders, then the model."""
         policy, base_lr = run.options["policy"], run.options["base_lr"]
-        name = {"label": run.label, "optimizer": settings.OPTIMIZER, "policy": policy, "base_lr": base_lr}
-        name["seed"] = run.seed
         seed_everything(run.seed)
         train_loader, test_loader = loaders(load_split(run.seed), settings.batch_size)
         model = mlp(width=settings.width, classes=CLASSES).to(settings.device)
         optimizer = settings.optimizer(model.parameters(), _PIN_RATE if base_lr is None else base_lr)
+        name = {"label": run.label, "optimizer": type(optimizer).__name__, **run.options, "seed": run.seed}
         epochs: list[EpochRecord] = []
         with attach(
             model,
