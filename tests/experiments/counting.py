@@ -32,9 +32,6 @@ class Counting(Experiment[CountingSettings]):
     def runs(self, settings, seeds):
         return [Run(label, seed) for label in settings.labels for seed in seeds]
 
-    def records_per_run(self, settings):
-        return settings.length
-
     def seconds_per_run(self, settings):
         return 0.0
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from safestep.experiments import find
-from safestep.experiments.report.summary import over_seeds
+from safestep.experiments.digits.digits_summary import over_seeds
 from safestep.records.report import json_line, plain
 
 EPOCHS = 6
@@ -73,6 +73,7 @@ def run_directory(path: Path, seeds: Sequence[int] = (7,), **changes: Any) -> Pa
         "finished": "2026-03-04T05:06:19+00:00",
         "rows": rows,
         "summary": over_seeds(rows),
+        "records": EPOCHS * len(rows),
         **changes,
     }
     path.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from dataclasses import replace
 
@@ -11,10 +12,10 @@ import torch
 from experiments.counting import Counting, CountingSettings
 from safestep import SafestepError
 from safestep.errors import MissingExtraError
-from safestep.experiments.runner import remote
+from safestep.experiments.runner import on_dask
 from safestep.experiments.runner.errand import Errand, UnwantedError
 from safestep.experiments.runner.experiment import Run
-from safestep.experiments.runner.remote import Engine
+from safestep.experiments.runner.on_dask import Engine
 
 
 def errand(**changes):
@@ -29,7 +30,7 @@ def test_records_and_row_come_home_together():
 
 def test_other_versions_are_refused_by_name():
     asked = errand()
-    asked = replace(asked, environment={**asked.environment, "torch": "99.0", "safestep": "9.9"})
+    asked = replace(asked, versions={**asked.versions, "torch": "99.0", "safestep": "9.9"})
     with pytest.raises(SafestepError, match=r"has safestep .*\(asked for: 9.9\), torch .*\(asked for: 99.0\)") as error:
         asked.carry_out()
     assert "numpy" not in str(error.value)
@@ -69,28 +70,27 @@ def test_a_process_carries_out_one_run_at_a_time():
 
 
 @pytest.mark.parametrize(
-    ("text", "kind", "address"),
+    ("text", "address"),
     [
-        ("dask://scheduler:8786", "dask", "tcp://scheduler:8786"),
-        ("dask:tls://scheduler:8786", "dask", "tls://scheduler:8786"),
-        ("dask:shared/scheduler.json", "dask", "shared/scheduler.json"),
-        ("ray://head:10001", "ray", "ray://head:10001"),
-        ("ray:auto", "ray", "auto"),
+        ("dask://scheduler:8786", "tcp://scheduler:8786"),
+        ("dask:tls://scheduler:8786", "tls://scheduler:8786"),
+        ("dask:shared/scheduler.json", "shared/scheduler.json"),
     ],
 )
-def test_an_engine_is_named_by_a_text(text, kind, address, monkeypatch):
-    monkeypatch.setattr(remote, "need", lambda module, extra: None)
-    assert Engine.of(text) == Engine(text, kind, address)
+def test_an_engine_is_named_by_a_text(text, address, monkeypatch):
+    monkeypatch.setattr(on_dask, "need", lambda module, extra: None)
+    assert Engine.of(text) == Engine(text, address)
 
 
-@pytest.mark.parametrize("text", ["", "Local", "dask", "dask:", "dask://", "slurm://host", "scheduler:8786"])
+@pytest.mark.parametrize(
+    "text", ["", "Local", "dask", "dask:", "dask://", "slurm://host", "ray://host:1", "scheduler:8786"]
+)
 def test_another_text_is_told_what_was_expected(text):
     with pytest.raises(SafestepError, match=rf"engine={text}: expected local, dask://HOST:PORT"):
         Engine.of(text)
 
 
-def test_a_missing_library_is_named_with_its_extra():
-    with pytest.raises(
-        MissingExtraError, match="needs ray, which is not installed: install safestep with its extra 'ray'"
-    ):
-        Engine.of("ray:auto")
+def test_a_missing_library_is_named_with_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(MissingExtraError, match=r"needs distributed, .* install safestep with its extra 'dask'"):
+        Engine.of("dask://host:8786")

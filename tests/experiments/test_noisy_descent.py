@@ -162,7 +162,7 @@ def test_a_run_is_the_same_whenever_it_is_executed(whole):
 
 def test_the_records_hold_what_the_rows_say(whole):
     results, (records, cut) = read_results(whole), read_records(whole)
-    assert cut == 0
+    assert cut == []
     for row in results["rows"]:
         kinds = {}
         for record in (record for record in records if key_of(record) == key_of(row)):
@@ -195,7 +195,7 @@ def test_the_page_explains_and_is_whole(whole):
     assert "This page is incomplete" not in text
     for picture in ("descent_schedules", "descent_losses", "descent_traces"):
         assert f'<figure id="{picture}"' in text
-    for word in ("standard error", "The exponential rate stops too early", "epoch 20, x1: -0.057646", "Σ η for ever"):
+    for word in ("standard error", "Which schedule of the rate does both?", "v ← (1 − ηh)² v + η²σ²", "Σ η for ever"):
         assert word in text
 
 
@@ -206,8 +206,8 @@ def test_a_killed_run_is_told_as_far_as_it_went(whole, tmp_path):
     (tmp_path / "results.json").write_text(json.dumps({**results, "rows": results["rows"][:1], "finished": None}))
     draw(tmp_path)
     text = write_page(tmp_path).read_text(encoding="utf-8")
-    assert "1 row is here so far" in text
-    assert "1 line cut short" in text
+    assert "rows so far: 1." in text
+    assert "left out: 1 (line 6: cut short" in text
 
 
 def test_a_rate_beyond_the_limit_is_a_result_and_no_error(tmp_path):
@@ -216,9 +216,7 @@ def test_a_rate_beyond_the_limit_is_a_result_and_no_error(tmp_path):
     constant = read_results(directory)["rows"][1]
     assert constant["diverged"] is True
     assert draw(directory)
-    said = EXPERIMENT.findings(read_results(directory)["rows"], math.nan)
-    assert any(sentence.startswith("Runs diverged under: constant") for sentence in said)
-    assert write_page(directory).is_file()
+    assert '<tr class="diverged"><th scope="row">constant</th>' in write_page(directory).read_text(encoding="utf-8")
 
 
 def test_over_seeds_the_worst_and_the_means_are_told(published):
@@ -226,23 +224,5 @@ def test_over_seeds_the_worst_and_the_means_are_told(published):
     (summary,) = EXPERIMENT.summarise(rows)
     assert (summary["seeds"], summary["worst_z"]) == (3, 3.0)
     assert summary["mean_f"] == pytest.approx(0.06)
-    assert any("3 ensembles are at most 3.00 standard errors" in said for said in EXPERIMENT.findings(rows, 1.0))
-    assert EXPERIMENT.findings([], 1.0) == []
-
-
-def test_of_a_polynomial_with_a_bounded_sum_no_more_is_said_than_is_true():
-    said = EXPERIMENT.findings(rows_of(replace(SMALL, alpha=2.0)), math.nan)
-    (polynomial,) = [sentence for sentence in said if sentence.startswith("Polynomial")]
-    assert "no bound" not in polynomial
-
-
-def test_the_findings_of_other_settings_are_true_as_well():
-    said = " ".join(EXPERIMENT.findings(rows_of(replace(SMALL, rate=0.6)), math.nan))
-    assert "The exponential rate gets there" in said  # the rates reach far enough: f is that of the noise
-    assert "stops too early" not in said
-    said = " ".join(EXPERIMENT.findings(rows_of(replace(SMALL, scale=0.0)), math.nan))
-    assert "keep moving" not in said
-    assert "stops too early" in said
-    said = " ".join(EXPERIMENT.findings(rows_of(SMALL), math.nan))
-    assert "keep moving" in said
-    assert "stops too early" in said
+    assert summary["comparisons"] == 3 * published[1]["comparisons"]
+    assert EXPERIMENT.summarise([]) == []

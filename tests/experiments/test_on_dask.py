@@ -19,7 +19,7 @@ from safestep.experiments import find
 from safestep.experiments.runner import on_dask
 from safestep.experiments.runner.errand import Errand
 from safestep.experiments.runner.experiment import Run
-from safestep.experiments.runner.remote import Engine
+from safestep.experiments.runner.on_dask import Engine
 from safestep.experiments.runner.rundir import RunDirectory, read_results
 from safestep.experiments.runner.session import Session
 
@@ -93,7 +93,7 @@ def here(tmp_path_factory):
 
 
 def test_no_number_depends_on_where_it_was_made(address, here, tmp_path):
-    carry_out(tmp_path / "there", Engine("dask", "dask", address))
+    carry_out(tmp_path / "there", Engine("dask", address))
     assert told(tmp_path / "there") == here
 
 
@@ -116,13 +116,13 @@ def test_a_killed_command_leaves_nothing_running_and_is_continued(cluster, addre
     kept = read_results(path)["rows"]
     assert 0 < len(kept) < len(here[0])
     wait_for(lambda: not cluster.scheduler.tasks)
-    session = carry_out(path, Engine("dask", "dask", address))
+    session = carry_out(path, Engine("dask", address))
     assert f"continuing with {len(here[0]) - len(kept)} of {len(here[0])} runs" in session.note
     assert told(path) == here
 
 
 def test_an_interrupt_ends_what_is_under_way_at_its_next_record(cluster, address, tmp_path):
-    outcomes = on_dask.outcomes(address, errands(tmp_path, "ends", "long", length=1000), None)
+    outcomes = Engine("dask", address).outcomes(errands(tmp_path, "ends", "long", length=1000), None)
     next(outcomes)
     mark = tmp_path / "long"
     wait_for(mark.exists)
@@ -140,15 +140,15 @@ def test_an_interrupt_ends_what_is_under_way_at_its_next_record(cluster, address
 
 def test_an_error_of_a_run_comes_through_alone(address, tmp_path):
     with pytest.raises(ArithmeticError, match="fails"):
-        list(on_dask.outcomes(address, errands(tmp_path, "a", "fails", "b"), 2))
+        list(Engine("dask", address).outcomes(errands(tmp_path, "a", "fails", "b"), 2))
 
 
 def test_no_scheduler_is_told(monkeypatch):
     monkeypatch.setattr(on_dask, "_CONNECT_SECONDS", 0.3)
     with pytest.raises(SafestepError, match=r"no Dask scheduler answers at tcp://127.0.0.1:9 \(.*without --engine"):
-        list(on_dask.outcomes("tcp://127.0.0.1:9", [], None))
+        list(Engine("dask", "tcp://127.0.0.1:9").outcomes([], None))
     with pytest.raises(SafestepError, match=r"no Dask scheduler answers at no/such/file.json"):
-        list(on_dask.outcomes("no/such/file.json", [], None))
+        list(Engine("dask", "no/such/file.json").outcomes([], None))
 
 
 @pytest.mark.parametrize(
@@ -156,14 +156,14 @@ def test_no_scheduler_is_told(monkeypatch):
 )
 def test_what_is_no_address_is_told_at_once(address):
     with pytest.raises(SafestepError, match=rf"no Dask scheduler answers at {address} \("):
-        list(on_dask.outcomes(address, [], None))
+        list(Engine("dask", address).outcomes([], None))
 
 
 @pytest.mark.parametrize("held", [b"", b"\xff", b"[]", b'{"id": 1}', b'{"address": "here"}'])
 def test_a_damaged_scheduler_file_is_told_at_once(held, tmp_path):
     (tmp_path / "scheduler.json").write_bytes(held)
     with pytest.raises(SafestepError, match=r"no Dask scheduler answers at .*scheduler.json \("):
-        list(on_dask.outcomes(str(tmp_path / "scheduler.json"), [], None))
+        list(Engine("dask", str(tmp_path / "scheduler.json")).outcomes([], None))
 
 
 def test_a_cluster_without_workers_and_a_lost_one_are_told(tmp_path, monkeypatch):
@@ -172,16 +172,16 @@ def test_a_cluster_without_workers_and_a_lost_one_are_told(tmp_path, monkeypatch
         file = tmp_path / "scheduler.json"
         file.write_text(f'{{"address": "{empty.scheduler_address}"}}')
         with pytest.raises(SafestepError, match=r"has no worker since 0.2 s: start some .*the same command continues"):
-            list(on_dask.outcomes(str(file), errands(tmp_path, "a"), None))
+            list(Engine("dask", str(file)).outcomes(errands(tmp_path, "a"), None))
 
 
 def test_jobs_are_how_many_are_handed_in_at_a_time(address, tmp_path, monkeypatch):
     submit, submitted = on_dask._submit, []
     monkeypatch.setattr(on_dask, "_submit", lambda client, errand: submitted.append(errand) or submit(client, errand))
-    counts = [len(submitted) for _ in on_dask.outcomes(address, errands(tmp_path, *"abcdef"), 2)]
+    counts = [len(submitted) for _ in Engine("dask", address).outcomes(errands(tmp_path, *"abcdef"), 2)]
     assert counts == [3, 4, 5, 6, 6, 6]  # two of them, and one more for each that has come home
     submitted.clear()
-    next(on_dask.outcomes(address, errands(tmp_path, *"abcdef"), None))
+    next(Engine("dask", address).outcomes(errands(tmp_path, *"abcdef"), None))
     assert len(submitted) == 6
 
 
@@ -190,4 +190,4 @@ def test_a_run_that_kills_its_workers_is_given_up(cluster, address, tmp_path, mo
     with pytest.raises(
         SafestepError, match=r"carried out dies, seed 1 died one after another.*What was finished is kept"
     ):
-        list(on_dask.outcomes(address, errands(tmp_path, "dies"), None))
+        list(Engine("dask", address).outcomes(errands(tmp_path, "dies"), None))

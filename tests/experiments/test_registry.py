@@ -14,7 +14,7 @@ import pytest
 
 from safestep.errors import UnknownNameError
 from safestep.experiments import NAMES, find
-from safestep.experiments.digits import digits
+from safestep.experiments.digits import digits_protocol
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -25,7 +25,6 @@ def test_every_experiment_is_found_and_introduces_itself(name):
     settings = experiment.settings()
     runs = experiment.runs(settings, [7, 8])
     assert len({run.key for run in runs}) == len(runs)
-    assert experiment.records_per_run(settings) > 0
     assert 0.1 < experiment.seconds_per_run(settings) < 10
 
 
@@ -54,7 +53,7 @@ def test_the_rows_are_in_the_order_of_the_note():
 
 
 def test_the_protocol_has_no_line_for_any_optimizer():
-    source = inspect.getsource(digits).lower()
+    source = inspect.getsource(digits_protocol).lower()
     assert "adam" not in source
     assert "sgd" not in source
     assert "momentum" not in source

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from experiments.counting import Counting
 from safestep.experiments import NAMES, find
-from safestep.experiments.report.screen import cell, console, progress, say, tell
-from safestep.experiments.runner.rundir import append_record
+from safestep.experiments.report.screen import console, progress, say, tell
+from safestep.experiments.report.tables import cell
 
 COUNTING = Counting()
 
@@ -53,25 +52,21 @@ def test_on_a_pipe_nothing_is_coloured_wrapped_or_taken_for_markup(capsys):
     assert "y" * 100 in capsys.readouterr().out
 
 
-def test_on_a_pipe_each_run_is_a_line(tmp_path):
+def test_on_a_pipe_each_run_is_a_line():
     screen = Console(file=io.StringIO(), width=160)
-    with progress(screen, Counting(), runs=2, records=3, path=tmp_path) as finished:
+    with progress(screen, Counting(), runs=2) as finished:
         finished({"label": "one", "seed": 7, "sum": 3.5})
         finished({"label": "two", "seed": 7, "sum": "inf"})
     assert screen.file.getvalue() == "1 of 2  one, seed 7: sum 3.5\n2 of 2  two, seed 7: sum inf\n"
 
 
-def test_on_a_terminal_a_bar_follows_the_records(tmp_path):
-    append_record(tmp_path, {"of": "an earlier run"})
+def test_on_a_terminal_a_bar_counts_the_runs():
     screen = Console(file=io.StringIO(), width=100, force_terminal=True)
-    with progress(screen, Counting(), runs=2, records=2, path=tmp_path) as finished:
-        append_record(tmp_path, {"count": 0})
-        while "25%" not in screen.file.getvalue():  # the test's own time limit ends it otherwise
-            pass
+    with progress(screen, Counting(), runs=2) as finished:
         finished({"label": "one", "seed": 7, "sum": 3.5})
-        while "1 of 2 runs" not in screen.file.getvalue():
+        while "1/2" not in screen.file.getvalue():  # the test's own time limit ends it otherwise
             pass
-    assert "0 of 2 runs" in screen.file.getvalue()
+    assert "0/2" in screen.file.getvalue()
     assert "sum 3.5" not in screen.file.getvalue()
 
 
@@ -110,7 +105,7 @@ def test_a_narrow_terminal_loses_no_digit(width, seeds):
 def test_rows_that_lack_a_value_show_that_they_do():
     assert shown([{"label": "one", "seed": 7}]).splitlines()[-1].split() == ["one", "–"]
     screen = Console(file=io.StringIO(), width=160)
-    with progress(screen, Counting(), runs=1, records=3, path=Path("nowhere")) as finished:
+    with progress(screen, Counting(), runs=1) as finished:
         finished({"label": "one", "seed": 7})
     assert screen.file.getvalue() == "1 of 1  one, seed 7: sum –\n"
 

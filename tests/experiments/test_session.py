@@ -51,7 +51,7 @@ def test_a_new_directory_holds_rows_records_and_what_bore_on_them(tmp_path):
     assert results["summary"] == [{"label": "one", "seeds": 2}, {"label": "two", "seeds": 2}]
     assert results["started"] <= results["finished"]
     records, cut = read_records(tmp_path)
-    assert (len(records), cut) == (12, 0)
+    assert (len(records), cut) == (12, [])
     assert records[0] == {"kind": "count", "label": "one", "seed": 7, "count": 0, "odd": "nan"}
 
 
@@ -90,7 +90,7 @@ def test_what_a_killed_run_left_is_said(tmp_path):
         "a killed run left 5 whole lines and 1 cut short; 2 lines of unfinished runs are dropped; "
         "continuing with 1 of 2 runs"
     )
-    assert outcome(tmp_path) == (outcome(tmp_path)[0], (read_records(tmp_path)[0], 0))
+    assert outcome(tmp_path) == (outcome(tmp_path)[0], (read_records(tmp_path)[0], []))
     assert len(read_records(tmp_path)[0]) == 6
 
 

@@ -20,9 +20,9 @@ from safestep.experiments.report.screen import console, progress, say, tell
 from safestep.experiments.runner.engine import jobs_for
 from safestep.experiments.runner.experiment import Experiment
 from safestep.experiments.runner.interrupts import heeded
-from safestep.experiments.runner.remote import Engine
-from safestep.experiments.runner.rundir import RunDirectory, drawable_records, readable, require_results
-from safestep.experiments.runner.seeds import read_seeds
+from safestep.experiments.runner.on_dask import Engine
+from safestep.experiments.runner.rundir import RunDirectory, read_records, readable, require_results
+from safestep.experiments.runner.seed_ranges import read_seeds
 from safestep.experiments.runner.session import Session
 from safestep.experiments.runner.settings import assignment
 
@@ -90,8 +90,8 @@ def run(
         str,
         typer.Option(
             metavar="WHERE",
-            help="Where the runs are carried out: local, or on a cluster that is there: dask://HOST:PORT or "
-            "dask:SCHEDULER_FILE (extra 'dask'), ray://HOST:PORT or ray:ADDRESS (extra 'ray').",
+            help="Where the runs are carried out: local, or on a Dask cluster that is there: dask://HOST:PORT or "
+            "dask:SCHEDULER_FILE (extra 'dask').",
         ),
     ] = "local",
     out: Annotated[
@@ -147,7 +147,7 @@ def report(
     with errors_told():
         _check_extras()
         results = require_results(directory)
-        _, faults = drawable_records(directory)
+        _, faults = read_records(directory)
         if faults:
             say(
                 screen,
@@ -182,7 +182,7 @@ def _carry_out(screen: Console, session: Session, path: Path, jobs: int | None, 
     told = f", {most} at a time" if most else ""
     say(screen, f"{experiment.name}: {runs} runs{f' on {engine.name}' if engine else ''}{told}, in {path}")
     rows = session.run(most, engine)
-    with heeded() as check, progress(screen, experiment, runs, experiment.records_per_run(settings), path) as finished:
+    with heeded() as check, progress(screen, experiment, runs) as finished:
         for row in rows:
             finished(row)
             check()

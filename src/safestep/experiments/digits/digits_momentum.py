@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from safestep.experiments.digits.digits import DigitsExperiment
+from safestep.experiments.digits.digits_protocol import DigitsExperiment
 from safestep.experiments.digits.digits_sgd import SGDSettings
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
 
-from safestep.experiments.digits.digits import LARGEST, DigitsExperiment, DigitsSettings
+from torch import Tensor
+from torch.optim import SGD, Optimizer
+
+from safestep.experiments.digits.digits_protocol import LARGEST, DigitsExperiment, DigitsSettings
 
 
 @dataclass(frozen=True, kw_only=True)
 class SGDSettings(DigitsSettings):
     """Settings of digits-sgd: the protocol's, and the keyword arguments of `torch.optim.SGD`."""
-
-    OPTIMIZER: ClassVar[str] = "SGD"
 
     epochs: int = 24
     lrs: tuple[float, ...] = (0.05, 0.5, 5.0)
@@ -27,6 +28,12 @@ class SGDSettings(DigitsSettings):
         self.require(abs(self.dampening) <= LARGEST, "dampening", f"a number between {-LARGEST:g} and {LARGEST:g}")
         plain = self.momentum > 0 and self.dampening == 0
         self.require(plain or not self.nesterov, "nesterov", "false, or momentum above 0 and dampening=0")
+
+    def optimizer(self, parameters: Iterable[Tensor], lr: float) -> Optimizer:
+        """Return the optimizer with all its settings."""
+        return SGD(
+            parameters, lr, self.momentum, self.dampening, weight_decay=self.weight_decay, nesterov=self.nesterov
+        )
 
 
 experiment = DigitsExperiment(

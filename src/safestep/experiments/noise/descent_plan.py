@@ -55,17 +55,15 @@ class NoisyDescentSettings(Settings):
     def __post_init__(self) -> None:
         """Check the ranges."""
         super().__post_init__()
-        self.require(2 <= self.runs <= 10**6, "runs", "at least 2 and at most 1000000")
-        for key in ("steps", "quiet_steps"):
-            self.require(1 <= getattr(self, key) <= 10**5, key, "at least 1 and at most 100000")
+        self.require_range(2, 10**6, "runs")
+        self.require_range(1, 10**5, "steps", "quiet_steps")
         self.require(self.steps < self.long_steps <= 10**5, "long_steps", "more than steps and at most 100000")
         for key in ("rate", "beta", "alpha", "decay"):
             self.require(1e-6 <= getattr(self, key) <= 1e3, key, "a positive number from 1e-6 to 1000")
         self.require(0 <= self.scale <= 1e6, "scale", "a standard deviation from 0 to 1000000")
-        for key in ("batch", "stair"):
-            self.require(1 <= getattr(self, key) <= 10**6, key, "at least 1 and at most 1000000")
+        self.require_range(1, 10**6, "batch", "stair")
         self.require(0 < self.drop < 1, "drop", "a factor between 0 and 1")
-        self.require(0 <= self.first <= 10**5, "first", "at least 0 and at most 100000")
+        self.require_range(0, 10**5, "first")
 
 
 @dataclass(frozen=True)

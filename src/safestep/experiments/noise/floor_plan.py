@@ -6,6 +6,7 @@ import math
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -56,24 +57,17 @@ class NoiseFloorSettings(Settings):
         super().__post_init__()
         rising = list(self.rates) == sorted(set(self.rates)) != [] and self.rates[0] >= 1e-5 and self.rates[-1] <= 10
         self.require(rising, "rates", "rising learning rates from 0.00001 to 10")
-        self.require(3 <= self.samples <= 10_000, "samples", "at least 3 and at most 10000")
+        self.require_range(3, 10_000, "samples")
         usable = len(set(self.batches)) == len(self.batches) > 0 and all(1 <= b <= self.samples for b in self.batches)
         self.require(usable, "batches", f"sizes from 1 to the {self.samples} samples, each once")
-        usable = len(set(self.noises)) == len(self.noises) > 0 and set(self.noises) <= set(WORDS)
-        self.require(usable, "noises", f"each at most once of {', '.join(WORDS)}")
+        self.require_names("noises", WORDS)
         self.require(0 < self.scale <= 1e6, "scale", "a positive standard deviation up to 1000000")
-        self.require(2 <= self.runs <= 10**6, "runs", "at least 2 and at most 1000000")
-        for key in ("most_steps", "unstable_steps"):
-            self.require(1 <= getattr(self, key) <= 10**5, key, "at least 1 and at most 100000")
-        self.require(0 <= self.data_seed < 2**32, "data_seed", "a whole number from 0 to 2^32 - 1")
+        self.require_range(2, 10**6, "runs")
+        self.require_range(1, 10**5, "most_steps", "unstable_steps")
+        self.require_range(0, 2**32 - 1, "data_seed")
 
 
-def series(kind: str, batch: int) -> str:
-    """Return the label of one noise and batch size, all rates together."""
-    return f"{WORDS[kind]}, b = {batch}"
-
-
-def law_floor(kind: Kind, batch: int, rate: float, scale: float, samples: int) -> float:
+def law_floor(kind: Kind, rate: float, batch: int, scale: float, samples: int) -> float:
     r"""Return the stationary mean of f above its minimum; inf where there is none.
 
     Equation:
@@ -83,13 +77,13 @@ def law_floor(kind: Kind, batch: int, rate: float, scale: float, samples: int) -
 
     Args:
         kind: "gaussian", "replacement" or "distinct".
-        batch: ``b``.
         rate: ``eta``.
+        batch: ``b``.
         scale: ``sigma``.
         samples: ``n``.
 
     Example:
-        >>> round(law_floor("gaussian", 1, 0.1, 1.0, 32), 4), law_floor("gaussian", 1, 0.5, 1.0, 32)
+        >>> round(law_floor("gaussian", 0.1, 1, 1.0, 32), 4), law_floor("gaussian", 0.5, 1, 1.0, 32)
         (0.059, inf)
     """
     share = 1 / batch if kind == "gaussian" else Batches(batch, kind).variance_factor(samples)
@@ -108,7 +102,7 @@ class Cell:
     @property
     def series(self) -> str:
         """The label of all rates together."""
-        return series(self.kind, self.batch)
+        return f"{WORDS[self.kind]}, b = {self.batch}"
 
     @property
     def label(self) -> str:
@@ -120,10 +114,8 @@ class Cell:
         """The plane, or a finite sum whose mean has its curvatures and its minimum, at another height."""
         if self.kind == "gaussian":
             return PLANE
-        settings = self.settings
-        return Bowls.scattered(
-            settings.samples, PLANE.hessian, PLANE.start, scale=settings.scale, seed=settings.data_seed
-        )
+        scale, seed = self.settings.scale, self.settings.data_seed
+        return Bowls.scattered(self.settings.samples, PLANE.hessian, PLANE.start, scale=scale, seed=seed)
 
     @property
     def noise(self) -> Noise:
@@ -135,7 +127,7 @@ class Cell:
     @property
     def law_floor(self) -> float:
         """The stationary mean of f above its minimum; inf where there is none."""
-        return law_floor(self.kind, self.batch, self.rate, self.settings.scale, self.settings.samples)
+        return law_floor(self.kind, self.rate, self.batch, self.settings.scale, self.settings.samples)
 
     @property
     def steps(self) -> int:
@@ -161,7 +153,5 @@ def cells(settings: NoiseFloorSettings) -> Iterator[Cell]:
         >>> [cell.label for cell in cells(NoiseFloorSettings())][:2]
         ['Gaussian, b = 1, η = 0.0125', 'Gaussian, b = 1, η = 0.025']
     """
-    for noise in settings.noises:
-        for batch in settings.batches:
-            for rate in settings.rates:
-                yield Cell(settings, cast(Kind, noise), batch, rate)
+    for noise, batch, rate in product(settings.noises, settings.batches, settings.rates):
+        yield Cell(settings, cast(Kind, noise), batch, rate)

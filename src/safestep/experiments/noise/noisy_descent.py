@@ -5,33 +5,37 @@ Source of the runs: "Stochastic Gradient Descent", Dive into Deep Learning (d2l.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from torch.optim import SGD
 
 from safestep.descent import PLANE, distance, simulate
-from safestep.experiments.noise.descent_figures import DESCENTS, descent_figures
+from safestep.experiments.noise.descent_figures import CURVES, LOSSES, TRACES, descent_figures
 from safestep.experiments.noise.descent_plan import NoisyDescentSettings, descents
-from safestep.experiments.noise.descent_records import records_of, row_of
-from safestep.experiments.noise.descent_verdict import findings, over_seeds
-from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run
+from safestep.experiments.noise.descent_records import course_of, row_of
+from safestep.experiments.noise.descent_words import WORDS
+from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run, Words, grouped
+from safestep.records.report import number, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _RECORDS, _TRACES = 101, 3
-_SECONDS_PER_STEP, _SECONDS_AT_LEAST = 4e-8, 0.1
-"""About what a step of one run of an ensemble takes, and setting one up."""
+_MEANS = ("mean_x1", "mean_x2", "var_x1", "var_x2", "mean_f", "law_mean_x1", "law_mean_f", "mean_distance")
+_SECONDS_PER_MEMBER = 1.2e-5
+"""About what one run of an average ensemble takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoisyDescentExperiment(Experiment[NoisyDescentSettings]):
     """An ensemble a schedule, on the plane of the note."""
 
-    own_figures: ClassVar[tuple[str, ...]] = DESCENTS
+    own_figures: ClassVar[tuple[str, ...]] = (CURVES, LOSSES, TRACES)
+    words: ClassVar[Words | None] = WORDS
 
     columns: tuple[Column, ...] = (
         Column("label", "schedule"),
@@ -62,15 +66,9 @@ class NoisyDescentExperiment(Experiment[NoisyDescentSettings]):
         """Return one ensemble a schedule and seed."""
         return [Run(one.label, seed) for one in descents(settings) for seed in seeds]
 
-    def records_per_run(self, settings: NoisyDescentSettings) -> int:
-        """Return the statistics, the rates and the traces."""
-        return 2 + _TRACES
-
     def seconds_per_run(self, settings: NoisyDescentSettings) -> float:
         """Return about how long an average ensemble takes on one core."""
-        every = list(descents(settings))
-        work = sum(one.runs * one.steps for one in every) / len(every)
-        return _SECONDS_AT_LEAST + _SECONDS_PER_STEP * work
+        return _SECONDS_PER_MEMBER * settings.runs
 
     def execute(self, settings: NoisyDescentSettings, run: Run) -> Generator[Record, None, Row]:
         """Simulate one ensemble and compare it with the law."""
@@ -89,20 +87,37 @@ class NoisyDescentExperiment(Experiment[NoisyDescentSettings]):
         )
         name = {"label": run.label, "seed": run.seed, "schedule": descent.name, "steps": descent.steps}
         off = distance(ensemble)
-        yield from records_of(name, ensemble, off)
-        return row_of(name, settings, descent, ensemble, off)
+        course = course_of(ensemble, off)
+        yield plain({"kind": "course", **name, "first_step": 0, "runs": ensemble.runs, **course})
+        yield plain({"kind": "rates", **name, "rate": ensemble.setting.rates().tolist()})
+        for run_index, trace in enumerate(ensemble.traces):
+            x1, x2 = trace.T.tolist()
+            ended = {"x1": x1, "x2": x2, "last_point": ensemble.last_point(run_index)}
+            yield plain({"kind": "trace", **name, "run": run_index, **ended})
+        return {**name, **row_of(settings, descent, ensemble, off, course)}
 
     def summarise(self, rows: Sequence[Row]) -> list[Row]:
         """Return every schedule over its seeds."""
-        return over_seeds(rows)
+        return [_over_seeds(group) for group in grouped(rows)]
 
     def figures(self, results: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Figure]:
         """Return traces, schedules and losses."""
-        return descent_figures(results, records)
+        return descent_figures(records, results["settings"])
 
-    def findings(self, rows: Sequence[Row], target: float) -> list[str]:
-        """Return where each kind of schedule leads, and how far all is from the law."""
-        return findings(rows)
+
+def _over_seeds(rows: Sequence[Row]) -> Row:
+    """Return the rows of one label as one: means of means and variances, the largest distances from the law."""
+    summary = {
+        **{key: rows[0][key] for key in ("label", "schedule", "steps", "last_rate", "rate_sum", "rate_sum_ever")},
+        "seeds": len(rows),
+        "runs": sum(row["runs"] for row in rows),
+        **{key: statistics.fmean(number(row[key]) for row in rows) for key in _MEANS},
+        **{key: max(number(row[key]) for row in rows) for key in ("worst_z", "worst_z_any")},
+        "comparisons": sum(row["comparisons"] for row in rows),
+        "last_point": rows[0]["last_point"],
+        "diverged": any(row["diverged"] for row in rows),
+    }
+    return cast(Row, plain(summary))
 
 
 experiment = NoisyDescentExperiment(

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from safestep.experiments.protection.protection_findings import findings
 from safestep.experiments.protection.protection_steps import StepLine, columns, outcome, steps
-from safestep.experiments.protection.protection_verdict import verdicts
+from safestep.experiments.protection.protection_summary import EXACT, over_methods
 from safestep.experiments.protection.protection_witness import Witness
+from safestep.experiments.protection.protection_words import WORDS
 from safestep.experiments.protection.protection_workloads import WORKLOADS
-from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run
+from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run, Words
 from safestep.experiments.runner.settings import Settings
 from safestep.guard.attach import attach
 from safestep.lab.disturbances import DISTURBANCES
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 CONTROL = "control"
 _CONTROL = 1 + 1e-4
 """A control is capped exactly, at a target this much higher: what differs from the exact cap then is chance."""
-METHODS = ("exact", "probe", "tiered", CONTROL)
+METHODS = (EXACT, "probe", "tiered", CONTROL)
 _LINES = 44
 """Steps in one record."""
 _SECONDS_PER_STEP = 0.02
@@ -67,22 +67,17 @@ class ProtectionSettings(Settings):
         """Check the ranges."""
         super().__post_init__()
         self.require(1e-6 <= self.target <= 1e6, "target", "a positive number from 1e-6 to 1e6; 1 is the radius")
-        self.require(1 <= self.steps <= 10**6, "steps", "at least 1 and at most 1000000")
+        self.require_range(1, 10**6, "steps")
         self.require(0 < self.audit <= 1, "audit", "a share of the steps, above 0 and at most 1")
-        names: dict[str, Iterable[str]] = {
-            "methods": METHODS,
-            "workloads": WORKLOADS,
-            "disturbances": DISTURBANCES,
-        }
-        for key, known in names.items():
-            chosen = getattr(self, key)
-            usable = len(set(chosen)) == len(chosen) > 0 and set(chosen) <= set(known)
-            self.require(usable, key, f"each at most once of {', '.join(known)}")
+        for key, names in (("methods", METHODS), ("workloads", WORKLOADS), ("disturbances", DISTURBANCES)):
+            self.require_names(key, names)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProtectionExperiment(Experiment[ProtectionSettings]):
     """Every workload at every rate, and disturbed at one, with r measured in every way."""
+
+    words: ClassVar[Words | None] = WORDS
 
     columns: tuple[Column, ...] = (
         Column("label", "run"),
@@ -118,22 +113,15 @@ class ProtectionExperiment(Experiment[ProtectionSettings]):
 
     def runs(self, settings: ProtectionSettings, seeds: Sequence[int]) -> list[Run]:
         """Return every method on every workload, rate and disturbance, each with every seed."""
-        return [
-            Run(
-                label=_label(workload, rate, disturbance, method),
-                seed=seed,
-                options={"workload": workload, "rate": rate, "disturbance": disturbance, "method": method},
-            )
-            for workload in settings.workloads
-            for disturbance in settings.disturbances
-            for rate in _rates(workload, disturbance)
-            for method in settings.methods
-            for seed in seeds
-        ]
-
-    def records_per_run(self, settings: ProtectionSettings) -> int:
-        """Return how many pieces a run is kept in."""
-        return math.ceil(settings.steps / _LINES)
+        runs = []
+        for name, disturbance in itertools.product(settings.workloads, settings.disturbances):
+            workload, words = WORKLOADS[name], DISTURBANCES[disturbance].words
+            rates = workload.rates if disturbance == "none" else (workload.disturbed_rate,)
+            for rate, method, seed in itertools.product(rates, settings.methods, seeds):
+                options = {"workload": name, "rate": rate, "disturbance": disturbance, "method": method}
+                label = ", ".join(filter(None, (f"{workload.words} {rate:g}", words, method)))
+                runs.append(Run(label, seed, options))
+        return runs
 
     def seconds_per_run(self, settings: ProtectionSettings) -> float:
         """Return about how long one run takes on one core."""
@@ -154,21 +142,15 @@ class ProtectionExperiment(Experiment[ProtectionSettings]):
         """Train once. Runs that differ in the method alone begin alike and meet the same batches."""
         workload, disturbance = WORKLOADS[run.options["workload"]], DISTURBANCES[run.options["disturbance"]]
         method, name = run.options["method"], {"label": run.label, "seed": run.seed, **run.options}
-        exactly = method in {"exact", CONTROL}
         target = settings.target * (_CONTROL if method == CONTROL else 1.0)
+        radius = SoftmaxRadius(method=EXACT if method == CONTROL else method)
         seed_everything(run.seed)
         task = workload.task(run.seed)
-        optimizer = workload.make(task.model.parameters(), run.options["rate"])
+        optimizer = workload.optimizer(task.model.parameters(), lr=run.options["rate"])
         lines: list[StepLine] = []
         with (
             Witness(optimizer) as witness,
-            attach(
-                task.model,
-                optimizer,
-                radius=SoftmaxRadius(method="exact" if exactly else method),
-                policy=Cap(target),
-                history=0,
-            ) as guard,
+            attach(task.model, optimizer, radius=radius, policy=Cap(target), history=0) as guard,
         ):
             guard.audit(settings.audit)
             taken = steps(task, optimizer, guard, witness, disturbance, settings.steps, run.seed)
@@ -188,21 +170,7 @@ class ProtectionExperiment(Experiment[ProtectionSettings]):
 
     def summarise(self, rows: Sequence[Row]) -> list[Row]:
         """Return what every method comes to, over all its runs and over those of each workload."""
-        return verdicts(rows)
-
-    def findings(self, rows: Sequence[Row], target: float) -> list[str]:
-        """Return pass or miss against each number that was to be met."""
-        return findings(rows, CONTROL)
-
-
-def _rates(workload: str, disturbance: str) -> tuple[float, ...]:
-    chosen = WORKLOADS[workload]
-    return chosen.rates if disturbance == "none" else (chosen.disturbed_rate,)
-
-
-def _label(workload: str, rate: float, disturbance: str, method: str) -> str:
-    words = [f"{WORKLOADS[workload].words} {rate:g}", DISTURBANCES[disturbance].words, method]
-    return ", ".join(filter(None, words))
+        return over_methods(rows)
 
 
 experiment = ProtectionExperiment(

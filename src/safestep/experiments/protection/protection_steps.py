@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -19,10 +19,9 @@ from safestep.guard.guard import Guard
 from safestep.lab.disturbances import Disturbance
 from safestep.lab.tasks import Task
 from safestep.records.reading import Status
-from safestep.records.report import StepReport
 
-CLEARLY_ABOVE, FAR_ABOVE = 1.05, 1.2
-"""r in units of the target that few, and that no applied steps may exceed."""
+_CLEARLY_ABOVE = 1.05
+"""r in units of the target that few applied steps may exceed."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +56,8 @@ def steps(
 ) -> Iterator[StepLine]:
     """Train under a guard that is audited, a disturbance included, and yield every step.
 
-    Args:
-        task: what is learned.
-        optimizer: steps its model.
-        guard: attached to both.
-        witness: of the optimizer, older than the guard.
-        disturbance: what goes wrong on the way.
-        count: steps to take.
-        seed: of the order of the batches, which is the same whatever the guard does.
+    The witness is older than the guard. The seed is that of the order of the batches, which is the same whatever the
+    guard does.
     """
     generator = torch.Generator().manual_seed(seed)
     batches = task.batches(disturbance.batch_size or task.batch_size, generator)
@@ -83,54 +76,35 @@ def steps(
         with suppress(PoisonedOptimizerError):  # a run that can only stand still is recorded to its end
             optimizer.step()
         report = guard.last
-        moved = report is not before and report is not None and report.status is not Status.STILL
-        yield _line(loss.item(), report if moved else None, witness)
-
-
-def _line(loss: float, report: StepReport | None, witness: Witness) -> StepLine:
-    if report is None:
-        return StepLine(loss, "", "", 0, 0.0, 1.0, 0.0, math.nan, touched=False)
-    return StepLine(
-        loss=loss,
-        status=str(report.status),
-        way=report.method,
-        age=report.age,
-        ratio=report.known_ratio,
-        scale=report.scale,
-        step_length=report.step_length,
-        audited_ratio=report.extras.get(COLUMN, math.nan),
-        touched=report.scale == 1.0 and not witness.untouched(),
-    )
+        if report is None or report is before or report.status is Status.STILL:
+            yield StepLine(loss.item(), "", "", 0, 0.0, 1.0, 0.0, math.nan, touched=False)
+            continue
+        yield StepLine(
+            loss=loss.item(),
+            status=str(report.status),
+            way=report.method,
+            age=report.age,
+            ratio=report.known_ratio,
+            scale=report.scale,
+            step_length=report.step_length,
+            audited_ratio=report.extras.get(COLUMN, math.nan),
+            touched=report.scale == 1.0 and not witness.untouched(),
+        )
 
 
 def columns(lines: Sequence[StepLine]) -> dict[str, list[Any]]:
-    """Return steps as one list per column, for a record.
-
-    Example:
-        >>> line = StepLine(2.3, "inside", "skip/train", 3, 0.5, 1.0, 0.1, 0.4, touched=False)
-        >>> columns([line, line])["audited_ratio"]
-        [0.4, 0.4]
-    """
-    return {name: [asdict(line)[name] for line in lines] for name in StepLine.__dataclass_fields__}
+    """Return steps as one list per column, for a record."""
+    rows = [asdict(line) for line in lines]
+    return {field.name: [row[field.name] for row in rows] for field in fields(StepLine)}
 
 
 def outcome(lines: Sequence[StepLine], target: float) -> dict[str, Any]:
-    """Return what the steps of a run come to.
+    """Return what the steps of a run come to, in counts and shares; all that is said of r is audited, over the target.
 
-    Args:
-        lines: every step.
-        target: the r that the guard was to keep them at or below.
-
-    Returns:
-        Counts and shares of the steps. All that is said of r is audited, in units of the target:
-
-        * ``above_105``, ``share_above_105``: audited steps clearly above the target; ``worst`` of them all.
-        * ``share_capped``, ``share_skipped``: of all steps, those shortened, and those on which nothing was measured.
-        * ``undone``: steps that were not finite.
-        * ``inside``, ``touched``: steps the guard called inside, and those of them not left bit for bit as they were.
-        * ``within``: audited steps proposed clearly inside (exact r below ``target / 1.05``), and ``needless``, those
-          of them that were shortened all the same.
-        * ``capped_median``: where the shortened steps end, 1 if all were cut to the target itself.
+    ``above_105`` are audited steps clearly above the target and ``worst`` is the longest of all; ``inside`` are the
+    steps the guard called so, and ``touched`` those of them not left bit for bit as they were; ``within`` are audited
+    steps proposed clearly inside (exact r below ``target / 1.05``), and ``needless`` those of them that were shortened
+    all the same; ``capped_median`` is where shortened steps end, 1 if all were cut to the target itself.
 
     Example:
         >>> inside = StepLine(2.3, "inside", "skip/train", 3, 0.5, 1.0, 0.1, 0.4, touched=False)
@@ -141,9 +115,9 @@ def outcome(lines: Sequence[StepLine], target: float) -> dict[str, Any]:
     """
     audited = [line for line in lines if not math.isnan(line.audited_ratio)]
     shortened = [line for line in lines if 0.0 < line.scale < 1.0]
-    within = [line for line in audited if line.audited_ratio / line.scale < target / CLEARLY_ABOVE]
+    within = [line for line in audited if line.audited_ratio / line.scale < target / _CLEARLY_ABOVE]
     ends = [line.audited_ratio / target for line in shortened if not math.isnan(line.audited_ratio)]
-    above = sum(line.audited_ratio > CLEARLY_ABOVE * target for line in audited)
+    above = sum(line.audited_ratio > _CLEARLY_ABOVE * target for line in audited)
     return {
         "steps": len(lines),
         "audited": len(audited),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Any, Self
 
 import torch
@@ -30,10 +29,10 @@ class Witness:
         return all(torch.equal(_bits(parameter), _bits(made)) for parameter, made in self._made)
 
     def __enter__(self) -> Self:
-        """Return the witness itself; leaving the block sends it home."""
+        """Return the witness itself; leaving the block removes its hook."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         """Remove the hook."""
         self._handle.remove()
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from safestep.lab.tasks import Task, digits_mlp, digits_transformer, text_gpt
-
-Judged = Literal["accuracy", "loss"]
 
 
 @dataclass(frozen=True)
@@ -33,11 +30,7 @@ class Workload:
     optimizer: Callable[..., Optimizer]
     rates: tuple[float, ...]
     disturbed_rate: float
-    judged: Judged = "accuracy"
-
-    def make(self, parameters: Iterable[Tensor], rate: float) -> Optimizer:
-        """Return the optimizer."""
-        return self.optimizer(parameters, lr=rate)
+    judged: Literal["accuracy", "loss"] = "accuracy"
 
 
 # The disturbed rates are three cases: capped at nearly every step (SGD), at some (momentum), at none (the others).

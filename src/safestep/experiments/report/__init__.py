@@ -1,1 +1,1 @@
-"""What an experiment shows: pages, tables, findings in words, what is missing."""
+"""What an experiment shows: tables, figures, the page, and what is missing of a run."""

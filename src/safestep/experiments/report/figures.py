@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from safestep._torch.extras import need
 from safestep.errors import RunDirectoryError
 from safestep.experiments import known
-from safestep.experiments.runner.rundir import drawable_records, readable, require_results
+from safestep.experiments.runner.rundir import read_records, readable, require_results
 from safestep.records.report import number
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def draw(directory: Path) -> list[Path]:
     """
     results = require_results(directory)
     matplotlib = need("matplotlib", "plots")
-    records, _ = drawable_records(directory)
+    records, _ = read_records(directory)
     folder = directory / FIGURES
     # The user's own matplotlib settings have no say in the files.
     with matplotlib.rc_context():

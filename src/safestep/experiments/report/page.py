@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
+import base64
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from safestep._torch.extras import need
-from safestep.errors import RunDirectoryError, UnknownNameError
-from safestep.experiments import find
+from safestep.errors import RunDirectoryError
+from safestep.experiments import known
 from safestep.experiments.report.figures import FIGURES, shown
-from safestep.experiments.report.findings import findings
 from safestep.experiments.report.gaps import gaps
-from safestep.experiments.report.pageparts import duration, moment, pictures, table
-from safestep.experiments.runner.experiment import Column, Experiment, columns_of, seeds_of
+from safestep.experiments.report.tables import run_table, summary_table
+from safestep.experiments.runner.experiment import Experiment, Words, seeds_of
 from safestep.experiments.runner.rundir import readable, require_results
-from safestep.experiments.runner.seeds import written_seeds
+from safestep.experiments.runner.seed_ranges import written_seeds
 from safestep.experiments.runner.settings import assignment
-from safestep.records.report import number
 
 PAGE = "report.html"
+_WIDE = 6.0
+"""Inches from which a figure has several columns: it takes all the width, and scrolls where that is too little."""
+_DPI = 220
 
 
 def write_page(directory: Path) -> Path:
     """Write report.html from results.json, records.jsonl and the figures of a run directory.
 
-    The page needs no other file and no network. What it says of the outcome is computed from the rows. The words
-    that explain come from the template ``report-NAME.html.jinja`` of the experiment, or of the beginning of its name
-    (``report-digits`` for ``digits-sgd``), or from ``report.html.jinja``, which those extend.
-
-    Args:
-        directory: a run directory, finished or not.
-
-    Returns:
-        The page.
+    The page, whose path is returned, needs no other file and no network. Its words are those of the experiment.
 
     Raises:
         RunDirectoryError: if there is no run in the directory, or the page cannot be written.
@@ -49,9 +45,8 @@ def write_page(directory: Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    template = environment.select_template(templates(str(results["experiment"])))
     with readable(directory, PAGE):
-        text = template.render(_content(results, directory))
+        text = environment.get_template("report.html.jinja").render(_content(results, directory))
     page, new = directory / PAGE, directory / f".{PAGE}.new"
     try:
         new.write_text(text, encoding="utf-8")
@@ -62,56 +57,70 @@ def write_page(directory: Path) -> Path:
         ) from error
 
 
-def templates(name: str) -> list[str]:
-    """Return the templates that may make the page of an experiment, the most special first.
+@dataclass(frozen=True)
+class Picture:
+    """A figure as the page shows it: the bytes as a data URI, its size in pixels, and what it shows in words."""
 
-    Example:
-        >>> templates("digits-sgd")
-        ['report-digits-sgd.html.jinja', 'report-digits.html.jinja', 'report.html.jinja']
-    """
-    parts = name.split("-")
-    return [*(f"report-{'-'.join(parts[:n])}.html.jinja" for n in range(len(parts), 0, -1)), "report.html.jinja"]
+    name: str
+    source: str
+    title: str
+    description: str
+    width: int
+    height: int
+    wide: bool
 
 
 def _content(results: Mapping[str, Any], directory: Path) -> dict[str, Any]:
-    try:
-        experiment: Experiment[Any] | None = find(results["experiment"])
-    except UnknownNameError:  # of another version of safestep: the records still tell what they hold
-        experiment = None
-    rows, summary = results["rows"], results.get("summary", [])
-    seeds = seeds_of(rows)
-    columns = experiment.columns if experiment else columns_of(rows)
-    if len(seeds) > 1:
-        columns = (*columns[:1], Column("seed", "seed"), *columns[1:])
-    over_seeds = experiment.summary_columns if experiment else columns_of(summary)
-    summarised = bool(summary) and (len(seeds) > 1 or (experiment is not None and experiment.summary_always))
-    drawn = pictures(directory / FIGURES, shown(results))
+    experiment = known(results["experiment"])
+    pictures = list(_pictures(directory / FIGURES, shown(results)))
     return {
-        "name": results["experiment"],
-        "about": experiment.about if experiment else "",
         "results": results,
-        "settings": results["settings"],
-        "seeds": seeds,
-        "seeds_written": written_seeds(seeds).replace(",", ", "),
-        "gaps": gaps(results, directory, drawn),
-        "findings": (experiment.findings if experiment else findings)(rows, number(results["settings"].get("target"))),
-        "pictures": drawn,
-        "rows": table(columns, rows),
-        "summary": table(over_seeds, summary) if summarised else None,
-        "written": assignment,
-        "begun": moment(results.get("started")),
-        "took": duration(results.get("started"), results.get("finished")),
+        "about": experiment.about if experiment else "",
+        "words": (experiment and experiment.words) or Words(""),
+        "seeds": written_seeds(seeds_of(results["rows"])).replace(",", ", "),
+        "begun": _moment(results.get("started")),
+        "took": _duration(results.get("started"), results.get("finished")),
+        "gaps": gaps(results, directory, drawn=bool(pictures)),
+        "pictures": pictures,
+        "runs": run_table(experiment, results),
+        "summary": summary_table(experiment, results),
+        "settings": {key: assignment(key, value).partition("=")[2] for key, value in results["settings"].items()},
+        "machines": [
+            {"safestep": one["version"], **one["environment"]} for one in (results, *results.get("continued", []))
+        ],
         "command": _command(results, experiment),
     }
 
 
+def _pictures(folder: Path, names: Iterable[str]) -> Iterator[Picture]:
+    """Yield the figures of these names, in this order; other files in the folder are not looked at."""
+    image = need("PIL.Image", "plots")
+    for file in (folder / f"{name}.png" for name in names):
+        if file.is_file():
+            with image.open(file) as opened:
+                texts, (width, height), (dots, _) = opened.text, opened.size, opened.info.get("dpi", (_DPI, _DPI))
+            source = f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode('ascii')}"
+            title, description = texts.get("Title", file.stem), texts.get("Description", "")
+            yield Picture(file.stem, source, title, description, width, height, width > _WIDE * dots)
+
+
+def _moment(text: str | None) -> str:
+    return f"{datetime.fromisoformat(text):%d %B %Y, %H:%M} UTC" if text else ""
+
+
+def _duration(started: str | None, finished: str | None) -> str:
+    if not started or not finished:
+        return ""
+    return str(datetime.fromisoformat(finished) - datetime.fromisoformat(started))
+
+
 def _command(results: Mapping[str, Any], experiment: Experiment[Any] | None) -> str:
     """Return the command that does the same again: the settings that are not the defaults, spelled out."""
-    usual = experiment.settings().as_record() if experiment else {}
+    defaults = experiment.settings().as_record() if experiment else {}
     words = ["safestep", "run", str(results["experiment"])]
     if results["seeds"]:
         words += ["--seeds", written_seeds(results["seeds"])]
     for key, value in results["settings"].items():
-        if key not in usual or usual[key] != value:
+        if key not in defaults or defaults[key] != value:
             words += ["--set", assignment(key, value)]
     return shlex.join(words)

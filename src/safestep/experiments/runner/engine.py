@@ -1,4 +1,4 @@
-"""Carries out runs: here, in local worker processes, or through an `Engine`; each record is kept as it comes."""
+"""Carries out runs: here, in local worker processes, or on a Dask cluster; each record is kept as it comes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from safestep._torch.threads import one_thread
 from safestep.errors import SafestepError
 from safestep.experiments.runner.errand import Errand
 from safestep.experiments.runner.experiment import Experiment, Row, Run
-from safestep.experiments.runner.remote import Engine
-from safestep.experiments.runner.rundir import append_record, append_records
+from safestep.experiments.runner.on_dask import Engine
+from safestep.experiments.runner.rundir import append_records
 from safestep.experiments.runner.settings import Settings
 
 _START_SECONDS = 4.0
@@ -30,33 +30,26 @@ def execute(
     jobs: int | None,
     engine: Engine | None = None,
 ) -> Iterator[Row]:
-    """Execute runs and yield their rows in the order in which they finish.
+    """Execute runs, append their records to those of a run directory, and yield their rows as they finish.
 
-    Args:
-        experiment: whose runs they are.
-        settings: of every run.
-        runs: what to execute.
-        path: the run directory whose records.jsonl takes the records.
-        jobs: how many at a time; one means in this process, more means as many processes of one thread each. None
-            leaves it to an engine.
-        engine: carries them out on other machines. Then this process alone writes, the records of a run when it is
-            finished: there may be no file that the machines share.
+    One job means in this process, more means as many processes of one thread each; None leaves it to the engine. With
+    an engine this process alone writes, the records of a run when it is finished: there may be no file that the
+    machines share.
 
     Raises:
         SafestepError: if a process dies, or the engine cannot carry them out.
     """
     if engine is not None:
         for outcome in engine.outcomes([Errand(experiment, settings, run) for run in runs], jobs):
-            append_records(path, outcome.records)
+            append_records(path, *outcome.records)
             yield outcome.row
         return
     joblib = need("joblib", "experiments")
     parallel = joblib.Parallel(n_jobs=jobs, backend="loky", batch_size=1, return_as="generator_unordered")
     there = path.absolute()  # the processes may have been started in another working directory
-    calls = (joblib.delayed(_execute_one)(experiment, settings, run, there, os.getpid()) for run in runs)
-    rows = parallel(calls)
+    rows = parallel(joblib.delayed(_execute_one)(experiment, settings, run, there, os.getpid()) for run in runs)
     try:
-        while (row := _hushed(next, rows, None)) is not None:
+        while (row := _without_warning(next, rows, None)) is not None:
             yield row
     except BrokenProcessPool:
         raise SafestepError(
@@ -64,16 +57,13 @@ def execute(
             "the same command with fewer --jobs continues"
         ) from None
     finally:
-        _hushed(rows.close)
+        _without_warning(rows.close)
 
 
 def jobs_for(runs: int, seconds_per_run: float, jobs: int | None) -> int:
-    """Return how many runs to execute at a time.
+    """Return how many runs to execute at a time: at most ``jobs``.
 
-    Args:
-        runs: how many there are.
-        seconds_per_run: about how long one takes.
-        jobs: the most at a time; -1 for one per core; None for one per core if that is sooner done than one by one.
+    With -1 it is one per core; with None one per core if they are sooner done than one by one.
     """
     cores: int = need("joblib", "experiments").cpu_count()
     most = max(1, min(runs, cores if jobs in {None, -1} else jobs))
@@ -81,7 +71,7 @@ def jobs_for(runs: int, seconds_per_run: float, jobs: int | None) -> int:
     return 1 if jobs is None and saved < _START_SECONDS else most
 
 
-def _hushed(call: Callable[..., Any], *arguments: Any) -> Any:
+def _without_warning(call: Callable[..., Any], *arguments: Any) -> Any:
     """Call, without joblib's warning that runs were cancelled: after an error or interrupt that is what is wanted."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"\d+ tasks ", UserWarning)
@@ -97,11 +87,8 @@ def _execute_one(experiment: Experiment[Any], settings: Settings, run: Run, path
             except StopIteration as end:
                 row: Row = end.value
                 return row
-            _stop_if_orphaned(owner)
-            append_record(path, record)
-
-
-def _stop_if_orphaned(owner: int) -> None:
-    """End this process if the one that asked for the run is gone: another may have taken the directory over."""
-    if owner not in {os.getpid(), os.getppid()}:
-        os._exit(1)  # no exception: nobody is left to take it, and joblib would start the next run
+            if owner not in {os.getpid(), os.getppid()}:
+                # Who asked is gone, and another may have taken the directory over. No exception: nobody is left to
+                # take it, and joblib would start the next run.
+                os._exit(1)
+            append_records(path, record)

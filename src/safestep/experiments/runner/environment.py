@@ -7,6 +7,8 @@ from importlib.metadata import version
 
 import torch
 
+from safestep._version import __version__
+
 
 def environment() -> dict[str, str]:
     """Return it for this process."""
@@ -17,3 +19,8 @@ def environment() -> dict[str, str]:
         "scikit-learn": version("scikit-learn"),
         "platform": f"{platform.system()} {platform.machine()}",
     }
+
+
+def versions() -> dict[str, str]:
+    """Return it with the version of safestep."""
+    return {"safestep": __version__, **environment()}

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from safestep._torch.threads import one_thread
-from safestep._version import __version__
 from safestep.errors import SafestepError
-from safestep.experiments.runner.environment import environment
+from safestep.experiments.runner.environment import versions
 from safestep.experiments.runner.experiment import Experiment, Record, Row, Run
 from safestep.experiments.runner.settings import Settings
 
@@ -19,29 +18,26 @@ _ALONE = threading.Lock()
 """Runs seed the generators of their process, so that it can carry out one at a time, however many threads it has."""
 
 
-def _here() -> dict[str, str]:
-    return {"safestep": __version__, **environment()}
-
-
 class UnwantedError(SafestepError):
     """Nobody waits for this run any more; nobody is there to read this."""
 
 
 @dataclass(frozen=True)
-class Errand:
-    """A run, with all that is needed to carry it out elsewhere.
+class Outcome:
+    """What comes home of a run."""
 
-    Attributes:
-        experiment: whose run it is.
-        settings: of the run.
-        run: the run.
-        environment: of the machine that asks for it.
-    """
+    records: list[Record]
+    row: Row
+
+
+@dataclass(frozen=True)
+class Errand:
+    """A run, with all that is needed to carry it out elsewhere; `versions` are those of the machine that asks."""
 
     experiment: Experiment[Any]
     settings: Settings
     run: Run
-    environment: dict[str, str] = field(default_factory=_here)
+    versions: dict[str, str] = field(default_factory=versions)
 
     def carry_out(self, wanted: Callable[[], bool] = lambda: True) -> Outcome:
         """Carry it out in this process.
@@ -50,35 +46,22 @@ class Errand:
             wanted: tells whether somebody still waits for it; asked before each record.
 
         Raises:
-            SafestepError: if this machine has other versions than the one that asks, or nobody waits any more.
+            SafestepError: if this machine has other versions than the one that asks, whose page names one of each; or
+                nobody waits any more.
         """
-        _compare(self.environment, _here())
+        here = versions()
+        if differ := [name for name in here if self.versions.get(name) != here[name]]:
+            found = ", ".join(f"{name} {here[name]} (asked for: {self.versions.get(name)})" for name in differ)
+            raise SafestepError(
+                f"the worker on {socket.gethostname()} has {found}: the numbers of one run directory come from "
+                "machines with the same versions. Install them there, or start the command on a machine like that one"
+            )
         records: list[Record] = []
         with _ALONE, one_thread():
-            going = self.experiment.execute(self.settings, self.run)
+            steps = self.experiment.execute(self.settings, self.run)
             while wanted():
                 try:
-                    records.append(next(going))
+                    records.append(next(steps))
                 except StopIteration as end:
                     return Outcome(records, end.value)
         raise UnwantedError(f"{self.run.label}, seed {self.run.seed}: nobody waits for it any more")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What comes home."""
-
-    records: list[Record]
-    row: Row
-
-
-def _compare(there: dict[str, str], here: dict[str, str]) -> None:
-    """Refuse to mix numbers of different versions in one table, whose page names one of each."""
-    if differ := [name for name in {**there, **here} if there.get(name) != here.get(name)]:
-        seen = ", ".join(
-            f"{name} {here.get(name, '(none)')} (asked for: {there.get(name, '(none)')})" for name in differ
-        )
-        raise SafestepError(
-            f"the worker on {socket.gethostname()} has {seen}: the numbers of one run directory come from machines "
-            "with the same versions. Install them there, or start the command on a machine like that one"
-        )

@@ -1,4 +1,4 @@
-"""What an experiment is: a plan of runs, how one run is executed, and how the outcome is told."""
+"""What an experiment is: a plan of runs, how one run is executed, and what tables and page show of the outcome."""
 
 from __future__ import annotations
 
@@ -50,6 +50,14 @@ def seeds_of(rows: Iterable[Row]) -> list[int]:
     return list(dict.fromkeys(row["seed"] for row in rows))
 
 
+def grouped(rows: Iterable[Row], key: str = "label") -> list[list[Row]]:
+    """Return rows in groups that have the same value of a key, in order of first appearance."""
+    groups: dict[object, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row[key], []).append(row)
+    return list(groups.values())
+
+
 @dataclass(frozen=True)
 class Column:
     """A column of a table.
@@ -65,12 +73,6 @@ class Column:
     heading: str
     form: str = ""
     short: str = ""
-
-
-def columns_of(rows: Iterable[Row]) -> tuple[Column, ...]:
-    """Return columns for the rows of an experiment that this version does not know; seeds have no column."""
-    keys = dict.fromkeys(key for row in rows for key in row if key != "seed")
-    return tuple(Column(key, key.replace("_", " ")) for key in sorted(keys, key=lambda key: key != "label"))
 
 
 @dataclass(frozen=True)
@@ -119,10 +121,6 @@ class Experiment(ABC, Generic[S]):
         """Return every run, in the order of the table."""
 
     @abstractmethod
-    def records_per_run(self, settings: S) -> int:
-        """Return how many records one run yields."""
-
-    @abstractmethod
     def seconds_per_run(self, settings: S) -> float:
         """Return about how long one run takes on one core, to judge whether more processes pay."""
 
@@ -137,15 +135,6 @@ class Experiment(ABC, Generic[S]):
     @abstractmethod
     def summarise(self, rows: Sequence[Row]) -> list[Row]:
         """Return one summary over the seeds for every label, in the order of the rows, or what else they come to."""
-
-    def findings(self, rows: Sequence[Row], target: float) -> list[str]:
-        """Return what the rows say, one sentence each, for the top of the page; nothing by default.
-
-        Args:
-            rows: of results.json.
-            target: the r that was aimed at; nan where there is none.
-        """
-        return []
 
     def figures(self, results: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Figure]:
         """Return figures of its own, by name, beside those that every training run has; none by default.

@@ -1,4 +1,4 @@
-"""Runs on an existing Dask cluster. Its own client and not joblib's: that waits for ever once a worker has died.
+"""Runs on a Dask cluster that is there already. Its own client and not joblib's: that waits for ever for a dead worker.
 
 Nothing is written anywhere but in the process that asked. When that is gone, interrupted or killed, the scheduler drops
 the runs that wait, and those under way end at their next record.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,63 +26,83 @@ _WORKER_SECONDS = 60.0
 """How long the first worker may take to join: a cluster that grows on demand needs a while."""
 _CLOSE_SECONDS = 5.0
 _TICK = 0.05
+_KEPT = "What was finished is kept; the same command continues"
 
 
-def outcomes(address: str, errands: Sequence[Errand], jobs: int | None) -> Iterator[Outcome]:
-    """Yield the outcomes in the order in which they come.
+@dataclass(frozen=True)
+class Engine:
+    """A Dask cluster that carries out runs.
 
-    Args:
-        address: of the scheduler, ``tcp://HOST:PORT``, or a scheduler file.
-        errands: what to carry out.
-        jobs: how many to hand in at a time; None for all of them, so that the cluster sees what it has before it.
-
-    Raises:
-        SafestepError: if there is no scheduler or no worker, or it is lost; or workers died of a run.
+    Attributes:
+        name: as the user wrote it.
+        address: of its scheduler, ``tcp://HOST:PORT``, or a scheduler file.
     """
-    distributed = need("distributed", "dask")
-    client = _connect(distributed, address)
-    try:
-        waiting = iter(errands)
-        named = {_submit(client, errand): errand for errand in islice(waiting, jobs)}
-        coming = distributed.as_completed(list(named), loop=client.loop)
-        while named:
-            _wait(client, coming, address)
-            future = next(coming)
-            outcome = _result(distributed, future, named.pop(future), address)
-            for errand in islice(waiting, 1):
-                later = _submit(client, errand)
-                named[later] = errand
-                coming.add(later)
-            yield outcome
-    finally:
-        client.close(timeout=_CLOSE_SECONDS)  # which lets go of everything that is not done
+
+    name: str
+    address: str
+
+    @classmethod
+    def of(cls, text: str) -> Engine | None:
+        """Return the engine that a text names; None for ``local``.
+
+        Raises:
+            SafestepError: for anything else.
+            MissingExtraError: if Dask is not installed.
+
+        Example:
+            >>> Engine.of("local"), Engine.of("dask://scheduler:8786").address
+            (None, 'tcp://scheduler:8786')
+        """
+        if text == "local":
+            return None
+        kind, _, rest = text.partition(":")
+        if kind != "dask" or not rest.strip("/"):
+            raise SafestepError(f"engine={text}: expected local, dask://HOST:PORT or dask:SCHEDULER_FILE")
+        need("distributed", "dask")
+        return cls(text, f"tcp:{rest}" if rest.startswith("//") else rest)
+
+    def outcomes(self, errands: Sequence[Errand], jobs: int | None) -> Iterator[Outcome]:
+        """Carry out errands, and yield the outcomes in the order in which they come.
+
+        So many jobs are handed in at a time; with None all of them, so that the cluster sees what it has before it.
+
+        Raises:
+            SafestepError: if there is no scheduler or no worker, or it is lost; or workers died of a run.
+        """
+        distributed = need("distributed", "dask")
+        client = _connect(distributed, self.address)
+        try:
+            waiting = iter(errands)
+            handed_in = {_submit(client, errand): errand for errand in islice(waiting, jobs)}
+            coming = distributed.as_completed(list(handed_in), loop=client.loop)
+            while handed_in:
+                _wait(client, coming, self.address)
+                future = next(coming)
+                outcome = _result(distributed, future, handed_in.pop(future), self.address)
+                for errand in islice(waiting, 1):
+                    later = _submit(client, errand)
+                    handed_in[later] = errand
+                    coming.add(later)
+                yield outcome
+        finally:
+            client.close(timeout=_CLOSE_SECONDS)  # which lets go of everything that is not done
 
 
 def _connect(distributed: Any, address: str) -> Any:
+    """Return a client. What is no address, or no scheduler file, is refused before Dask sees it: it would hang."""
     try:
-        there = _checked(address if "://" in address else _in_file(Path(address)))
-        return distributed.Client(there, timeout=_CONNECT_SECONDS, name="safestep", set_as_default=False)
-    except (OSError, ValueError) as error:
+        where = address
+        if "://" not in address:
+            where = str(json.loads(Path(address).read_text(encoding="utf-8"))["address"])
+        parts = urlsplit(where)
+        if parts.scheme not in {"tcp", "tls", "ucx", "ws", "wss"} or not parts.hostname or not parts.port:
+            raise ValueError(f"{where} is no address: expected tcp://HOST:PORT, or with tls, ucx, ws or wss")
+        return distributed.Client(where, timeout=_CONNECT_SECONDS, name="safestep", set_as_default=False)
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise SafestepError(
             f"no Dask scheduler answers at {address} ({error}): `dask scheduler` starts one, `dask worker` its "
             "workers; without --engine the runs are carried out here"
         ) from None
-
-
-def _in_file(path: Path) -> str:
-    """Return the address in a scheduler file: if it is missing Dask would wait, and hang if it is damaged."""
-    if not path.is_file():
-        raise FileNotFoundError("there is no such file")
-    held = json.loads(path.read_text(encoding="utf-8"))
-    return str(held.get("address") if isinstance(held, dict) else None)
-
-
-def _checked(address: str) -> str:
-    """Return an address that Dask's client can take; from another one it would hang."""
-    parts = urlsplit(address)
-    if parts.scheme not in {"tcp", "tls", "ucx", "ws", "wss"} or not parts.hostname or not parts.port:
-        raise ValueError(f"{address} is no address: expected tcp://HOST:PORT, or with tls, ucx, ws or wss")
-    return address
 
 
 def _submit(client: Any, errand: Errand) -> Any:
@@ -117,7 +138,7 @@ def carry_out(errand: Errand) -> Outcome:
 
 
 def _wait(client: Any, coming: Any, address: str) -> None:
-    """Wait for the next outcome, as long as there is somebody to bring it."""
+    """Wait for the next outcome, as long as there is a worker to bring it."""
     asked = time.monotonic()
     while not coming.has_ready():
         time.sleep(_TICK)
@@ -126,7 +147,7 @@ def _wait(client: Any, coming: Any, address: str) -> None:
             if not client.scheduler_info()["workers"]:
                 raise SafestepError(
                     f"the Dask scheduler at {address} has no worker since {_WORKER_SECONDS:g} s: start some (`dask "
-                    f"worker {address} --nthreads 1`). What was finished is kept; the same command continues"
+                    f"worker {address} --nthreads 1`). {_KEPT}"
                 )
 
 
@@ -137,7 +158,7 @@ def _result(distributed: Any, future: Any, errand: Errand, address: str) -> Outc
     except distributed.KilledWorker:
         raise SafestepError(
             f"the workers that carried out {run} died one after another, perhaps for want of memory: it was given up. "
-            "What was finished is kept; the same command continues"
+            f"{_KEPT}"
         ) from None
     except ImportError as error:
         raise SafestepError(
@@ -145,8 +166,6 @@ def _result(distributed: Any, future: Any, errand: Errand, address: str) -> Outc
             "'experiments', as it is here"
         ) from None
     except distributed.CancelledError:
-        raise SafestepError(
-            f"the Dask scheduler at {address} was lost. What was finished is kept; the same command continues"
-        ) from None
+        raise SafestepError(f"the Dask scheduler at {address} was lost. {_KEPT}") from None
     future.release()
     return outcome

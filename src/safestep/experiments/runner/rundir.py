@@ -11,12 +11,12 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from safestep.errors import RunDirectoryError, SafestepError
-from safestep.experiments.runner.shapes import wrong_with_record, wrong_with_results, wrong_with_values
+from safestep.experiments.runner.record_checks import wrong_with_record, wrong_with_results
 from safestep.records.report import json_line
 
 RESULTS = "results.json"
@@ -43,26 +43,28 @@ class RunDirectory:
 
     def __enter__(self) -> RunDirectory:
         """Make the directory, lock it, and see that a file can be written."""
-        with _explained(self.path, _ELSEWHERE):
+        fcntl = _fcntl()
+        with _explained(self.path, _ELSEWHERE), ExitStack() as opened:
             if self.path.is_file():
                 raise RunDirectoryError(f"{self.path} is a file, and a run needs a directory: {_ELSEWHERE}")
-            _fcntl()
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / _LOCK).open("w")
+            lock = opened.enter_context((self.path / _LOCK).open("w"))
             try:
-                _claim(self._lock.fileno(), self.path)
-                with tempfile.TemporaryFile(dir=self.path) as file:
-                    file.write(b"\0" * _PROBE_BYTES)
-                    file.flush()
-                    os.fsync(file.fileno())
-            except BaseException:
-                self._lock.close()
-                raise
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunDirectoryError(
+                    f"{self.path} is in use by another run: wait for its end or {_ELSEWHERE}"
+                ) from None
+            with tempfile.TemporaryFile(dir=self.path) as file:
+                file.write(b"\0" * _PROBE_BYTES)
+                file.flush()
+                os.fsync(file.fileno())
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Release the lock; a process that dies releases it too."""
-        self._lock.close()
+        self._opened.close()
 
     def save(self, results: Mapping[str, Any]) -> None:
         """Write results.json."""
@@ -86,13 +88,8 @@ class RunDirectory:
                 raise
 
 
-def append_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Append one record, see `append_records`."""
-    append_records(path, [record])
-
-
-def append_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Append whole lines to records.jsonl, all of them or nothing; several processes may do so at once.
+def append_records(path: Path, *records: Mapping[str, Any]) -> None:
+    """Append records to records.jsonl, all of them or none; several processes may do so at once.
 
     Raises:
         RunDirectoryError: if they cannot be written; the file is as it was.
@@ -130,8 +127,7 @@ def read_results(path: Path) -> dict[str, Any] | None:
         raise RunDirectoryError(
             f"{path / RESULTS} was not written by `safestep run` ({wrong}): mend it, move it away or {_ELSEWHERE}"
         )
-    found: dict[str, Any] = results
-    return found
+    return dict(results)
 
 
 def require_results(path: Path) -> dict[str, Any]:
@@ -149,33 +145,21 @@ def require_results(path: Path) -> dict[str, Any]:
     return results
 
 
-def read_records(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Return the records of a run directory, and how many lines were left out: cut short, or not of any run."""
-    lines = list(_lines(path))
-    return [record for record in lines if record is not None], lines.count(None)
-
-
-def drawable_records(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the records that can be drawn, and of every other line its number and what is wrong with it."""
+def read_records(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the records of a run directory, and of every line that is none its number and what is wrong with it."""
     records, faults = [], []
-    for number, record in enumerate(_lines(path), start=1):
-        wrong = "cut short, or no record of a run" if record is None else wrong_with_values(record)
-        if record is None or wrong:
-            faults.append(f"line {number}: {wrong}")
-        else:
-            records.append(record)
-    return records, faults
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any] | None]:
-    """Yield every line of records.jsonl, None for one that is no record."""
     with suppress(FileNotFoundError, NotADirectoryError), (path / RECORDS).open("rb") as file:
-        for line in file:
+        for number, line in enumerate(file, start=1):
             try:
                 record = json.loads(line)
+                wrong = wrong_with_record(record)
             except (ValueError, RecursionError):
-                record = None
-            yield None if wrong_with_record(record) else record
+                wrong = "cut short"
+            if wrong:
+                faults.append(f"line {number}: {wrong}")
+            else:
+                records.append(record)
+    return records, faults
 
 
 @contextmanager
@@ -206,14 +190,6 @@ def _fcntl() -> Any:
             "run directories need Linux or macOS: this system has no fcntl, which keeps two runs apart"
         ) from None
     return fcntl
-
-
-def _claim(descriptor: int, path: Path) -> None:
-    fcntl = _fcntl()
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise RunDirectoryError(f"{path} is in use by another run: wait for its end or {_ELSEWHERE}") from None
 
 
 @contextmanager

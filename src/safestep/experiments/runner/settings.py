@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
@@ -49,6 +49,17 @@ class Settings:
         if not holds:
             raise SettingError(f"{key}={_written(getattr(self, key))}: expected {expected}")
 
+    def require_range(self, low: int, high: int, *keys: str) -> None:
+        """Raise SettingError unless every one of some settings is within bounds, both included."""
+        for key in keys:
+            self.require(low <= getattr(self, key) <= high, key, f"at least {low} and at most {high}")
+
+    def require_names(self, key: str, names: Collection[str]) -> None:
+        """Raise SettingError unless a setting holds some of these names, none of them twice."""
+        chosen = getattr(self, key)
+        usable = len(set(chosen)) == len(chosen) > 0 and set(chosen) <= set(names)
+        self.require(usable, key, f"each at most once of {', '.join(names)}")
+
     @classmethod
     def types(cls) -> dict[str, Any]:
         """Return the type of every setting by key."""
@@ -78,6 +89,11 @@ class Settings:
                 raise UnknownNameError(f"no setting {key!r} in this experiment{nearest(key, list(types))}")
             values[key] = _read(key, text, types[key])
         return cls(**values)
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> Self:
+        """Return the settings that `as_record` gave a record of; what is missing there is the default."""
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in record.items()})
 
     def as_record(self) -> dict[str, Any]:
         """Return the settings as results.json keeps them."""

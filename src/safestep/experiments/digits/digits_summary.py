@@ -1,28 +1,22 @@
-"""The outcome over seeds: what a typical run does, and how far the others are from it."""
+"""Training runs over seeds: what a typical run does, and how far the others are from it."""
 
 from __future__ import annotations
 
 import math
 import statistics
 from collections.abc import Sequence
-from typing import Any
+from typing import cast
 
-from safestep.experiments.runner.experiment import Row
+from safestep.experiments.runner.experiment import Row, grouped
 from safestep.records.report import number, plain
 
 
 def over_seeds(rows: Sequence[Row]) -> list[Row]:
-    """Return one summary for every label, in the order in which the labels appear.
+    """Return one summary for every label: how many seeds, how many diverged, the accuracy and medians of the rest.
 
-    Args:
-        rows: outcomes of training runs, with ``label``, ``optimizer``, ``policy``, ``base_lr``, ``final_acc``,
-            ``peak_r``, ``final_cap_fraction`` and ``diverged``.
-
-    Returns:
-        Summaries with the number of ``seeds`` and how many ``diverged``; of the accuracy the mean, the standard
-        deviation (divisor n - 1; "nan" for one seed), the median and the interquartile range (0 for one seed); the
-        medians of peak r and of the cap fraction. Diverged runs count with what they reached; a peak r of nan counts
-        as infinite. A row that lacks a number is left out of its statistic, "nan" where all do.
+    The standard deviation of the accuracy (divisor n - 1) is "nan" for one seed, its interquartile range 0. Diverged
+    runs count with what they reached; a peak r of nan counts as infinite. A row that lacks a number is left out of its
+    statistic, "nan" where all do.
 
     Example:
         >>> row = {"label": "pin", "optimizer": "SGD", "policy": "pin", "base_lr": None, "peak_r": 1.0,
@@ -31,16 +25,15 @@ def over_seeds(rows: Sequence[Row]) -> list[Row]:
         >>> summary["seeds"], summary["final_acc_mean"], summary["final_acc_iqr"]
         (2, 0.625, 0.125)
     """
-    labels = dict.fromkeys(row["label"] for row in rows)
-    return [_summary([row for row in rows if row["label"] == label]) for label in labels]
+    return [_summary(group) for group in grouped(rows)]
 
 
 def _summary(rows: Sequence[Row]) -> Row:
-    accuracies = _there(rows, "final_acc") or [math.nan]
+    accuracies = _numbers(rows, "final_acc") or [math.nan]
     several = len(accuracies) > 1
     low, _, high = statistics.quantiles(accuracies, n=4, method="inclusive") if several else accuracies * 3
-    summary: dict[str, Any] = {key: rows[0].get(key) for key in ("label", "optimizer", "policy", "base_lr")}
-    summary |= {
+    summary: Row = {
+        **{key: rows[0].get(key) for key in ("label", "optimizer", "policy", "base_lr")},
         "seeds": len(rows),
         "diverged": sum(bool(row.get("diverged")) for row in rows),
         "final_acc_mean": statistics.fmean(accuracies),
@@ -50,14 +43,13 @@ def _summary(rows: Sequence[Row]) -> Row:
         "peak_r_median": _median(rows, "peak_r"),
         "final_cap_fraction_median": _median(rows, "final_cap_fraction"),
     }
-    record: Row = plain(summary)
-    return record
+    return cast(Row, plain(summary))
 
 
 def _median(rows: Sequence[Row], key: str) -> float:
-    values = [math.inf if math.isnan(value) else value for value in _there(rows, key)]
+    values = [math.inf if math.isnan(value) else value for value in _numbers(rows, key)]
     return statistics.median(values) if values else math.nan
 
 
-def _there(rows: Sequence[Row], key: str) -> list[float]:
+def _numbers(rows: Sequence[Row], key: str) -> list[float]:
     return [number(row[key]) for row in rows if row.get(key) is not None]

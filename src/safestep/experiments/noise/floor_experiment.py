@@ -3,35 +3,36 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch.optim import SGD
 
 from safestep.descent import Ensemble, distance, simulate
-from safestep.experiments.noise.descent_figures import DESCENTS, descent_figures
+from safestep.experiments.noise.floor_figures import FLOORS, floor_figures
 from safestep.experiments.noise.floor_plan import Cell, NoiseFloorSettings, cells
-from safestep.experiments.noise.floor_verdict import findings, over_rates
-from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run
-from safestep.records.report import plain
+from safestep.experiments.noise.floor_words import WORDS
+from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run, Words, grouped
+from safestep.records.report import number, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _RECORDS = 2
-_SECONDS_AT_LEAST = 0.1
-_SECONDS_PER_STEP = {"gaussian": 4e-8, "replacement": 2e-7, "distinct": 1e-6}
-"""About what a step of one run of an ensemble takes."""
+_SECONDS_PER_MEMBER = 8e-5
+"""About what one run of an average ensemble takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseFloorExperiment(Experiment[NoiseFloorSettings]):
     """An ensemble for each noise, batch size and rate, run until it has forgotten where it began."""
 
-    own_figures: ClassVar[tuple[str, ...]] = DESCENTS
+    own_figures: ClassVar[tuple[str, ...]] = tuple(FLOORS.values())
+    words: ClassVar[Words | None] = WORDS
 
     columns: tuple[Column, ...] = (
         Column("label", "noise, batch and rate"),
@@ -59,15 +60,9 @@ class NoiseFloorExperiment(Experiment[NoiseFloorSettings]):
         """Return one ensemble a noise, batch size, rate and seed."""
         return [Run(cell.label, seed) for cell in cells(settings) for seed in seeds]
 
-    def records_per_run(self, settings: NoiseFloorSettings) -> int:
-        """Return one record."""
-        return 1
-
     def seconds_per_run(self, settings: NoiseFloorSettings) -> float:
         """Return about how long an average ensemble takes on one core."""
-        every = list(cells(settings))
-        work = sum(_SECONDS_PER_STEP[cell.kind] * cell.steps for cell in every) / len(every)
-        return _SECONDS_AT_LEAST + settings.runs * work
+        return _SECONDS_PER_MEMBER * settings.runs
 
     def execute(self, settings: NoiseFloorSettings, run: Run) -> Generator[Record, None, Row]:
         """Simulate one ensemble, and compare where it ends with the law."""
@@ -87,15 +82,11 @@ class NoiseFloorExperiment(Experiment[NoiseFloorSettings]):
 
     def summarise(self, rows: Sequence[Row]) -> list[Row]:
         """Return one line a noise and batch size, over its rates and seeds."""
-        return over_rates(rows)
+        return [_over_rates(group) for group in grouped(rows, "series")]
 
     def figures(self, results: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Figure]:
         """Return the floors."""
-        return descent_figures(results, records)
-
-    def findings(self, rows: Sequence[Row], target: float) -> list[str]:
-        """Return how the floor grows with the rate and falls with the batch, and where there is none."""
-        return findings(rows)
+        return floor_figures(records, results["settings"])
 
 
 def _compared(cell: Cell, ensemble: Ensemble) -> dict[str, Any]:
@@ -120,6 +111,40 @@ def _compared(cell: Cell, ensemble: Ensemble) -> dict[str, Any]:
         "lost": ensemble.lost,
         "diverged": bool(ensemble.lost),
     }
+
+
+def _over_rates(rows: Sequence[Row]) -> Row:
+    """Return the rows of one noise and batch size as one: the slope at the smallest rate, the floor at the largest.
+
+    Floors are means over the seeds. None where there is no such rate.
+    """
+    by_rate = sorted(grouped(rows, "rate"), key=lambda group: number(group[0]["rate"]))
+    settled = [group for group in by_rate if math.isfinite(number(group[0]["law_floor"]))]
+    lost = [group[0]["rate"] for group in by_rate if any(row["diverged"] for row in group)]
+    off = [abs(number(row["floor_z"])) for group in settled for row in group if row["floor_z"] is not None]
+    summary: dict[str, Any] = {
+        "label": rows[0]["series"],
+        "noise": rows[0]["noise"],
+        "batch": rows[0]["batch"],
+        "ensembles": len(rows),
+        "worst_floor_z": max(off, default=None),
+        "diverged_from": lost[0] if lost else None,
+    }
+    if settled:
+        first, last = settled[0], settled[-1]
+        summary |= {
+            "first_rate": first[0]["rate"],
+            "slope": _mean_floor(first) / first[0]["rate"],
+            "law_slope": number(first[0]["law_floor"]) / first[0]["rate"],
+            "last_rate": last[0]["rate"],
+            "last_floor": _mean_floor(last),
+            "last_law": last[0]["law_floor"],
+        }
+    return cast(Row, plain(summary))
+
+
+def _mean_floor(rows: Sequence[Row]) -> float:
+    return statistics.fmean(number(row["floor"]) for row in rows)
 
 
 experiment = NoiseFloorExperiment(

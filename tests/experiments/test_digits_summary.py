@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from safestep.experiments.report.summary import over_seeds
+from safestep.experiments.digits.digits_summary import over_seeds
 
 
 def row(label="capped 0.5", seed=0, **changes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from safestep.experiments.runner.settings import SettingError
 from safestep.lab.seeding import LARGEST_SEED
@@ -24,18 +25,20 @@ def read_seeds(text: str) -> list[int]:
         >>> read_seeds("7,0-3,2")
         [7, 0, 1, 2, 3]
     """
-    found: dict[int, None] = {}
+    seeds: dict[int, None] = {}
     for part in text.split(","):
-        first, dash, last = (piece.strip() for piece in part.partition("-"))
-        ends = (first, last) if dash else (first, first)
-        usable = all(end.isdecimal() and int(end) <= LARGEST_SEED for end in ends)
-        if not usable or not 0 <= int(ends[1]) - int(ends[0]) < _MOST:
+        first, dash, last = part.partition("-")
+        try:
+            low, high = int(first), int(last if dash else first)
+        except ValueError:
+            low, high = 0, -1
+        if not 0 <= low <= high <= LARGEST_SEED or high - low >= _MOST:
             raise SettingError(
                 f"seeds={text}: expected whole numbers from 0 to {LARGEST_SEED} or ranges such as 0-199, "
                 "separated by commas"
             )
-        found |= dict.fromkeys(range(int(ends[0]), int(ends[1]) + 1))
-    return list(found)
+        seeds |= dict.fromkeys(range(low, high + 1))
+    return list(seeds)
 
 
 def written_seeds(seeds: Sequence[int]) -> str:
@@ -45,10 +48,5 @@ def written_seeds(seeds: Sequence[int]) -> str:
         >>> written_seeds([7, 0, 1, 2, 3, 9, 10])
         '7,0-3,9,10'
     """
-    runs: list[list[int]] = []
-    for seed in seeds:
-        if runs and seed == runs[-1][-1] + 1:
-            runs[-1].append(seed)
-        else:
-            runs.append([seed])
+    runs = [[seed for _, seed in run] for _, run in groupby(enumerate(seeds), lambda pair: pair[1] - pair[0])]
     return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 3 else ",".join(map(str, run)) for run in runs)

@@ -7,16 +7,18 @@ Source of the protocol: the tutorials of github.com/piyush314/ghosts-of-softmax,
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from safestep.experiments.report.summary import over_seeds
-from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run
+from safestep.experiments.digits.digits_summary import over_seeds
+from safestep.experiments.digits.digits_words import WORDS
+from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run, Words
 from safestep.experiments.runner.settings import SettingError, Settings
 from safestep.guard.attach import attach
 from safestep.lab.digits import CLASSES, load_split, loaders
@@ -28,8 +30,8 @@ from safestep.radius import SoftmaxRadius
 
 PolicyName = Literal["fixed", "cap", "pin"]
 
-_WORDS: dict[PolicyName, str] = {"fixed": "fixed", "cap": "capped", "pin": "pin"}
-"""The policies in the words of labels."""
+_NAMES: dict[PolicyName, str] = {"fixed": "fixed", "cap": "capped", "pin": "pin"}
+"""The policies as labels have them."""
 _POLICIES: dict[PolicyName, Callable[[float], Policy]] = {"fixed": lambda target: Watch(), "cap": Cap, "pin": Pin}
 """From the target to the policy; a fixed rate is watched, so that its r is known."""
 _PIN_RATE = 1.0
@@ -43,8 +45,8 @@ _SECONDS_PER_STEP = 0.003
 
 
 @dataclass(frozen=True, kw_only=True)
-class DigitsSettings(Settings):
-    """Settings of a digits experiment. Fields that a subclass adds are keyword arguments of its optimizer.
+class DigitsSettings(Settings, ABC):
+    """Settings of a digits experiment; a subclass adds its optimizer and the keyword arguments of that.
 
     Attributes:
         target: the largest r (`Cap`) or the r of every step (`Pin`).
@@ -56,8 +58,6 @@ class DigitsSettings(Settings):
         weight_decay: of the optimizer.
     """
 
-    OPTIMIZER: ClassVar[str]
-    """Name of the class in torch.optim."""
     QUICK: ClassVar[dict[str, Any]] = {"epochs": 3}
 
     target: float = 1.0
@@ -72,8 +72,8 @@ class DigitsSettings(Settings):
         """Check the ranges. What torch's optimizers would refuse is refused here: loading them takes a second."""
         super().__post_init__()
         self.require(1e-6 <= self.target <= 1e6, "target", "a positive number from 1e-6 to 1e6; 1 is the radius")
-        for key, most in (("epochs", 10**6), ("batch_size", 10**6), ("width", 10**5)):
-            self.require(1 <= getattr(self, key) <= most, key, f"at least 1 and at most {most}")
+        self.require_range(1, 10**6, "epochs", "batch_size")
+        self.require_range(1, 10**5, "width")
         self.require(0 <= self.weight_decay <= LARGEST, "weight_decay", f"at least 0 and at most {LARGEST:g}")
         usable = len(self.lrs) > 0 and all(1 / LARGEST <= lr <= LARGEST for lr in self.lrs)
         self.require(usable, "lrs", f"positive numbers from {1 / LARGEST:g} to {LARGEST:g}, separated by commas")
@@ -84,14 +84,9 @@ class DigitsSettings(Settings):
             reason = str(error).splitlines()[0]
             raise SettingError(f"device={self.device}: expected a device that torch finds here ({reason})") from None
 
+    @abstractmethod
     def optimizer(self, parameters: Iterable[Tensor], lr: float) -> Optimizer:
         """Return the optimizer with all its settings."""
-        options = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _PROTOCOL}
-        made: Optimizer = getattr(torch.optim, self.OPTIMIZER)(parameters, lr=lr, **options)
-        return made
-
-
-_PROTOCOL = {field.name for field in fields(DigitsSettings)} - {"weight_decay"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +96,8 @@ class DigitsExperiment(Experiment[DigitsSettings]):
     Attributes:
         policies: in the order of the table.
     """
+
+    words: ClassVar[Words | None] = WORDS
 
     policies: tuple[PolicyName, ...]
     columns: tuple[Column, ...] = (
@@ -129,7 +126,7 @@ class DigitsExperiment(Experiment[DigitsSettings]):
         """Return every policy at every rate it takes, each with every seed."""
         return [
             Run(
-                label=_WORDS[policy] if lr is None else f"{_WORDS[policy]} {float(lr)}",
+                label=_NAMES[policy] if lr is None else f"{_NAMES[policy]} {float(lr)}",
                 seed=seed,
                 options={"policy": policy, "base_lr": lr},
             )
@@ -138,29 +135,18 @@ class DigitsExperiment(Experiment[DigitsSettings]):
             for seed in seeds
         ]
 
-    def records_per_run(self, settings: DigitsSettings) -> int:
-        """Return the number of epochs."""
-        return settings.epochs
-
     def seconds_per_run(self, settings: DigitsSettings) -> float:
         """Return about how long one run takes on one core."""
         return settings.epochs * math.ceil(_IMAGES / settings.batch_size) * _SECONDS_PER_STEP
 
-    def findings(self, rows: Sequence[Row], target: float) -> list[str]:
-        """Return what the rows say of rates, caps and pins."""
-        from safestep.experiments.report.findings import findings  # here: its pictures' words load matplotlib
-
-        return findings(rows, target)
-
     def execute(self, settings: DigitsSettings, run: Run) -> Generator[Record, None, Row]:
         """Train once. The order of what draws random numbers is part of the protocol: loaders, then the model."""
         policy, base_lr = run.options["policy"], run.options["base_lr"]
-        name = {"label": run.label, "optimizer": settings.OPTIMIZER, "policy": policy, "base_lr": base_lr}
-        name["seed"] = run.seed
         seed_everything(run.seed)
         train_loader, test_loader = loaders(load_split(run.seed), settings.batch_size)
         model = mlp(width=settings.width, classes=CLASSES).to(settings.device)
         optimizer = settings.optimizer(model.parameters(), _PIN_RATE if base_lr is None else base_lr)
+        name = {"label": run.label, "optimizer": type(optimizer).__name__, **run.options, "seed": run.seed}
         epochs: list[EpochRecord] = []
         with attach(
             model,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from safestep.experiments.runner.seeds import read_seeds, written_seeds
+from safestep.experiments.runner.seed_ranges import read_seeds, written_seeds
 from safestep.experiments.runner.settings import SettingError
 
 
