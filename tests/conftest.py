@@ -39,6 +39,12 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.sparse.check_sparse_tensor_invariants.enable()  # torch warns of sparse gradients until one has chosen
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Keep the garbage collector, which some tests call, from going through all that was imported."""
+    gc.collect()
+    gc.freeze()
+
+
 def _switches() -> dict[str, object]:
     """Return torch's process-wide switches that a replay turns, and the global module hooks it may set."""
     hooks = torch.nn.modules.module
