@@ -6,14 +6,24 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 WORKERS ?= 2
 FRAMEWORKS := .venv-integrations
+LOWEST := .venv-lowest
 
-.PHONY: demo test integrations lint types layers pytest ranks faults test-processors format notebooks tables constraints \
-  constraints-integrations clean
+.PHONY: demo test test-lowest integrations lint types layers pytest ranks faults test-processors test-long format \
+  notebooks tables constraints constraints-integrations clean
 
 demo: $(VENV)/.demo
 	$(BIN)/safestep run digits-sgd --out runs/digits-sgd
 
-test: lint types layers pytest
+# What fails soonest comes first; mypy takes a minute on a fresh clone, beside the tests.
+test: lint layers
+	$(MAKE) --jobs 2 types pytest
+
+# The lowest versions that pyproject.toml promises, in an environment of their own; a quick part of the tests.
+QUICK := tests/test_imports.py tests/_torch tests/jvp tests/logs tests/policy tests/recording tests/records tests/tape \
+  tests/contracts/test_8_citizen_steps.py tests/contracts/test_8_citizen_wrappers.py
+
+test-lowest: $(LOWEST)/.done
+	$(LOWEST)/bin/pytest -n $(WORKERS) --dist worksteal -W ignore::DeprecationWarning $(QUICK)
 
 # Training frameworks, in an environment of their own; CONTRIBUTING.md says what it costs.
 integrations: $(FRAMEWORKS)/.done
@@ -45,6 +55,11 @@ faults: $(VENV)/.test
 CAPABILITIES := capability-default capability-avx2
 EXAMPLES := examples-1 examples-2 examples-3
 SUITE := $(BIN)/pytest -n $(WORKERS) --dist worksteal
+
+# Every combination of models, optimizers, policies and methods, where `make test` tries a third.
+test-long: $(VENV)/.test
+	SAFESTEP_LONG=1 $(SUITE)
+
 .PHONY: two-threads no-mkldnn $(CAPABILITIES) $(EXAMPLES)
 
 test-processors: $(CAPABILITIES) two-threads no-mkldnn $(EXAMPLES)
@@ -83,7 +98,7 @@ constraints-integrations: $(FRAMEWORKS)/.done
 	 $(FRAMEWORKS)/bin/python -m pip freeze --exclude-editable | sed 's/+cpu//' | grep -vxFf constraints.txt) > constraints-integrations.txt
 
 clean:
-	rm -rf $(VENV) $(FRAMEWORKS) build dist src/*.egg-info
+	rm -rf $(VENV) $(FRAMEWORKS) $(LOWEST) build dist src/*.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "safestep needs Python 3.11 or newer, this is " + sys.version.split()[0])'
@@ -102,4 +117,11 @@ $(FRAMEWORKS)/.done: pyproject.toml constraints.txt constraints-integrations.txt
 	$(PYTHON) -m venv $(FRAMEWORKS)
 	$(FRAMEWORKS)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt \
 	  --constraint constraints-integrations.txt --editable '.[integrations-test]'
+	touch $@
+
+$(LOWEST)/.done: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints-lowest.txt \
+	  --editable '.[all,dask,keras,tensorboard,tutorials,wandb]' beartype hypothesis jax jaxtyping mpmath nbclient nbformat \
+	  pytest pytest-timeout pytest-xdist
 	touch $@

@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
+import json
 import os
 import sys
 from pathlib import Path
@@ -19,6 +21,8 @@ import hypothesis
 import jaxtyping
 import pytest
 import torch
+
+import processes
 
 jaxtyping.install_import_hook("safestep.formulas", "beartype.beartype")
 pytest.register_assert_rewrite("zoo.asserts")
@@ -33,6 +37,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if os.environ.get("SAFESTEP_MKLDNN") == "off":
         torch.backends.mkldnn.enabled = False
     torch.sparse.check_sparse_tensor_invariants.enable()  # torch warns of sparse gradients until one has chosen
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Keep the garbage collector, which some tests call, from going through all that was imported."""
+    gc.collect()
+    gc.freeze()
 
 
 def _switches() -> dict[str, object]:
@@ -81,3 +91,22 @@ def collected():
             pass
 
     return collect
+
+
+@pytest.fixture(scope="session")
+def outcomes(tmp_path_factory):
+    """`processes.outcomes` by name, once a session: the worker that asks first runs the checks, the others wait."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def of(name, folder, **options):
+        place = shared / name
+        with place.with_suffix(".lock").open("w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            found = place / "found.json"
+            if not found.exists():
+                texts = processes.outcomes(folder, place, **options)
+                found.write_text(json.dumps(texts), encoding="utf-8")
+        return json.loads(found.read_text(encoding="utf-8"))
+
+    return of

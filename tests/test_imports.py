@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import jaxtyping
 import pytest
 import torch
 
+from processes import run
 from safestep.formulas.softmax import spread
 
 EXTRAS = (
@@ -31,14 +28,9 @@ EXTRAS = (
 )
 
 
-def python(code, **environment):
+def python(code):
     """Run code in a fresh interpreter, without the settings of the tests, and return what it prints."""
-    kept = {name: value for name, value in os.environ.items() if name != "SAFESTEP_CHECK_SHAPES"}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], env=kept | environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return run("-W", "error", "-c", code, SAFESTEP_CHECK_SHAPES="").strip()
 
 
 def test_import_loads_torch_and_nothing_else():

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from safestep import Cap, Pin, SoftmaxRadius, Status, Throttle, Watch
-from zoo import ALL, ZOO, Batch, Case, Recipe, Scene, Training, said, twin_curvature, twin_ratio
+from zoo import ALL, ZOO, Batch, Case, Recipe, Scene, Training, crossed, said, twin_curvature, twin_ratio
 from zoo.asserts import assert_inside
 from zoo.optimizers import NOT_SCALED
 
@@ -69,9 +69,8 @@ def test_sparse_gradients_are_kept_inside(recipe, dtype):
 
 
 @DTYPES
-@pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("recipe", [ALL["SGD-momentum"], ALL["AdamW"]], ids=str)
-@pytest.mark.parametrize("case", [c for c in ZOO.values() if not c.sparse], ids=str)
+@pytest.mark.parametrize(("case", "seed"), crossed([c for c in ZOO.values() if not c.sparse], [0, 1, 2]), ids=str)
 def test_every_model_is_kept_inside(case, recipe, seed, dtype):
     training = Training(case, recipe, dtype=dtype, seed=seed, big=True)
     assert assert_kept_inside(training, Cap(1.0)) == STEPS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=st
 WARM_UP = 2
 
 
+@lru_cache(maxsize=8)
 def plain_start_and_proposal(case, recipe, dtype):
     """Return the parameters before and after the step that follows the warm-up, without a guard."""
     training = Training(case, recipe, dtype=dtype).steps(WARM_UP)
@@ -33,19 +35,26 @@ def plain_start_and_proposal(case, recipe, dtype):
     return start, training.parameters()
 
 
+@lru_cache(maxsize=8)
+def watched_ratio(case, recipe, dtype):
+    """Return the exact r of that step."""
+    with said(case.untaped):
+        training = Training(case, recipe, dtype=dtype)
+        guard = training.attach(policy=Watch(), method="exact")
+        training.steps(WARM_UP + 1)
+    return guard.last.ratio
+
+
 @RADII
 @DTYPES
 @pytest.mark.parametrize(("case", "recipe"), PAIRS)
 def test_a_capped_step_is_a_multiple_of_the_proposal(case, recipe, dtype, method):
     """Warm up inside, so that momentum and moments are those of the plain training, then cap one step to a seventh."""
     start, proposed = plain_start_and_proposal(case, recipe, dtype)
-    with said(case.untaped):
-        watched = Training(case, recipe, dtype=dtype)
-        r = watched.attach(policy=Watch(), method="exact")
-        watched.steps(WARM_UP + 1)
+    target = watched_ratio(case, recipe, dtype) / 7
     with said(case.untaped if method != "tiered" else ""):
         training = Training(case, recipe, dtype=dtype)
-        policy = Cap(lambda step: math.inf if step < WARM_UP else r.last.ratio / 7)
+        policy = Cap(lambda step: math.inf if step < WARM_UP else target)
         guard = training.attach(policy=policy, method=method)
         training.steps(WARM_UP + 1)
     # momentum may point uphill: held, and s is 0

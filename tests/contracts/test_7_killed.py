@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import torch
 
+from processes import start
 from zoo import killable
 from zoo.asserts import assert_identical
 from zoo.checkpoints import STEPS, loaded
@@ -19,19 +16,12 @@ KILLED_AT = 7
 """A step after the checkpoint of step 6."""
 
 
-def process(directory: Path, *words: str) -> int:
-    tests = Path(killable.__file__).parents[1]
-    path = os.pathsep.join([str(tests), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [sys.executable, killable.__file__, str(directory), *words]
-    return subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False).returncode
-
-
 def test_a_killed_process_is_continued_by_another(tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     whole.mkdir()
     cut.mkdir()
     journey = killable.train(whole)
-    assert process(cut, str(KILLED_AT)) == -signal.SIGKILL
+    assert start(killable.__file__, cut, KILLED_AT).wait() == -signal.SIGKILL
     assert loaded((cut / "checkpoint.pt").read_bytes())["index"] == KILLED_AT // killable.EVERY * killable.EVERY
     killable.train(cut)  # this process is another one than that was
 

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from safestep import Cap, CurvatureRadius, Pin, SecantCurvature, SoftmaxRadius, Status, Throttle, Tightest, Watch
-from zoo import ALL, RADII, ZOO, Training, generators, said, set_generators
+from zoo import ALL, ZOO, Training, crossed, generators, said, set_generators
 from zoo.asserts import assert_identical, assert_same_reports, assert_untouched
 
 
@@ -65,9 +65,13 @@ def test_cases_without_state_of_their_own():
     assert [case.name for case in ZOO.values() if hasattr(case.build(), "calls")] == ["chancy"]
 
 
-@RADII
-@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())
-@pytest.mark.parametrize(("case", "recipe"), PAIRS)
+@pytest.mark.parametrize(
+    ("case", "recipe", "policy", "method"),
+    [
+        pytest.param(*pair.values, POLICIES[policy], method, id=f"{pair.id}-{policy}-{method}")
+        for pair, policy, method in crossed(PAIRS, POLICIES, ["tiered", "exact", "curvature"])
+    ],
+)
 def test_stopped_and_resumed_is_the_run_that_was_not(case, recipe, policy, method):
     whole = Training(case, recipe)
     guard = whole.attach(policy=policy, method=method)

@@ -43,10 +43,10 @@ def test_a_model_compiled_in_place(method):
     assert guard.last.status is Status.CAPPED
 
 
-@METHODS
-def test_data_parallel_without_devices(method):
+def assert_capped_at_one(wrap, method):
+    """Train one step of a wrapped model far outside the radius."""
     training = Training(ZOO["mlp"], ALL["SGD"], big=True)
-    wrapped = nn.DataParallel(training.model)
+    wrapped = wrap(training.model)
     guard = safestep.attach(wrapped, training.optimizers, radius=SoftmaxRadius(method=method))
     batch = training.case.batch(0, training.dtype)
 
@@ -59,6 +59,11 @@ def test_data_parallel_without_devices(method):
 
 
 @METHODS
+def test_data_parallel_without_devices(method):
+    assert_capped_at_one(nn.DataParallel, method)
+
+
+@METHODS
 def test_distributed_data_parallel_of_one(tmp_path, method):
     import torch.distributed as dist
 
@@ -66,17 +71,7 @@ def test_distributed_data_parallel_of_one(tmp_path, method):
         pytest.skip("this torch has no distributed package")
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     try:
-        training = Training(ZOO["mlp"], ALL["SGD"], big=True)
-        wrapped = nn.parallel.DistributedDataParallel(training.model)
-        guard = safestep.attach(wrapped, training.optimizers, radius=SoftmaxRadius(method=method))
-        batch = training.case.batch(0, training.dtype)
-
-        def act():
-            F.cross_entropy(wrapped(*batch.args), batch.labels).backward()
-            training.optimizers[0].step()
-
-        assert applied_ratio(training, act) == pytest.approx(1.0, rel=PRECISION[method])
-        assert guard.last.status is Status.CAPPED
+        assert_capped_at_one(nn.parallel.DistributedDataParallel, method)
     finally:
         dist.destroy_process_group()
 

@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy
 from faults.schedule import Plan, Schedule, Setting
 from faults.task import SAMPLES, data
 from faults.training import Training
+from processes import start
 from safestep import SafestepWarning
 
 _STEPS = 400
@@ -66,10 +67,10 @@ def killed_and_whole(seed: int) -> tuple[int, int, str]:
         folders = Path(name, "whole"), Path(name, "killed")
         for folder in folders:
             folder.mkdir()
-        _process(seed, folders[0]).wait()
+        start("-m", "faults.sigkill", seed, folders[0]).wait()
         kills, draw = 0, random.Random(seed)
         while not (folders[1] / "done").exists():
-            process = _process(seed, folders[1])
+            process = start("-m", "faults.sigkill", seed, folders[1])
             try:
                 code = process.wait(timeout=draw.uniform(2.5, 6.0) if kills < 6 else None)
             except subprocess.TimeoutExpired:
@@ -103,10 +104,6 @@ def print_kills(count: int, first: int) -> int:
             sys.stdout.write(f"FAILED {error}\n")
     sys.stdout.write(f"{count} runs killed by signal 9, {kills} times in all: {lines} lines, {failed} failed\n")
     return failed
-
-
-def _process(seed: int, folder: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "faults.sigkill", str(seed), str(folder)])
 
 
 def _line(text: str) -> dict[str, object] | None:

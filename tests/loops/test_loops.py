@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 
 import pytest
 import torch
@@ -16,17 +15,17 @@ from loops.observe import observe
 from loops.row import IMPLEMENTATIONS, METHODS, Loop, Row
 from loops.table import ROWS, cell, notes, read
 from safestep import Cap, Status, Watch
+from zoo import LONG
 from zoo.asserts import assert_untouched
 
 TABLE = read()
-LONG = bool(os.environ.get("SAFESTEP_LONG"))
-"""Whether to run every combination; else each row by two methods and three implementations, and few compiled ones."""
 QUICK = {"whole iteration compiled", "compiled step, `fullgraph=True`"}
 """Of the compiled rows, each of which takes a second."""
 only_long = pytest.mark.skipif(not LONG, reason="SAFESTEP_LONG=1 runs every combination")
 
 
 def chosen(row: Row, quick: bool) -> bool:
+    """In the quick form each row by two methods and three implementations, and few compiled ones."""
     return LONG or (quick and (row not in compiled.ROWS or row.name in QUICK))
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from safestep import Cap, MeasurementError, Pin, SafestepWarning, SoftmaxRadius, Status, Watch
-from zoo import ALL, ZOO, Batch, Case, Training, said
+from zoo import ALL, ZOO, Batch, Case, Training, crossed, said
 from zoo.loop import FEATURES, Loop, network
 
 PERCENT = 0.05
@@ -35,8 +35,9 @@ def ratios(case, recipe, factor, *, steps=2, seed=0, dtype=torch.float32, **radi
     return [report.ratio for report in guard.history], [report.method for report in guard.history]
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("case", [case for case in ZOO.values() if not case.sparse], ids=str)
+@pytest.mark.parametrize(
+    ("case", "recipe"), crossed([case for case in ZOO.values() if not case.sparse], RECIPES), ids=str
+)
 def test_a_probe_is_within_five_percent_from_the_first_step_on(case, recipe):
     """The rate is chosen for r of the first step; that of the second is what it is, and probed with a history."""
     ((unit, *_), _) = ratios(case, ALL[recipe], 1.0, steps=1, method="exact")

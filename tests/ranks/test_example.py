@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from processes import run
 from safestep.logs import read
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "several_processes.py"
 
 
 def torchrun(processes: int, *options: str) -> str:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    done = subprocess.run([*command, str(EXAMPLE), *options], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
+    return run(*launcher, processes, EXAMPLE, *options)
 
 
 def share(out: str, parallel: str, processes: int) -> float:

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import ast
-import fcntl
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from processes import checks_in
+
 CHECKS = Path(__file__).parent / "checks"
-NAMES = [
-    f"{file.stem}.{node.name.removeprefix('check_')}"
-    for file in sorted(CHECKS.glob("*.py"))
-    for node in ast.parse(file.read_text(encoding="utf-8")).body
-    if isinstance(node, ast.FunctionDef) and node.name.startswith("check_")
-]
 LONG = os.environ.get("SAFESTEP_RANKS") == "long"
 FEW = (
     "same_as_one.capped_momentum",
@@ -38,35 +29,17 @@ LATER = {
     "wrapped.a_data_parallel_model_that_looks_for_unused_parameters",
 }
 """What only `make ranks` checks."""
-MOST = tuple(name for name in NAMES if name not in LATER)
-WORLDS: dict[int, tuple[str, ...]] = {2: () if LONG else MOST, 4: () if LONG else FEW}
-
-
-@pytest.fixture(scope="session")
-def outcomes(tmp_path_factory):
-    """Return a function from a number of ranks to what their checks found; each world runs once, whoever asks first."""
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
-    folder = tmp_path_factory.getbasetemp().parent if run else tmp_path_factory.mktemp("ranks")
-
-    def of(ranks):
-        out = folder / f"ranks-{ranks}-{run}.json"
-        with out.with_suffix(".lock").open("w", encoding="utf-8") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not out.exists():
-                command = [sys.executable, str(CHECKS), str(out), str(ranks), *WORLDS[ranks]]
-                done = subprocess.run(command, capture_output=True, text=True, check=False)
-                assert out.exists(), done.stdout + done.stderr
-        return json.loads(out.read_text(encoding="utf-8"))
-
-    return of
+ALL = tuple(checks_in(CHECKS))
+WORLDS = (
+    {2: ALL, 4: ALL}
+    if LONG
+    else {2: tuple(name for name in ALL if name not in LATER), 4: tuple(checks_in(CHECKS, FEW))}
+)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize(
-    ("name", "ranks"), [(name, n) for n, only in WORLDS.items() for name in NAMES if not only or name.startswith(only)]
-)
+@pytest.mark.parametrize(("name", "ranks"), [(name, ranks) for ranks, names in WORLDS.items() for name in names])
 def test_on_several_ranks(name, ranks, outcomes):
-    found = outcomes(ranks)
-    assert name in found, f"the world ended before {name}: {[text for text in found.values() if text]}"
+    found = outcomes(f"ranks-{ranks}", CHECKS, processes=ranks, only=WORLDS[ranks])
     assert found[name] == "", found[name]

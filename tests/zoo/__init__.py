@@ -2,6 +2,7 @@
 
 from zoo.batches import Batch
 from zoo.cases import ZOO, Case
+from zoo.crossing import LONG, crossed
 from zoo.examples import examples
 from zoo.optimizers import ALL, RECIPES, Recipe, recipes_for
 from zoo.training import METHODS, RADII, Training, generators, pair, poison, said, seed_everything, set_generators
@@ -9,6 +10,7 @@ from zoo.twin import Scene, applied_ratio, twin_curvature, twin_ratio, twin_sens
 
 __all__ = [
     "ALL",
+    "LONG",
     "METHODS",
     "RADII",
     "RECIPES",
@@ -19,6 +21,7 @@ __all__ = [
     "Scene",
     "Training",
     "applied_ratio",
+    "crossed",
     "examples",
     "generators",
     "pair",

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import SGD, Muon, Optimizer, SparseAdam
+from torch.optim import SGD, Optimizer, SparseAdam
 
 from zoo.cases import Case
 
@@ -28,7 +28,7 @@ def sparse_tables(model: nn.Module) -> list[list[nn.Parameter]]:
     return [tables, [p for p in model.parameters() if not any(p is table for table in tables)]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each is itself: options are a dict, and have no hash
 class Recipe:
     """How to train with an optimizer.
 
@@ -78,7 +78,7 @@ RECIPES = {
         Recipe("AdamW", torch.optim.AdamW, 0.01, 10.0),
         Recipe("Adamax", torch.optim.Adamax, 0.01, 10.0),
         Recipe("LBFGS", torch.optim.LBFGS, 0.1, 10.0, {"max_iter": 3}, closure=True),
-        Recipe("Muon", Muon, 0.01, 10.0, share=matrices),
+        *([Recipe("Muon", torch.optim.Muon, 0.01, 10.0, share=matrices)] if hasattr(torch.optim, "Muon") else []),
         Recipe("NAdam", torch.optim.NAdam, 0.01, 10.0),
         Recipe("RAdam", torch.optim.RAdam, 0.01, 100.0),
         Recipe("RMSprop", torch.optim.RMSprop, 0.01, 10.0),

@@ -13,7 +13,7 @@ from world import LONG, Run, adam, alike, batch, cross_entropy, momentum
 from safestep import Cap, CurvatureRadius, Pin, PoisonedOptimizerError, SafestepWarning, SoftmaxRadius
 
 SCHEDULES = 4 if not LONG else 100 if distributed.get_world_size() == 2 else 20
-STEPS, CLEAN, LAST = 12, 20, 10_000
+STEPS, CLEAN, LAST = 12, 20 if LONG else 10, 10_000
 BAD = ("nan in the input", "overflow of the loss")
 FAULTS = (*BAD, "no rows", "few rows", "spike", "ignored labels", "state reloaded")
 RADII = (SoftmaxRadius(method="exact"), SoftmaxRadius(method="probe"), SoftmaxRadius(), CurvatureRadius())

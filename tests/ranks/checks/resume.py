@@ -24,7 +24,7 @@ GUARDS: dict[str, dict[str, Any]] = {
 if not LONG:
     GUARDS = {name: GUARDS[name] for name in ("exact", "tiered")}
 BEFORE, AFTER = 4, 4
-PLACE = Path(os.environ["SAFESTEP_CHECKS"])
+PLACE = Path(os.environ["CHECKS_PLACE"])
 
 
 def parts(run: Run) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from world import KINDS, LONG, PATIENT, Run, Tied, adam, alike, momentum, own_pa
 import safestep
 from safestep import Cap, CurvatureRadius, Pin, SecantCurvature, SoftmaxRadius, Tightest
 
-STEPS, SHADOWED = (200, 30) if LONG else (20, 8)
+STEPS, SHADOWED = (200, 30) if LONG else (14, 5)
 
 
 def apart(ours: list[float], theirs: list[float]) -> float:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from safestep.experiments.drift.drift_plane import CURVATURE, LAWS, NONE, SECANT, Protocol, simulate
-from safestep.experiments.drift.drift_settings import DriftSettings
 from safestep.experiments.drift.drift_words import MAP
 from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run, Words
+from safestep.experiments.runner.settings import Settings
 from safestep.lab.affine_teacher import AffineTeacher
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _SECONDS_PER_STEP = 0.0003
 
 
 @dataclass(frozen=True, kw_only=True)
-class DriftMapSettings(DriftSettings):
+class DriftMapSettings(Settings):
     """Settings of drift-map.
 
     Attributes:
@@ -60,9 +60,9 @@ class DriftMapSettings(DriftSettings):
     def __post_init__(self) -> None:
         """Check the ranges."""
         super().__post_init__()
-        self.require_names(laws=LAWS)
-        self.require_counts("steps")
-        self.require_margin(self.chi)
+        self.require_names("laws", LAWS)
+        self.require_range(1, 10**6, "steps")
+        self.require(0.0 < self.chi < 2.0, "chi", "a margin between 0 and 2, the limit of stability")
         self.require(-6 <= self.decades[0] < self.decades[1] <= 6, "decades", "two rising numbers from -6 to 6")
         self.require(1e-3 <= self.gains[0] < self.gains[1] <= 1e3, "gains", "two rising numbers from 0.001 to 1000")
         self.require(2 <= self.side <= 1000, "side", "at least 2 and at most 1000")

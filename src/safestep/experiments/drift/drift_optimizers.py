@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from safestep.experiments.drift.drift_optimizers_cases import BATCHES, LAWS, OPTIMIZERS, RATES, STUDENTS, rate_of
 from safestep.experiments.drift.drift_optimizers_run import Case, StepLine, descend, outcome_of, target_loss
-from safestep.experiments.drift.drift_settings import DriftSettings
 from safestep.experiments.drift.drift_words import OPTIMIZERS as WORDS
 from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run, Words
+from safestep.experiments.runner.settings import Settings
 from safestep.records.report import number, plain
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _PLACE = ("student", "optimizer", "batch", "rate")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DriftOptimizersSettings(DriftSettings):
+class DriftOptimizersSettings(Settings):
     """Settings of drift-optimizers.
 
     Attributes:
@@ -57,9 +57,13 @@ class DriftOptimizersSettings(DriftSettings):
         """Check the ranges."""
         super().__post_init__()
         self.require(0.0 < self.gain <= 1e6, "gain", "a positive number of at most 1e6")
-        self.require_margin(self.chi)
-        self.require_counts("warm_up", "steps")
-        self.require_names(students=STUDENTS, optimizers=OPTIMIZERS, batches=BATCHES, rates=RATES, laws=LAWS)
+        self.require(0.0 < self.chi < 2.0, "chi", "a margin between 0 and 2, the limit of stability")
+        self.require_range(1, 10**6, "warm_up", "steps")
+        self.require_names("students", STUDENTS)
+        self.require_names("optimizers", OPTIMIZERS)
+        self.require_names("batches", BATCHES)
+        self.require_names("rates", RATES)
+        self.require_names("laws", LAWS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from safestep.experiments.drift.drift_figures import FIGURES, drift_figures
 from safestep.experiments.drift.drift_outcome import outcome, over_seeds
-from safestep.experiments.drift.drift_settings import DriftSettings
 from safestep.experiments.drift.drift_words import THROTTLE
 from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run, Words
+from safestep.experiments.runner.settings import Settings
 from safestep.lab.affine_teacher import AffineTeacher, Loss
 from safestep.lab.drift import DriftRun, Law
 from safestep.policy.throttle import Order
@@ -37,7 +37,7 @@ _SECONDS_PER_STEP = 0.004
 
 
 @dataclass(frozen=True, kw_only=True)
-class DriftThrottleSettings(DriftSettings):
+class DriftThrottleSettings(Settings):
     """Settings of drift-throttle. The seed of a run is that of the samples and of the student's start.
 
     Attributes:
@@ -88,9 +88,11 @@ class DriftThrottleSettings(DriftSettings):
     def __post_init__(self) -> None:
         """Check the ranges."""
         super().__post_init__()
-        self.require_names(runs=_PARTS, laws=_LAWS, fields=("all", *FIELDS))
-        self.require_counts("warmup_steps", "drift_steps", "calm_epochs", "batch_size", "samples")
-        self.require_margin(self.chi)
+        self.require_names("runs", _PARTS)
+        self.require_names("laws", _LAWS)
+        self.require_names("fields", ("all", *FIELDS))
+        self.require_range(1, 10**6, "warmup_steps", "drift_steps", "calm_epochs", "batch_size", "samples")
+        self.require(0.0 < self.chi < 2.0, "chi", "a margin between 0 and 2, the limit of stability")
         enough = self.fields == ("all",) or ({*_NEEDED} <= {*self.fields} and "all" not in self.fields)
         self.require(enough, "fields", f"all, or {' and '.join(_NEEDED)} among them")
         usable = len(set(self.gains)) == len(self.gains) > 0 and all(1e-3 <= abs(gain) <= 1e3 for gain in self.gains)
