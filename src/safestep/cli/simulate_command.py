@@ -51,7 +51,7 @@ def command(
         ),
     ] = "constant",
     first: Annotated[
-        int, typer.Option(min=0, help="t of the first step in the schedule: 2 as published, 0 as torch counts.")
+        int, typer.Option(help="t of the first step in the schedule: 2 as published, 0 as torch counts.")
     ] = PUBLISHED_FIRST,
     noise: Annotated[
         str,
@@ -60,21 +60,19 @@ def command(
             "rows of a covariance ('2,1;1,2'), or none."
         ),
     ] = "1",
-    batch: Annotated[int, typer.Option(min=1, help="Gradients are means over so many samples with this noise.")] = 1,
+    batch: Annotated[int, typer.Option(help="Gradients are means over so many samples with this noise.")] = 1,
     start: Annotated[
         str, typer.Option(help="Where to begin, such as -5,-2.", show_default="that of the objective")
     ] = "",
-    steps: Annotated[int, typer.Option(min=0, max=10**9, help="How many steps.")] = 50,
-    runs: Annotated[int, typer.Option(min=1, help="How many runs.")] = 1,
-    seed: Annotated[
-        int, typer.Option(min=0, max=2**63 - 1, help="Of the noise. The same command gives the same runs.")
-    ] = 0,
+    steps: Annotated[int, typer.Option(help="How many steps.")] = 50,
+    runs: Annotated[int, typer.Option(help="How many runs.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the noise. The same command gives the same runs.")] = 0,
     policy: Annotated[
         str | None,
         typer.Option(help=f"Guards every run's own steps: {', '.join(options.POLICIES)}.", show_default="none"),
     ] = None,
     traces: Annotated[
-        int | None, typer.Option(min=0, help="How many of the runs to draw.", show_default=f"at most {_DRAWN}")
+        int | None, typer.Option(help="How many of the runs to draw.", show_default=f"at most {_DRAWN}")
     ] = None,
     out: Annotated[
         Path | None,
