@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from safestep.cli import app as cli
-from safestep.simulation import picture, size
+from safestep.simulation import picture
 
 
 def simulate(*words: str):
@@ -49,7 +49,7 @@ def test_the_published_run_prints_its_last_point_and_a_picture():
 
 
 def test_an_ensemble_is_held_against_the_law(undrawn):
-    told = simulate("x1**2 + 2*x2**2", "--runs", "500", "--steps", "1000", "--schedule", "exponential:0.1")
+    told = simulate("quadratic:2,4", "--runs", "500", "--steps", "1000", "--schedule", "exponential:0.1")
     assert told.exit_code == 0, told.output
     assert "epoch 1000, mean of 500 runs: x1: -0.8" in told.stdout
     ((_, simulated, law, apart),) = re.findall(r"(mean x1) +(\S+) +(\S+) +(\S+)", told.stdout)
@@ -64,7 +64,7 @@ def test_an_ensemble_is_held_against_the_law(undrawn):
 def test_every_option_reaches_the_simulation(undrawn):
     words = ["quadratic:3,1;1,2", "--optimizer", "sgd", "--lr", "0.2", "--option", "momentum=0.5", "--schedule"]
     words += [
-        "warmup:5+cosine:45",
+        "warmup:5",
         "--first",
         "0",
         "--noise",
@@ -91,13 +91,6 @@ def test_every_option_reaches_the_simulation(undrawn):
     assert ensemble.traces.shape == (2, 31, 2)
     assert simulate(*words).stdout == told.stdout
     assert simulate(*words, "--seed", "4").stdout != told.stdout
-
-
-def test_a_long_simulation_says_how_far_it_is(undrawn, monkeypatch):
-    monkeypatch.setattr(size, "_EVERY", 0.0)
-    told = simulate("--runs", "3", "--steps", "5")
-    assert told.exit_code == 0, told.output
-    assert told.stderr.splitlines() == [f"3 runs of 5 steps: {step} done" for step in range(1, 6)]
 
 
 def test_an_interrupt_is_told(undrawn, monkeypatch):
@@ -135,6 +128,7 @@ def test_divergence_is_reported_and_drawn():
 
 def test_the_command_lines_of_the_readme_run(undrawn):
     text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    Path("mine.py").write_text("def f(x1, x2):\n    return x1**4 + 2 * x2**2\n")
     lines = re.findall(r"`safestep simulate ([^`]+)`", text)
     assert len(lines) == 2
     for line in lines:
@@ -148,7 +142,7 @@ def test_help_says_how_each_text_is_written():
         assert part in words
     for part in (
         "exponential:LAMBDA",
-        "warmup:5+cosine:45",
+        "warmup:STEPS",
         "cap:TARGET",
         "momentum=0.9",
         "a new file in runs/simulate",
@@ -160,8 +154,7 @@ def test_help_says_how_each_text_is_written():
     ("words", "message"),
     [
         (["rosenbrok"], "no objective 'rosenbrok'. Did you mean rosenbrock?"),
-        (["y**2"], "objective=y**2: no 'y' in an expression"),
-        (["log(x1)"], "the value at the start [-1.0] is nan: expected finite numbers"),
+        (["y**2"], "no objective 'y**2'. There are: plane"),
         (["--optimizer", "adm"], "no optimizer 'adm'. Did you mean adam?"),
         (["--optimizer", "lbfgs"], "LBFGS cannot step an ensemble: it searches along one line"),
         (["--lr", "-1"], "SGD with lr=-1"),
@@ -173,23 +166,18 @@ def test_help_says_how_each_text_is_written():
         (["--start", "1"], "start=1: 1 numbers, expected 2"),
         (["--steps", "-1"], "steps = -1: expected a whole number of at least 0"),
         (["--runs", "0"], "runs = 0: expected a whole number of at least 1"),
-        (["--runs", "1000000000000"], "1000000000000 runs do not fit into memory"),
-        (
-            ["--runs", "1000000000000", "--steps", "0"],
-            "with 0 steps and 8 traces they need at least 1.28e+05 GB",
-        ),
-        (["--runs", "1000000000000"], "GB are free; expected at most "),
-        (["--steps", "1000000001"], "steps = 1000000001: expected at most 1000000000"),
         (["--seed", "-1"], "seed = -1: expected a whole number of at least 0"),
-        (["--seed", "9223372036854775808"], "seed=9223372036854775808: expected one below 2**63"),
+        (["--seed", "9223372036854775808"], "seed = 9223372036854775808: expected one below 2**63"),
+        (["--runs", "1000000000000", "--steps", "0"], "do not fit into memory: they need at least 1.28e+05 GB of"),
+        (["--runs", "1000000000000"], "expected fewer --runs, --traces or --steps"),
         (["--policy", "hat"], "no policy 'hat'. Did you mean watch?"),
         (["--traces", "2"], "traces = 2 of 1 runs"),
         (["--out", ""], "--out .: is a directory"),
         (["--out", "a.txt"], "--out a.txt: expected a name that ends in .png"),
         (["--animate", "a.mp4"], "--animate a.mp4: expected a name that ends in .gif"),
-        (["x1**2", "--animate", "a.gif"], "--animate a.gif: 1 variables; expected a trace in two variables"),
+        (["quadratic:2", "--animate", "a.gif"], "--animate a.gif: 1 variables; expected a trace in two variables"),
         (["--traces", "0", "--animate", "a.gif"], "--animate a.gif: no traces; expected a trace in two variables"),
-        (["late.py:f", "--lr", "1"], "late.py:f failed at x of shape (1, 2) in line 2: ValueError: too far"),
+        (["late.py:f", "--lr", "1"], "late.py:f failed in line 2: ValueError: too far"),
     ],
 )
 def test_bad_input_is_one_message_and_leaves_nothing(words, message, tmp_path):
@@ -207,10 +195,9 @@ def test_bad_input_is_one_message_and_leaves_nothing(words, message, tmp_path):
     assert sorted(tmp_path.iterdir()) == before
 
 
-@pytest.mark.parametrize(("module", "words"), [("matplotlib", []), ("sympy", ["x1**2"])])
-def test_a_missing_extra_is_told_before_any_work(module, words, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, module, None)
-    told = simulate(*words)
+def test_a_missing_extra_is_told_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    told = simulate()
     assert told.exit_code == 2
-    assert f"needs {module}, which is not installed: install safestep with its extra 'experiments'" in told.stderr
+    assert "needs matplotlib, which is not installed: install safestep with its extra 'experiments'" in told.stderr
     assert list(tmp_path.iterdir()) == []

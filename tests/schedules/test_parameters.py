@@ -71,7 +71,7 @@ def test_a_number_of_steps_that_is_none_is_an_error_that_shows_it(make, outside)
         (30, (1, 0.1), "expected sequences"),
         ((30,), 0.1, "expected sequences"),
         (None, None, "expected sequences"),
-        ("30", (1, 0.1), "a boundary in at = '3': expected a whole number"),
+        ("30", (1, 0.1), "one of at = '3': expected a whole number"),
     ],
 )
 def test_pieces_that_do_not_fit_are_an_error(at, factors, message):

@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.progress import Progress
 
 from safestep._torch.extras import need
 from safestep.cli.user_errors import errors_told
-from safestep.descent import PUBLISHED_FIRST, Ensemble, simulate
-from safestep.descent.checks import check_counts
-from safestep.descent.simulate import RECORDS
-from safestep.errors import SafestepError
+from safestep.descent import PUBLISHED_FIRST, simulate
 from safestep.experiments.report.screen import console, say, show
 from safestep.experiments.runner.settings import SettingError
-from safestep.simulation import noises, objectives, optimizers, outcome, outfile, policies, schedules
-from safestep.simulation.size import check_size, shown
+from safestep.simulation import options, outcome, outfile
+from safestep.simulation.objectives import NAMED, read_objective
 
 _PICTURES = (".png", ".svg", ".pdf")
 _ANIMATIONS = (".gif", ".html")
 _DRAWN = 8
 """So many runs are drawn unless more are asked for."""
-_SEEDS = 2**63
-_OBJECTIVE = (
-    f"What to descend on: {', '.join(objectives.NAMED)}; quadratic:2,4 (curvatures) or quadratic:'3,1;1,2' (a "
-    "Hessian); an expression in x1, x2, ... such as 'x1**2 + 2*x2**2'; or FILE.py:FUNCTION, a function of x of shape "
-    "(runs, variables) or of x1, x2, ..., in torch operations."
-)
+_TENSORS = 8
+"""So many tensors of every run's numbers are there at once, at least: points, gradient, noise, what a step computes."""
 
 
 def command(
-    objective: Annotated[str, typer.Argument(metavar="OBJECTIVE", help=_OBJECTIVE)] = "plane",
+    objective: Annotated[
+        str,
+        typer.Argument(
+            metavar="OBJECTIVE",
+            help=f"What to descend on: {', '.join(NAMED)}; quadratic:2,4 (curvatures) or quadratic:'3,1;1,2' (a "
+            "Hessian); or FILE.py:FUNCTION, a function of x of shape (runs, variables) or of x1, x2, ..., in torch "
+            "operations.",
+        ),
+    ] = "plane",
     optimizer: Annotated[str, typer.Option(help="Any elementwise optimizer of torch.optim, by name.")] = "sgd",
     lr: Annotated[float, typer.Option("--lr", help="Base learning rate.")] = 0.1,
     option: Annotated[
@@ -45,8 +46,8 @@ def command(
     schedule: Annotated[
         str,
         typer.Option(
-            help=f"Of the learning rate: {schedules.FORMS}. + follows one by the next (warmup:5+cosine:45), * "
-            "multiplies."
+            help=f"Of the learning rate: {', '.join(options.SCHEDULES)}; or FILE.py:FUNCTION, a factor by t, such as "
+            "schedule = WarmUp(5).then(Cosine(45))."
         ),
     ] = "constant",
     first: Annotated[
@@ -67,7 +68,8 @@ def command(
     runs: Annotated[int, typer.Option(help="How many runs.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the noise. The same command gives the same runs.")] = 0,
     policy: Annotated[
-        str | None, typer.Option(help=f"Guards every run's own steps: {policies.FORMS}.", show_default="none")
+        str | None,
+        typer.Option(help=f"Guards every run's own steps: {', '.join(options.POLICIES)}.", show_default="none"),
     ] = None,
     traces: Annotated[
         int | None, typer.Option(help="How many of the runs to draw.", show_default=f"at most {_DRAWN}")
@@ -88,41 +90,39 @@ def command(
     Real torch optimizers step all runs at once. For plain SGD on a quadratic
     the statistics are held against the exact law.
 
-    A number that begins with a minus needs no quotes: --start -5,-2. An
-    expression that does follows --: safestep simulate -- "-cos(x1)".
+    A number that begins with a minus needs no quotes: --start -5,-2.
     """
     screen = console()
     with errors_told():
         need("matplotlib", "experiments")  # before the work, not after it
-        goal = objectives.read_objective(objective, start)
-        make = optimizers.read_optimizer(optimizer, lr, option or ())
-        rates = schedules.read_schedule(schedule)
-        shaken = noises.read_noise(noise, batch)
-        guard = None if policy is None else policies.read_policy(policy)
-        _check_files(out, animation, goal.dimension, traces)
-        if seed >= _SEEDS:
-            raise SettingError(f"seed={seed}: expected one below 2**63")
+        goal = read_objective(objective, start)
         drawn = min(runs, _DRAWN) if traces is None else traces
+        make = options.read_optimizer(optimizer, lr, option or ())
         simulation = partial(
             simulate,
             goal,
             make,
-            schedule=rates,
+            schedule=options.read_schedule(schedule),
             first=first,
-            noise=shaken,
+            noise=options.read_noise(noise, batch),
             steps=steps,
             runs=runs,
             seed=seed,
-            policy=guard,
+            policy=None if policy is None else options.read_policy(policy),
             traces=drawn,
         )
-        check_counts(steps=steps, runs=runs, seed=seed, records=RECORDS, traces=drawn, limit=1.0)
-        check_size(runs, steps, goal.dimension, drawn)
-        with shown(screen, runs, steps) as progress:
-            ensemble = _simulated(partial(simulation, progress=progress), runs)
+        _check_files(out, animation, goal.dimension, drawn)
+        _check_memory(goal.dimension * (_TENSORS * runs + drawn * (steps + 1)))
+        with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
+            task = bar.add_task(f"{runs} runs of {steps} steps", total=steps)
+            ensemble = simulation(progress=lambda step: bar.update(task, completed=step))
         say(screen, outcome.outcome(ensemble))
-        if runs > 1:
-            _tell_law(screen, ensemble)
+        if runs > 1 and (why := outcome.why_no_law(ensemble)):
+            say(screen, f"no exact law: {why}")
+        elif runs > 1 and ensemble.moments.finite[-1]:
+            say(screen, "")
+            show(screen, outcome.law_table(ensemble))
+            say(screen, "")
         from safestep.simulation import picture  # loads matplotlib: not before it is needed
 
         name = make.func.__name__
@@ -136,7 +136,7 @@ def command(
         say(screen, f"picture: {path}")
 
 
-def _check_files(out: Path | None, animation: Path | None, dimension: int, traces: int | None) -> None:
+def _check_files(out: Path | None, animation: Path | None, dimension: int, traces: int) -> None:
     if out is not None:
         outfile.check_target(out, "--out", _PICTURES)
     if animation is not None:
@@ -146,19 +146,11 @@ def _check_files(out: Path | None, animation: Path | None, dimension: int, trace
             raise SettingError(f"--animate {animation}: {seen}; expected a trace in two variables")
 
 
-def _simulated(simulation: Callable[[], Ensemble], runs: int) -> Ensemble:
-    try:
-        return simulation()
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, SafestepError) or not re.search("memory|overflow", str(error)):
-            raise
-        raise SettingError(f"{runs} runs do not fit into memory: expected fewer runs or --traces") from None
-
-
-def _tell_law(screen: Console, ensemble: Ensemble) -> None:
-    if why := outcome.why_no_law(ensemble):
-        say(screen, f"no exact law: {why}")
-    elif ensemble.moments.finite[-1]:
-        say(screen, "")
-        show(screen, outcome.law_table(ensemble))
-        say(screen, "")
+def _check_memory(numbers: int) -> None:
+    """Refuse what cannot fit into the memory of this machine, before any of it is begun."""
+    need_bytes, there = 8 * numbers, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if need_bytes > there:
+        raise SettingError(
+            f"the runs do not fit into memory: they need at least {need_bytes / 1e9:.3g} GB of {there / 1e9:.3g} GB; "
+            "expected fewer --runs, --traces or --steps"
+        )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from rich import box
 from rich.table import Table
 
-from safestep.bench.grid import on_screen
-from safestep.descent import Ensemble, QuadraticSum, distance
-from safestep.descent.quadratic import Quadratic
+from safestep.descent import Ensemble, Quadratic, QuadraticSum, distance
 
 FEW = 8
 """Of so many runs at most each last point is told."""
@@ -40,17 +39,19 @@ def why_no_law(ensemble: Ensemble) -> str:
 
 def law_table(ensemble: Ensemble) -> Table:
     """Return the last moments of an ensemble of several runs beside the exact law, see `why_no_law`."""
-    found, apart = ensemble.moments, distance(ensemble)
+    found, apart, variables = ensemble.moments, distance(ensemble), ensemble.last.shape[1]
     law = apart.law
-    variables = ensemble.last.shape[1]
-    rows = [
-        (f"{name} x{i + 1}", ours[-1, i], exact[-1, i], z[-1, i])
-        for name, ours, exact, z in (
-            ("mean", found.mean, law.mean, apart.mean),
-            ("variance", found.variance, law.variance, apart.variance),
-        )
-        for i in range(variables if variables <= _MOST_VARIABLES else 0)
-    ]
+    rows = []
+    if variables <= _MOST_VARIABLES:
+        rows = [(f"mean x{i + 1}", found.mean[-1, i], law.mean[-1, i], apart.mean[-1, i]) for i in range(variables)]
+        rows += [
+            (f"variance x{i + 1}", found.variance[-1, i], law.variance[-1, i], apart.variance[-1, i])
+            for i in range(variables)
+        ]
     rows.append(("mean f", found.loss[-1], law.loss[-1], apart.loss[-1]))
-    cells = [[name, f"{ours.item():.6g}", f"{exact.item():.6g}", f"{z.item():+.2f}"] for name, ours, exact, z in rows]
-    return on_screen(["", "simulated", "exact law", "standard errors apart"], cells)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("", "simulated", "exact law", "standard errors apart"):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    for name, ours, exact, z in rows:
+        table.add_row(name, f"{ours.item():.6g}", f"{exact.item():.6g}", f"{z.item():+.2f}")
+    return table
