@@ -16,7 +16,7 @@ from safestep.lab.affine_teacher import AffineTeacher
 from safestep.lab.drift import DriftRun, half_mse
 from safestep.lab.run_history import RunHistory
 from safestep.policy import Throttle
-from safestep.tools.probes import FIELDS
+from safestep.tools.diagnostics import FIELDS
 
 TEACHER = AffineTeacher()
 DRIFTED = TEACHER.drifted(gain=4.0)

@@ -10,8 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from safestep.bench.gpt import GPT
-from safestep.bench.resnet import ResNet18
+from safestep.bench.networks import GPT, ResNet18
 from safestep.lab.models import mlp
 
 Situation = Literal["inside", "capped"]

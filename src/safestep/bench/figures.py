@@ -117,8 +117,10 @@ def _dots(results: Results, column: str, title: str, note: str) -> Figure | None
         ax.set_ylim(len(names) - 0.4, -0.6)
         ax.set_yticks(range(len(names)), names)
         ax.axvline(0, color=style.FAINT, lw=0.9)
-        ax.set_title(fill(about, 24), loc="left", fontsize=_SMALL, color=style.INK)
+        parts = about.replace(" ", "\xa0").replace(",\xa0", ", ")  # lines are broken at commas only
+        ax.set_title(fill(parts, 26).replace("\xa0", " "), loc="left", fontsize=_SMALL, color=style.INK)
         _dress(ax, ax.xaxis, ticks=3)
+        ax.tick_params(axis="y", length=0)
     return figure
 
 

@@ -18,7 +18,7 @@ from safestep.lab.run_history import RunHistory
 from safestep.lab.student import Student
 from safestep.policy import Policy, Throttle, Watch
 from safestep.radius import CurvatureRadius, Radius, SecantCurvature
-from safestep.tools.probes import published
+from safestep.tools.diagnostics import published
 
 Law = Literal["none", "secant", "curvature"]
 """No throttle; the published one; the one by the curvature on the batch."""

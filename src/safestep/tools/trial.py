@@ -18,7 +18,6 @@ from safestep.errors import MeasurementError
 from safestep.jvp.restore import untouched
 from safestep.radius import Radius
 from safestep.radius.across_ranks import measured
-from safestep.recording.forward import Seen
 from safestep.recording.forward_hooks import ForwardRecorder
 from safestep.recording.logits import LogitsFinder
 from safestep.recording.mute import heard_only_by
@@ -72,44 +71,34 @@ def trial_steps(
             with heard_only_by(recorder):
                 with _no_steps(optimizers), torch.enable_grad():
                     closure()
-                if not (found := gradients()):
+                of_batch = gradients()
+                if not of_batch:
                     raise MeasurementError(
                         "the closure left no gradient on any parameter of the optimizer: it must run backward on the "
                         "batch, such as lambda: loss_fn(model(x), y).backward()"
                     )
                 seen = recorder.take(recorder.count)
                 seen.peers = ranks.peers(model, parameters) if ranks else ALONE
-                yield _Bench(model, optimizers, start, found, seen, radius).measure
+
+                def trial(rates: Sequence[float]) -> Trial:
+                    """Take a step at these rates, measure it, and undo it."""
+                    for parameter, gradient in of_batch.items():
+                        parameter.grad = gradient.clone()  # an optimizer or a hook of it (a clipping) may write to it
+                    step = Step(0, peers=seen.peers)
+                    step.start |= start
+                    try:
+                        remaining = iter(rates)
+                        for optimizer in optimizers:
+                            twin_of(optimizer, model, [next(remaining) for _ in optimizer.param_groups]).step()
+                        if step.length == 0.0 or not math.isfinite(step.length):
+                            return Trial(Reading(0, 0.0 * step.length, "", exact=False), moved=step.length != 0.0)
+                        return Trial(measured(radius, step, seen, None)[0])  # None: each is a first measurement
+                    finally:
+                        step.undo()
+
+                yield trial
         finally:
             recorder.close()
-
-
-@dataclass(frozen=True, slots=True)
-class _Bench:
-    """The beginning of a step: parameters, gradients of the batch, and what the model saw."""
-
-    model: nn.Module
-    optimizers: Sequence[Optimizer]
-    start: Parameters
-    gradients: Parameters
-    seen: Seen
-    radius: Radius
-
-    def measure(self, rates: Sequence[float]) -> Trial:
-        """Take a step at these rates, measure it, and undo it."""
-        for parameter, gradient in self.gradients.items():
-            parameter.grad = gradient.clone()  # an optimizer or a hook of it (a clipping) may write to it
-        step = Step(0, peers=self.seen.peers)
-        step.start |= self.start
-        try:
-            remaining = iter(rates)
-            for optimizer in self.optimizers:
-                twin_of(optimizer, self.model, [next(remaining) for _ in optimizer.param_groups]).step()
-            if step.length == 0.0 or not math.isfinite(step.length):
-                return Trial(Reading(0, 0.0 * step.length, "", exact=False), moved=step.length != 0.0)
-            return Trial(measured(self.radius, step, self.seen, None)[0])  # None: each trial is a first measurement
-        finally:
-            step.undo()
 
 
 @contextmanager
@@ -121,13 +110,12 @@ def _no_steps(optimizers: Sequence[Optimizer]) -> Iterator[None]:
             "the closure called optimizer.step(): leave it out, the step is taken on a copy of the optimizer"
         )
 
-    before = [dict(vars(optimizer)) for optimizer in optimizers]
+    own = [{name: value for name, value in vars(optimizer).items() if name == "step"} for optimizer in optimizers]
     for optimizer in optimizers:
         vars(optimizer)["step"] = refuse
     try:
         yield
     finally:
-        for optimizer, attributes in zip(optimizers, before, strict=True):
+        for optimizer, step in zip(optimizers, own, strict=True):
             del vars(optimizer)["step"]
-            if "step" in attributes:  # a scheduler's, that counts
-                vars(optimizer)["step"] = attributes["step"]
+            vars(optimizer).update(step)  # a scheduler's, that counts

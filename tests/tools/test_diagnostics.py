@@ -16,8 +16,8 @@ import safestep
 from safestep import Cap, Watch
 from safestep.policy import Throttle
 from safestep.radius import CurvatureRadius, SecantCurvature
-from safestep.tools.probes import FIELDS, Finite, Geometry, Loss, Secant, Teacher, published
-from safestep.tools.probes.start import at_start
+from safestep.tools.diagnostics import FIELDS, Finite, Geometry, Loss, Secant, Teacher, published
+from safestep.tools.diagnostics.start import at_start
 
 ETA, CHI, BETA, STEPS = 0.5, 1.5, 0.05, 6
 A = np.array([[1.0, -2.0, 0.5], [0.3, 0.7, -1.1]])
@@ -249,7 +249,7 @@ import sys, warnings
 sys.modules |= dict.fromkeys(("numpy", "scipy", "matplotlib"))
 warnings.simplefilter("ignore")
 import torch, safestep
-from safestep.tools.probes import FIELDS, published
+from safestep.tools.diagnostics import FIELDS, published
 model = torch.nn.Linear(3, 2, bias=False)
 loss = lambda: model(torch.eye(3)).square().sum() / 6
 probes = published(loss, square=1.0, weights=[model.weight], reference=torch.zeros(2, 3))
