@@ -648,9 +648,9 @@ assert any(
 # ## 7. Only look
 #
 # Nobody has to hand the step length over at once. `Watch(Throttle())` leaves training as it is, bit for bit, and
-# records in `would_scale` what the throttle would have done. **Probes** add columns of your own: a function of the step
-# as it was taken, what the guard saw, and the report. `safestep.tools.diagnostics` has more of them, such as `Sharpness`,
-# which finds the eigenvalues of the Hessian.
+# records in `would_scale` what the throttle would have done. **Diagnostics** add columns of your own: a function of
+# the step as it was taken, what the guard saw, and the report. `safestep.tools.diagnostics` has more: `Sharpness`
+# finds the eigenvalues of the Hessian.
 
 
 # %%

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import subprocess
@@ -16,6 +17,7 @@ import safestep
 from safestep import Cap, Watch
 from safestep.policy import Throttle
 from safestep.radius import CurvatureRadius, SecantCurvature
+from safestep.tools import diagnostics
 from safestep.tools.diagnostics import FIELDS, Finite, Geometry, Loss, Secant, Teacher, published
 from safestep.tools.diagnostics.start import at_start
 
@@ -262,3 +264,12 @@ print(set(guard.last.extras) == set(FIELDS))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "True", done.stderr
+
+
+def test_the_former_name_still_works_and_says_so():
+    sys.modules.pop("safestep.tools.probes", None)
+    with pytest.warns(DeprecationWarning, match="now called safestep.tools.diagnostics"):
+        former = importlib.import_module("safestep.tools.probes")
+    assert {name: getattr(former, name) for name in former.__all__} == {
+        name: getattr(diagnostics, name) for name in diagnostics.__all__
+    }

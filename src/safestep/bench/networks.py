@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -65,7 +67,7 @@ class ResNet18(nn.Module):
         channels = [width * 2**stage for stage in range(4)]
         self.stem, self.norm = nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
         self.blocks = nn.Sequential(_Residual(width, width, 1), _Residual(width, width, 1))
-        for before, after in zip(channels, channels[1:], strict=False):
+        for before, after in pairwise(channels):
             self.blocks.extend([_Residual(before, after, 2), _Residual(after, after, 1)])
         self.head = nn.Linear(channels[-1], classes)
 

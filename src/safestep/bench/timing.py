@@ -38,7 +38,8 @@ class Quartiles:
         if not values:
             raise ValueError("no rounds to compare: expected at least one")
         several = values if len(values) > 1 else [*values, *values]
-        return cls(*statistics.quantiles(several, n=4, method="inclusive"), statistics.fmean(values))
+        low, median, high = statistics.quantiles(several, n=4, method="inclusive")
+        return cls(low, median, high, statistics.fmean(values))
 
     def columns(self, name: str) -> dict[str, float]:
         """Return ``name_low``, ``name_median``, ``name_high`` and ``name_mean``."""
