@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from matplotlib.colors import to_hex
 
-from safestep.bench.figures import draw, overhead, scale
+from safestep.bench.pictures import draw, overhead, scale
 from safestep.plots import style
 
 FOUND = {"device": "CPU: a fast one", "threads": 2, "torch": "2.x"}

@@ -9,7 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from safestep.bench.descent import (
+from safestep.bench.many_runs import (
     ALONE,
     ALONE_BACKWARD,
     AUTOGRAD,

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import torch
 import typer
 from rich.console import Console
 
 from safestep._torch.extras import need
-from safestep.bench import descent, plan
+from safestep.bench import many_runs, plan
 from safestep.bench.cases import AXES, FIXED, NAMES, ON_CPU
 from safestep.bench.grid import in_markdown
 from safestep.bench.measure import Columns, Effort, Say
@@ -28,6 +28,9 @@ from safestep.experiments.runner.settings import SettingError
 from safestep.records.report import plain
 
 bench = typer.Typer(name="bench", help="Measure what measuring costs.", no_args_is_help=True)
+
+_CPU = torch.device("cpu")
+Amount = TypeVar("Amount", Effort, many_runs.Work)
 
 Rounds = Annotated[int | None, typer.Option(min=1, help="How often the contestants take turns.", show_default="20")]
 Device = Annotated[str, typer.Option(help="Where to compute: cpu or cuda.")]
@@ -55,10 +58,9 @@ def overhead(
     """
     with errors_told():
         names = _chosen(models, NAMES if device.startswith("cuda") else ON_CPU, NAMES, "model")
-        effort = _effort(plan.QUICK if quick else Effort(), rounds)
+        effort, where = _effort(plan.QUICK if quick else Effort(), rounds), _device(device)
         settings = {"models": names, **asdict(effort), "device": device, "threads": threads, "quick": quick}
-        where = _device(device)
-        _carry_out("overhead", settings, where, out, partial(plan.overhead, names, where, effort, quick=quick))
+        _carry_out("overhead", settings, out, partial(plan.overhead, names, where, effort, quick=quick), where)
 
 
 @bench.command()
@@ -77,10 +79,9 @@ def scale(
     """
     with errors_told():
         names = _chosen(axes, AXES, AXES, "axis")
-        effort = _effort(plan.QUICK if quick else Effort(), rounds)
+        effort, where = _effort(plan.QUICK if quick else Effort(), rounds), _device(device)
         settings = {"axes": names, **asdict(effort), "device": device, "threads": threads, "quick": quick}
-        where = _device(device)
-        _carry_out("scale", settings, where, out, partial(plan.scale, names, where, effort, quick=quick))
+        _carry_out("scale", settings, out, partial(plan.scale, names, where, effort, quick=quick), where)
 
 
 @bench.command()
@@ -96,13 +97,13 @@ def fixed(
     """
     with errors_told():
         names = _chosen(models, tuple(FIXED), tuple(FIXED), "model")
-        effort, cpu = _effort(plan.QUICK if quick else plan.LONG, rounds), torch.device("cpu")
+        effort = _effort(plan.QUICK if quick else plan.LONG, rounds)
         settings = {"models": names, **asdict(effort), "device": "cpu", "threads": 1, "quick": quick}
-        _carry_out("fixed", settings, cpu, out, partial(plan.fixed, names, cpu, effort))
+        _carry_out("fixed", settings, out, partial(plan.fixed, names, _CPU, effort))
 
 
-@bench.command("descent")
-def descent_(
+@bench.command()
+def descent(
     rounds: Annotated[int | None, typer.Option(min=1, help="How often they take turns.", show_default="7")] = None,
     threads: Threads = 2,
     out: Out = None,
@@ -114,18 +115,17 @@ def descent_(
     samples of either. The directory gets results.json and tables.md.
     """
     with errors_told():
-        work = descent.QUICK if quick else descent.Work()
-        work = work if rounds is None else replace(work, rounds=rounds)
+        work = _effort(many_runs.QUICK if quick else many_runs.Work(), rounds)
         settings = {**asdict(work), "threads": threads, "quick": quick}
-        _carry_out("descent", settings, torch.device("cpu"), out, partial(descent.descent, work))
+        _carry_out("descent", settings, out, partial(many_runs.descent, work))
 
 
 def _carry_out(
     name: str,
     settings: dict[str, Any],
-    device: torch.device,
     out: Path | None,
     measured: Callable[[Say], Iterator[list[Columns]]],
+    device: torch.device = _CPU,
 ) -> None:
     """Measure, show each case as it comes, and write results, tables and figures."""
     need("matplotlib", "experiments")  # before the work, not after it
@@ -147,7 +147,7 @@ def _carry_out(
             shown |= {row["about"] for row in rows}
         environment["load_after"], results["finished"] = plan.load(), plan.now()
         directory.save(results)
-        from safestep.bench.figures import draw  # loads matplotlib: not before it is needed
+        from safestep.bench.pictures import draw  # loads matplotlib: not before it is needed
 
         page = path / "tables.md"
         page.write_text(in_markdown(tables(results["rows"])), encoding="utf-8")
@@ -166,7 +166,7 @@ def _teller(screen: Console) -> Say:
     return lambda line: screen.print(f"{line[: screen.width - 1]:<{screen.width - 1}}", end="\r")
 
 
-def _effort(usual: Effort, rounds: int | None) -> Effort:
+def _effort(usual: Amount, rounds: int | None) -> Amount:
     return usual if rounds is None else replace(usual, rounds=rounds)
 
 

@@ -38,7 +38,7 @@ class Sink(ABC):
 
 
 @dataclass(frozen=True)
-class Function(Sink):
+class FunctionSink(Sink):
     """A function that takes each report."""
 
     function: Callable[[StepReport], object]
@@ -107,4 +107,4 @@ def as_sink(log: object, name: str) -> Sink:
         )
     if extra := [method for method in ("open", "close", "each_rank") if hasattr(log, method)]:
         raise AttachError(f"{name} has {extra[0]}, which only a sink is asked for: derive it from safestep.logs.Sink")
-    return Function(log)
+    return FunctionSink(log)
