@@ -65,7 +65,7 @@ from safestep.lab.seeding import seed_everything
 from safestep.lab.student import Student
 from safestep.recording.forwards import Forwards
 from safestep.recording.step import Step
-from safestep.tools.probes import Sharpness
+from safestep.tools.diagnostics import Sharpness
 
 plt.switch_backend(plt.get_backend())  # loaded now, so that pictures made outside pyplot are shown, too
 torch.set_num_threads(1)  # sums keep their order, so that every run repeats bit for bit
@@ -650,9 +650,9 @@ assert any(
 # ## 7. Only look
 #
 # Nobody has to hand the step length over at once. `Watch(Throttle())` leaves training as it is, bit for bit, and
-# records in `would_scale` what the throttle would have done. **Probes** add columns of your own: a function of the step
-# as it was taken, what the guard saw, and the report. `safestep.tools.probes` has more of them, such as `Sharpness`,
-# which finds the eigenvalues of the Hessian.
+# records in `would_scale` what the throttle would have done. **Diagnostics** add columns of your own: a function of
+# the step as it was taken, what the guard saw, and the report. `safestep.tools.diagnostics` has more: `Sharpness`
+# finds the eigenvalues of the Hessian.
 
 
 # %%

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from matplotlib.colors import to_hex
 
-from safestep.bench import dots, growth
-from safestep.bench.figures import draw
+from safestep.bench.pictures import draw, overhead, scale
 from safestep.plots import style
 
 FOUND = {"device": "CPU: a fast one", "threads": 2, "torch": "2.x"}
@@ -36,7 +35,7 @@ def words(figure):
 
 def test_each_row_has_its_dot_and_its_number():
     rows = [row("plain step", 1.0), row("clip_grad_norm_", 1.03), row("exact", 1.5, "capped", flag="not so")]
-    (ax,) = dots.overhead(results(rows)).axes
+    (ax,) = overhead(results(rows)).axes
     marks = [(line.get_xdata()[0], line.get_ydata()[0]) for line in ax.lines if line.get_marker() == "o"]
     assert marks == [(pytest.approx(3.0), 0), (pytest.approx(50.0), 1)]
     bars = [list(line.get_xdata()) for line in ax.lines if line.get_marker() != "o" and line.get_ydata()[0] >= 0]
@@ -46,7 +45,7 @@ def test_each_row_has_its_dot_and_its_number():
 
 def test_models_stand_side_by_side_and_inside_is_hollow():
     rows = [row("exact", 1.5), row("exact", 1.6, "capped"), row("exact", 2.0, about="another, larger")]
-    left, right = dots.overhead(results(rows)).axes
+    left, right = overhead(results(rows)).axes
     faces = [line.get_markerfacecolor() for line in left.lines if line.get_marker() == "o"]
     assert faces == ["white", style.COLOURS["fixed"]]
     assert (left.get_title(loc="left"), right.get_title(loc="left")) == ("a model, of some size", "another, larger")
@@ -59,7 +58,7 @@ def test_growth_has_a_panel_for_each_axis_and_a_curve_for_each_contestant():
         for place, size in enumerate((8, 2, 32))
         for method in ("plain step", "probe", "tiered")
     ]
-    figure = growth.scale(results(rows, "scale"))
+    figure = scale(results(rows, "scale"))
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["sequences in a batch", "classes"]
     for ax in figure.axes:
         curves = {to_hex(line.get_color()).upper(): line for line in ax.lines if line.get_marker() == "o"}
@@ -67,7 +66,8 @@ def test_growth_has_a_panel_for_each_axis_and_a_curve_for_each_contestant():
         for line in curves.values():
             assert list(line.get_xdata()) == [2, 8, 32]
             assert list(line.get_ydata()) == pytest.approx([10.0, 0.0, 20.0])
-        assert [text.get_text() for text in ax.texts] == ["probe, inside", "tiered, inside"]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["probe, inside", "tiered, inside"]
 
 
 def test_what_was_not_measured_is_not_drawn_and_an_old_picture_of_it_goes(tmp_path):

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from safestep.bench.cases import AXES, NAMES, ON_CPU, cases, sizes
-from safestep.bench.gpt import GPT
-from safestep.bench.resnet import ResNet18
+from safestep.bench.networks import GPT, ResNet18
 
 QUICK = cases(quick=True)
 

@@ -11,25 +11,12 @@ from typer.testing import CliRunner
 from safestep.bench import plan
 from safestep.bench.cases import cases
 from safestep.bench.contestants import AGAIN, CURVATURE, METHODS, PLAIN, entries
-from safestep.bench.table import COLUMNS
+from safestep.bench.tables import COLUMNS
 from safestep.cli import app as cli
-from safestep.cli import bench_command as cli_bench
 
-KEYS = {
-    "model",
-    "method",
-    "situation",
-    "ratio_median",
-    "ratio_low",
-    "ratio_high",
-    "ratio_mean",
-    "ms_median",
-    "extra_peak_bytes",
-    "peak_ratio",
-    "statuses",
-    "methods",
-    "flag",
-}
+TIMES = ("ratio_median", "ratio_low", "ratio_high", "ratio_mean", "ms_median", "added_us", "rows_per_ms")
+PEAKS = ("peak_bytes", "extra_peak_bytes", "peak_ratio", "first_peak_ratio")
+ROW = ("model", "about", "method", "situation", *TIMES, *PEAKS, "statuses", "methods", "ratios", "flag")
 
 
 def bench(*words):
@@ -63,7 +50,7 @@ def test_results_are_complete(run):
     assert results["environment"]["torch"] == torch.__version__
     assert results["environment"]["device"].startswith("CPU: ")
     assert results["environment"]["began"] <= results["finished"]
-    assert all(row.keys() >= KEYS for row in results["rows"])
+    assert all(row.keys() == set(ROW) for row in results["rows"])
     found = {(row["model"], row["method"], row["situation"]) for row in results["rows"]}
     assert found == {
         (model, entry.method, entry.situation)
@@ -91,9 +78,9 @@ def test_the_tables_for_a_page_say_the_same(run):
     lines = (path / "tables.md").read_text().splitlines()
     assert f"written: {path / 'tables.md'}" in told.stdout
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
-    assert len(cells) == len(results["rows"]) + 4  # heading and rule of two tables
+    assert len(cells) == len(results["rows"]) + 2  # headings of two tables
     assert {len(row) for row in cells} == {len(COLUMNS)}
-    for row in cells[2 : 2 + len(entries())]:
+    for row in cells[1 : 1 + len(entries())]:
         assert all(cell in told.stdout for cell in row)
 
 
@@ -168,12 +155,11 @@ def test_the_results_of_something_else_stay(content, tmp_path):
 
 def test_an_interrupt_keeps_what_was_measured(tmp_path, monkeypatch):
     def interrupted(*arguments, **changes):
-        yield [{"about": "a tiny thing", "method": "exact", "flag": ""}]
+        yield [dict.fromkeys(ROW) | {"about": "a tiny thing", "method": "exact", "flag": "", "methods": {}}]
         raise KeyboardInterrupt
 
     threads = torch.get_num_threads()
     monkeypatch.setattr(plan, "overhead", interrupted)
-    monkeypatch.setattr(cli_bench, "_show", lambda screen, rows: None)
     told = CliRunner().invoke(cli.app, ["bench", "overhead", "--threads", "2", "--out", str(tmp_path)])
     assert (told.exit_code, told.stderr) == (130, "safestep: interrupted\n")
     results = json.loads((tmp_path / "results.json").read_text())
@@ -183,11 +169,9 @@ def test_an_interrupt_keeps_what_was_measured(tmp_path, monkeypatch):
 
 
 def test_a_flag_is_told(tmp_path, monkeypatch):
-    row = {"about": "a tiny thing", "method": "exact", "situation": "inside", "flag": "expected 2 steps inside"}
+    row = dict.fromkeys(ROW) | {"about": "a tiny thing", "method": "exact", "situation": "inside", "methods": {}}
+    row["flag"] = "expected 2 steps inside"
     monkeypatch.setattr(plan, "overhead", lambda *arguments, **changes: iter([[row]]))
-    monkeypatch.setattr(cli_bench, "_show", lambda screen, rows: None)
-    monkeypatch.setattr(cli_bench, "markdown", lambda rows: "")
-    monkeypatch.setattr("safestep.bench.figures.draw", lambda results, folder: [])
     told = bench("overhead", "--out", str(tmp_path))
     assert "not what it should be: a tiny thing, exact, inside: expected 2 steps inside" in told.stdout
 

@@ -24,7 +24,7 @@ def trained(entry, case, steps=3):
 
 
 def weights(contestant):
-    return torch.cat([parameter.detach().flatten() for parameter in contestant._model.parameters()])
+    return torch.cat([parameter.detach().flatten() for parameter in contestant.model.parameters()])
 
 
 def test_every_method_takes_part_in_both_situations():
@@ -42,18 +42,18 @@ def test_a_guard_inside_trains_as_the_plain_step_does(name):
     for method in get_args(Method):
         guarded = trained(Entry(method, "inside"), QUICK[name])
         assert torch.equal(weights(guarded), weights(plain)), method
-        assert guarded.count == 3
-        assert [report.status for report in guarded.reports(1)] == ["inside"] * 2
+        assert len(guarded.guard.history) == 3
+        assert [report.status for report in guarded.guard.history[1:]] == ["inside"] * 2
 
 
 @pytest.mark.parametrize("name", ["mlp", "gpt", "resnet"])
 def test_the_jvp_by_hand_caps_as_the_exact_method_does(name):
     by_hand, exact = trained(Entry(JVP, "capped"), QUICK[name], 1), trained(Entry("exact", "capped"), QUICK[name], 1)
     free = trained(Entry(PLAIN, "capped"), QUICK[name], 1)
-    assert exact.reports()[0].status == "capped"
+    assert exact.guard.history[0].status == "capped"
     torch.testing.assert_close(weights(by_hand), weights(exact), rtol=1e-4, atol=1e-5)
     assert (weights(free) - weights(exact)).abs().max() > 0.01
-    statistics = [dict(contestant._model.named_buffers()) for contestant in (by_hand, exact, free)]
+    statistics = [dict(contestant.model.named_buffers()) for contestant in (by_hand, exact, free)]
     for key, value in statistics[2].items():
         assert torch.equal(statistics[0][key], value)
         assert torch.equal(statistics[1][key], value)
@@ -64,7 +64,7 @@ def test_clipping_clips(monkeypatch):
     case = QUICK["mlp"]
     clipped, plain = trained(Entry(CLIP, "inside"), case), trained(Entry(PLAIN, "inside"), case)
     norms = [
-        torch.cat([p.grad.flatten() for p in contestant._model.parameters()]).norm() for contestant in (clipped, plain)
+        torch.cat([p.grad.flatten() for p in contestant.model.parameters()]).norm() for contestant in (clipped, plain)
     ]
     assert norms[0] <= 0.1 < norms[1]
 
@@ -72,7 +72,7 @@ def test_clipping_clips(monkeypatch):
 def test_reduced_precision_reaches_the_model():
     contestant = Contestant(Entry(JVP, "inside"), QUICK["gpt2-small"], CPU)
     seen = []
-    contestant._model.head.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
+    contestant.model.head.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
     contestant.train([QUICK["gpt2-small"].draw()])
     assert seen == [torch.bfloat16] * 2  # the training forward, and the one by hand
 
@@ -80,6 +80,6 @@ def test_reduced_precision_reaches_the_model():
 def test_contestants_share_nothing():
     entry = Entry("exact", "capped")
     first, second = trained(entry, QUICK["mlp"]), Contestant(entry, QUICK["mlp"], CPU)
-    assert second.count == 0
+    assert len(second.guard.history) == 0
     assert torch.equal(weights(second), weights(Contestant(Entry(PLAIN, "inside"), QUICK["mlp"], CPU)))
     assert not torch.equal(weights(first), weights(second))

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from safestep.bench.timing import paired, quartiles, take_turns
+from safestep.bench.timing import Quartiles, paired, take_turns
 
 
 class Machine:
@@ -69,8 +69,9 @@ def test_everyone_has_one_turn_a_round_and_the_order_changes():
 
 def test_quartiles_are_those_of_numpy():
     values = [0.3, 9.0, 4.0, 4.5, 1.25, 8.0]
-    assert quartiles(values) == pytest.approx(tuple(np.percentile(values, [25, 50, 75])))
-    assert quartiles([7.0]) == (7.0, 7.0, 7.0)
+    found = Quartiles.of(values)
+    assert (found.low, found.median, found.high) == pytest.approx(tuple(np.percentile(values, [25, 50, 75])))
+    assert Quartiles.of([7.0]) == Quartiles(7.0, 7.0, 7.0, 7.0)
 
 
 def test_no_round_is_an_error():

@@ -19,7 +19,7 @@ from safestep.experiments.runner.rundir import RunDirectory, read_records, read_
 from safestep.experiments.runner.session import Session
 from safestep.experiments.runner.settings import SettingError
 from safestep.lab.affine_teacher import PUBLISHED, AffineTeacher
-from safestep.tools.probes import FIELDS
+from safestep.tools.diagnostics import FIELDS
 
 EXPERIMENT = find("drift-throttle")
 SEEDS = (0, 1, 2)

@@ -13,7 +13,7 @@ from torch import nn
 from safestep import SecantCurvature, Status
 from safestep.lab.affine_teacher import AffineTeacher
 from safestep.lab.drift import DriftRun, RunHistory, half_mse
-from safestep.tools.probes import FIELDS
+from safestep.tools.diagnostics import FIELDS
 
 TEACHER = AffineTeacher()
 DRIFTED = TEACHER.drifted(gain=4.0)

@@ -37,7 +37,8 @@ def lines(ax):
 
 
 def test_it_draws_on_the_axes_given_and_returns_them(found, ax):
-    assert found.plot(ax) is ax
+    with pytest.warns(DeprecationWarning, match="ratio_over_rates"):
+        assert found.plot(ax) is ax
     ax.figure.savefig(io.BytesIO())
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
     assert ax.get_xlabel() == "learning rate η"

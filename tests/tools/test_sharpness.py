@@ -13,9 +13,8 @@ from torch.func import functional_call, hessian
 
 import safestep
 from safestep.errors import MeasurementError
-from safestep.tools.probes import Sharpness
-from safestep.tools.probes.hessian import Hessian
-from safestep.tools.probes.lanczos import Lanczos
+from safestep.tools.diagnostics import Sharpness
+from safestep.tools.diagnostics.hessian import Hessian, Lanczos
 
 SIGNS = {"positive": (0.1, 5.0), "negative": (-5.0, -0.1), "indefinite": (-3.0, 4.0), "mostly negative": (-9.0, 0.5)}
 

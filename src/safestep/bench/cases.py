@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from safestep.bench.gpt import GPT
-from safestep.bench.resnet import ResNet18
+from safestep.bench.networks import GPT, ResNet18
 from safestep.lab.models import mlp
 
 Situation = Literal["inside", "capped"]
@@ -52,14 +52,20 @@ class Case:
     timed: bool = True
 
 
+def _features(shape: tuple[int, ...], classes: int) -> Batch:
+    """Draw a batch of features or images, the first size being that of the batch."""
+    return torch.randn(shape), torch.randint(0, classes, shape[:1])
+
+
+def _tokens(batch: int, length: int, classes: int) -> Batch:
+    ids = torch.randint(0, classes, (batch, length + 1))
+    return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+
+
 def mlp_case(name: str = "mlp", *, inputs: int = 784, width: int = 1024, classes: int = 10, batch: int = 256) -> Case:
     """Return a perceptron with two hidden layers and exact GELU."""
-
-    def draw() -> Batch:
-        return torch.randn(batch, inputs), torch.randint(0, classes, (batch,))
-
     about = f"MLP {inputs}-{width}-{width}-{classes}, batch {batch}"
-    return Case(name, about, lambda: mlp(inputs, width, classes), draw, batch)
+    return Case(name, about, partial(mlp, inputs, width, classes), partial(_features, (batch, inputs), classes), batch)
 
 
 def gpt_case(
@@ -75,32 +81,21 @@ def gpt_case(
     timed: bool = True,
 ) -> Case:
     """Return a GPT with heads of up to 64 features."""
-
-    def build() -> nn.Module:
-        return GPT(width, layers, max(1, width // 64), length, classes, tied=tied)
-
-    def draw() -> Batch:
-        ids = torch.randint(0, classes, (batch, length + 1))
-        return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
-
     matrices = 12 * width * width + 13 * width  # of a block: four of attention, eight of the layers behind it, biases
     parameters = layers * matrices + (length + (1 if tied else 2) * classes + 2) * width
     about = (
         f"GPT d {width}, {layers} layer{'s' * (layers != 1)}, {length} tokens, {classes} classes, batch {batch}, "
         f"{'tied' if tied else 'untied'} head{', bf16 autocast' if autocast is torch.bfloat16 else ''}"
     )
+    build = partial(GPT, width, layers, max(1, width // 64), length, classes, tied=tied)
     size = {"parameters": parameters, "batch": batch, "length": length, "classes": classes}
-    return Case(name, about, build, draw, batch * length, size, autocast, timed)
+    return Case(name, about, build, partial(_tokens, batch, length, classes), batch * length, size, autocast, timed)
 
 
-def resnet_case(name: str = "resnet", *, width: int = 32, batch: int = 32, side: int = 32) -> Case:
+def resnet_case(*, width: int = 32, batch: int = 32, side: int = 32) -> Case:
     """Return a ResNet-18 with BatchNorm in train mode."""
-
-    def draw() -> Batch:
-        return torch.randn(batch, 3, side, side), torch.randint(0, 10, (batch,))
-
     about = f"ResNet-18 width {width}, images 3×{side}×{side}, batch {batch}"
-    return Case(name, about, lambda: ResNet18(width), draw, batch)
+    return Case("resnet", about, partial(ResNet18, width), partial(_features, (batch, 3, side, side), 10), batch)
 
 
 _FULL = (
@@ -117,25 +112,10 @@ _QUICK = (
     gpt_case("wide-head", width=8, layers=1, length=64, classes=2048, batch=2, timed=False),
     gpt_case("gpt2-small", width=64, layers=2, length=16, classes=64, batch=2, tied=True, autocast=torch.bfloat16),
 )
-
-
-def linear_case() -> Case:
-    """Return a model of eight parameters: all that a guard costs it is fixed."""
-
-    def draw() -> Batch:
-        return torch.randn(4, 3), torch.randint(0, 2, (4,))
-
-    return Case("eight", "linear 3-2, 8 parameters, batch 4", lambda: nn.Linear(3, 2), draw, 4)
-
-
-def thousand_case() -> Case:
-    """Return a perceptron of about a thousand parameters in six tensors."""
-    small = mlp_case("thousand", inputs=16, width=20, classes=10, batch=8)
-    return replace(small, about="MLP 16-20-20-10, 970 parameters, batch 8")
-
-
-FIXED = {case.name: case for case in (linear_case(), thousand_case())}
-"""The cases of `safestep bench fixed`."""
+_EIGHT = Case("eight", "linear 3-2, 8 parameters, batch 4", partial(nn.Linear, 3, 2), partial(_features, (4, 3), 2), 4)
+_THOUSAND = mlp_case("thousand", inputs=16, width=20, classes=10, batch=8)
+FIXED = {case.name: case for case in (_EIGHT, replace(_THOUSAND, about="MLP 16-20-20-10, 970 parameters, batch 8"))}
+"""The cases of `safestep bench fixed`, so small that all that a guard costs them is fixed."""
 NAMES = tuple(case.name for case in _FULL)
 """The cases of `safestep bench overhead`; memory alone is measured of ``wide-head``."""
 ON_CPU = tuple(name for name in NAMES if name != "gpt2-small")
@@ -172,16 +152,8 @@ def sizes(axis: str, *, quick: bool = False) -> list[Case]:
     """
     key, values = _GRID[axis]
     base = {name: value // 8 for name, value in _BASE.items()} if quick else _BASE
-    found = []
-    for value in (base[key], 2 * base[key]) if quick else values:
-        of = {**base, key: value}
-        found.append(
-            gpt_case(
-                layers=2 if quick else 4,
-                width=of["width"],
-                length=of["length"],
-                classes=of["classes"],
-                batch=of["batch"],
-            )
-        )
-    return found
+    layers = 2 if quick else 4
+    return [
+        gpt_case(layers=layers, **(base | {key: value}))  # type: ignore[arg-type]
+        for value in ((base[key], 2 * base[key]) if quick else values)
+    ]

@@ -15,11 +15,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from safestep.bench.cases import RATES, TARGETS, Batch, Case, Situation
 from safestep.guard.attach import attach
 from safestep.guard.guard import Guard
-from safestep.policy import Cap, Policy, Watch
-from safestep.radius import CurvatureRadius, Radius
+from safestep.policy import Cap, Watch
+from safestep.radius import CurvatureRadius
 from safestep.radius.softmax import Method, SoftmaxRadius
 from safestep.records.reading import Status
-from safestep.records.report import StepReport
 
 PLAIN, AGAIN, CLIP, JVP = "plain step", "plain step again", "clip_grad_norm_", "torch.func.jvp"
 METHODS: tuple[str, ...] = get_args(Method)
@@ -28,8 +27,8 @@ CURVATURE = "curvature radius"
 
 _LARGEST_NORM = 1.0
 """Of the gradient, for ``clip_grad_norm_``."""
-_KEPT = 1_000_000
-"""More records than any benchmark has steps."""
+_MOST_RECORDS = 1_000_000
+"""More than any benchmark has steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,26 +45,11 @@ class Entry:
     situation: Situation
 
     @property
-    def guarded(self) -> bool:
-        """Whether a guard takes part."""
-        return self.method in {*METHODS, CURVATURE}
-
-    @property
     def wanted(self) -> Status:
         """What the records of its steps have to say."""
         if self.method == CURVATURE:
             return Status.WATCHED
         return Status.INSIDE if self.situation == "inside" else Status.CAPPED
-
-    @property
-    def radius(self) -> Radius:
-        """What the guard measures."""
-        return CurvatureRadius() if self.method == CURVATURE else SoftmaxRadius(method=self.method)  # type: ignore[arg-type]
-
-    @property
-    def policy(self) -> Policy:
-        """What it does about it."""
-        return Watch() if self.method == CURVATURE else Cap(TARGETS[self.situation])
 
     def __str__(self) -> str:
         return f"{self.method}, {self.situation}" if self.method in METHODS else self.method
@@ -95,42 +79,34 @@ class Contestant:
 
     Attributes:
         entry: as given.
-        guard: if its entry is guarded.
+        model: what is trained.
+        guard: of a method that measures, with the records of all its steps.
     """
 
     def __init__(self, entry: Entry, case: Case, device: torch.device) -> None:
         self.entry, self._autocast, self._device = entry, case.autocast, device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self._model = case.build().to(device)
-        self._optimizer = torch.optim.AdamW(self._model.parameters(), lr=RATES[entry.situation])
+            self.model = case.build().to(device)
+        self._optimizer = torch.optim.AdamW(self.model.parameters(), lr=RATES[entry.situation])
         self.guard: Guard | None = None
-        if entry.guarded:
-            self.guard = attach(self._model, self._optimizer, radius=entry.radius, policy=entry.policy, history=_KEPT)
-
-    @property
-    def count(self) -> int:
-        """How many steps the guard has recorded."""
-        return len(self.guard.history) if self.guard is not None else 0
-
-    def reports(self, mark: int = 0) -> list[StepReport]:
-        """Return what the guard recorded from step ``mark`` on, oldest first; nothing without a guard."""
-        return self.guard.history[mark:] if self.guard is not None else []
-
-    @property
-    def finite(self) -> bool:
-        """Whether all parameters are."""
-        return all(bool(torch.isfinite(parameter).all()) for parameter in self._model.parameters())
+        if entry.method == CURVATURE:
+            self.guard = attach(
+                self.model, self._optimizer, radius=CurvatureRadius(), policy=Watch(), history=_MOST_RECORDS
+            )
+        elif entry.method in METHODS:
+            radius, cap = SoftmaxRadius(method=entry.method), Cap(TARGETS[entry.situation])  # type: ignore[arg-type]
+            self.guard = attach(self.model, self._optimizer, radius=radius, policy=cap, history=_MOST_RECORDS)
 
     def train(self, batches: Sequence[Batch]) -> None:
         """Take a step on each batch."""
         for inputs, labels in batches:
             self._optimizer.zero_grad()
-            logits = self._forward(self._model, inputs)
+            logits = self._forward(self.model, inputs)
             nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten()).backward()
             del logits
             if self.entry.method == CLIP:
-                nn.utils.clip_grad_norm_(self._model.parameters(), _LARGEST_NORM)
+                nn.utils.clip_grad_norm_(self.model.parameters(), _LARGEST_NORM)
             if self.entry.method == JVP:
                 self._step_by_hand(inputs)
             else:
@@ -143,7 +119,7 @@ class Contestant:
 
     def _step_by_hand(self, inputs: Tensor) -> None:
         """Cap the step as one would without safestep: differentiate the model along it, from the start."""
-        model, parameters = self._model, dict(self._model.named_parameters())
+        model, parameters = self.model, dict(self.model.named_parameters())
         start = {name: parameter.detach().clone() for name, parameter in parameters.items()}
         self._optimizer.step()
 

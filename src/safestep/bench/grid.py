@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
-Cells = tuple[str, Sequence[str], Sequence[Sequence[str]]]
-"""A headline, headings, and the cells of every row."""
+_WIDE = 10_000
+"""More letters than any row of a table has."""
 
 
 def on_screen(headings: Sequence[str], rows: Sequence[Sequence[str]], texts: Sequence[str] = ("",)) -> Table:
@@ -27,20 +29,22 @@ def on_screen(headings: Sequence[str], rows: Sequence[Sequence[str]], texts: Seq
     return table
 
 
-def in_markdown(tables: Iterable[Cells], texts: Sequence[str] = ("",)) -> str:
-    """Return tables, each below its headline in bold.
+def in_markdown(tables: Iterable[tuple[str, Table]]) -> str:
+    """Return tables as text for a page, each below its headline in bold.
 
     Example:
-        >>> print(in_markdown([("Two", ["", "n"], [["a", "1"], ["b", "2"]])]), end="")
+        >>> print(in_markdown([("Two", on_screen(["", "n"], [["a", "1"], ["b", "20"]]))]), end="")
         **Two**
         <BLANKLINE>
-        |  | n |
-        | --- | ---: |
-        | a | 1 |
-        | b | 2 |
+        |   |  n |
+        |---|----|
+        | a |  1 |
+        | b | 20 |
+        <BLANKLINE>
     """
-    parts = []
-    for headline, headings, rows in tables:
-        head = [headings, ["---" if heading in texts else "---:" for heading in headings]]
-        parts += [f"**{headline}**", "\n".join(f"| {' | '.join(row)} |" for row in [*head, *rows])]
-    return "\n\n".join(parts) + "\n"
+    page = Console(file=io.StringIO(), width=_WIDE, color_system=None, markup=False, highlight=False, emoji=False)
+    with page.capture() as text:
+        for headline, table in tables:
+            table.box, table.show_edge, table.pad_edge, table.padding = box.MARKDOWN, True, True, (0, 1)
+            page.print(f"**{headline}**\n", table)
+    return text.get()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,15 +14,16 @@ import torch
 from safestep.bench.cases import Batch, Case
 from safestep.bench.contestants import AGAIN, PLAIN, Contestant, Entry
 from safestep.bench.memory import PeakMeter
-from safestep.bench.timing import Clock, paired, quartiles, take_turns
+from safestep.bench.timing import Quartiles, paired, take_turns
 
 _MEASUREMENTS = 9
 """A guard checks its derivative at the 1st, 2nd, 4th and 8th measurement; warming up goes past that."""
 _SOONER, _LATER = 4, 3
 """Steps of which memory is measured: the first, with the checks at the 1st, 2nd and 4th, and the 5th to 7th."""
 
-Told = Callable[[str], object]
+Say = Callable[[str], object]
 """Called with a line on what is being measured."""
+Columns = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,117 +41,83 @@ class Effort:
     warmup: int = 128
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """What one contestant costs on one case; None where it was not measured.
-
-    Attributes:
-        model: name of the case.
-        about: its sizes in words.
-        method: see `Entry`.
-        situation: see `Entry`.
-        ratio_median: time of its steps to that of the plain ones of the same round, dimensionless, median over rounds.
-        ratio_low: first quartile of the same ratios.
-        ratio_high: third quartile.
-        ratio_mean: mean.
-        ms_median: milliseconds of a step, median over rounds.
-        added_us: microseconds that it adds to a plain step of the same round, median over rounds.
-        rows_per_ms: rows of logits (samples, or tokens) in a millisecond.
-        peak_bytes: peak of the tensors over the 5th to 7th step, model and optimizer included.
-        extra_peak_bytes: that less the same of the plain step.
-        peak_ratio: that through the same of the plain step, dimensionless.
-        first_peak_ratio: the same over the first four steps, where the guard checks its derivative.
-        statuses: how many of the timed steps had which status; of those measured for memory where none was timed.
-        methods: by which method they were measured, in the words of the record.
-        ratios: smallest, median and largest r of them.
-        flag: what is wrong with this row; empty if nothing is.
-    """
-
-    model: str
-    about: str
-    method: str
-    situation: str
-    ratio_median: float | None = None
-    ratio_low: float | None = None
-    ratio_high: float | None = None
-    ratio_mean: float | None = None
-    ms_median: float | None = None
-    added_us: float | None = None
-    rows_per_ms: float | None = None
-    peak_bytes: int | None = None
-    extra_peak_bytes: int | None = None
-    peak_ratio: float | None = None
-    first_peak_ratio: float | None = None
-    statuses: Mapping[str, int] = field(default_factory=dict)
-    methods: Mapping[str, int] = field(default_factory=dict)
-    ratios: Sequence[float] = ()
-    flag: str = ""
-
-    def as_record(self) -> dict[str, Any]:
-        """Return the row as plain data."""
-        return asdict(self)
-
-
 def measure(
-    case: Case, entries: Sequence[Entry], device: torch.device, effort: Effort, told: Told, *, memory: bool = True
-) -> list[Row]:
+    case: Case, entries: Sequence[Entry], device: torch.device, effort: Effort, say: Say, *, memory: bool = True
+) -> list[Columns]:
     """Return a row for each contestant.
 
     Args:
         case: what is trained.
-        entries: who takes part, the plain step among them.
+        entries: who takes part, the plain step first.
         device: where.
         effort: how long.
-        told: is told what happens.
+        say: is told what happens.
         memory: whether to measure memory too.
+
+    Returns:
+        Rows with these columns, those of time or memory None where that was not measured:
+
+        * ``model``, ``about``: name and sizes of the case; ``method``, ``situation``: see `Entry`.
+        * ``ratio_median``, ``_low``, ``_high``, ``_mean``: time of its steps to that of the plain ones of the same
+          round, dimensionless, over rounds.
+        * ``ms_median``: milliseconds of a step; ``added_us``: microseconds that it adds to a plain step of the same
+          round; ``rows_per_ms``: rows of logits (samples, or tokens) in a millisecond.
+        * ``peak_bytes``: peak of the tensors over the 5th to 7th step, model and optimizer included;
+          ``extra_peak_bytes`` is that less the plain step's, ``peak_ratio`` that through the plain step's,
+          ``first_peak_ratio`` the same over the first four steps, where the guard checks its derivative.
+        * ``statuses``, ``methods``: how many of the timed steps (of those measured for memory where none was timed)
+          had which status, and were measured how; ``ratios``: smallest, median and largest r of them.
+        * ``flag``: what is wrong with this row; empty if nothing is.
     """
-    timed = _timed(case, entries, device, effort, told) if case.timed else {}
-    once = [entry for entry in entries if entry.method != AGAIN]
-    peaks = _peaks(case, once, device, told) if memory else {}
-    return [
-        Row(
-            model=case.name,
-            about=case.about,
-            method=entry.method,
-            situation=entry.situation,
-            **{**peaks.get(entry, {}), **timed.get(entry, {})},
-        )
-        for entry in (entries if case.timed else once)
-    ]
+    taking_part = [entry for entry in entries if case.timed or entry.method != AGAIN]
+    rows = {
+        entry: {"model": case.name, "about": case.about, "method": entry.method, "situation": entry.situation}
+        | dict.fromkeys(("ratio_median", "ratio_low", "ratio_high", "ratio_mean", "ms_median", "added_us"))
+        | dict.fromkeys(("rows_per_ms", "peak_bytes", "extra_peak_bytes", "peak_ratio", "first_peak_ratio"))
+        for entry in taking_part
+    }
+    if memory:
+        for entry, columns in _peaks(case, [e for e in taking_part if e.method != AGAIN], device, say).items():
+            rows[entry] |= columns
+    if case.timed:
+        for entry, columns in _times(case, taking_part, device, effort, say).items():
+            rows[entry] |= columns
+    return list(rows.values())
 
 
-def _timed(
-    case: Case, entries: Sequence[Entry], device: torch.device, effort: Effort, told: Told
-) -> dict[Entry, dict[str, Any]]:
+def _times(
+    case: Case, entries: Sequence[Entry], device: torch.device, effort: Effort, say: Say
+) -> dict[Entry, Columns]:
     contestants = {entry: Contestant(entry, case, device) for entry in entries}
     batches: list[Batch] = []
     for entry, contestant in contestants.items():
-        told(f"{case.about}: warming up ({entry})")
+        say(f"{case.about}: warming up ({entry})")
         _warm_up(contestant, _draw(case, device, effort.steps, seed=1), effort.warmup)
-    marks = {entry: contestant.count for entry, contestant in contestants.items()}
+    warmed_up = {entry: len(one.guard.history) if one.guard else 0 for entry, one in contestants.items()}
 
     def prepare(number: int) -> None:
-        told(f"{case.about}: round {number + 1} of {effort.rounds}")
+        say(f"{case.about}: round {number + 1} of {effort.rounds}")
         batches[:] = _draw(case, device, effort.steps, seed=2 + number)
 
+    def clock() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
     turns = {entry: partial(contestant.train, batches) for entry, contestant in contestants.items()}
-    rounds = list(take_turns(turns, effort.rounds, prepare, _clock(device)))
-    plain = next(entry for entry in entries if entry.method == PLAIN)
-    columns = {}
+    rounds = list(take_turns(turns, effort.rounds, prepare, clock))
+    plain, rows = entries[0], {}
     for entry, contestant in contestants.items():
-        _, middle, _ = quartiles([times[entry] for times in rounds])
-        milliseconds, ratios = middle / effort.steps * 1e3, paired(rounds, entry, plain)
-        columns[entry] = {
-            "ratio_median": ratios.median,
-            "ratio_low": ratios.low,
-            "ratio_high": ratios.high,
-            "ratio_mean": ratios.mean,
+        milliseconds = Quartiles.of([times[entry] for times in rounds]).median / effort.steps * 1e3
+        added = Quartiles.of([times[entry] - times[plain] for times in rounds]).median / effort.steps * 1e6
+        rows[entry] = {
+            **paired(rounds, entry, plain).columns("ratio"),
             "ms_median": milliseconds,
-            "added_us": quartiles([times[entry] - times[plain] for times in rounds])[1] / effort.steps * 1e6,
+            "added_us": added,
             "rows_per_ms": case.rows / milliseconds,
-            **_confirmed(contestant, marks[entry], effort.rounds * effort.steps),
+            **_confirmed(contestant, warmed_up[entry], effort.rounds * effort.steps),
         }
-    return columns
+    return rows
 
 
 def _warm_up(contestant: Contestant, batches: Sequence[Batch], most: int) -> None:
@@ -159,44 +126,43 @@ def _warm_up(contestant: Contestant, batches: Sequence[Batch], most: int) -> Non
     while steps < most:
         contestant.train(batches)
         steps += len(batches)
-        if contestant.guard is None or sum(report.age == 0 for report in contestant.reports()) >= _MEASUREMENTS:
+        guard = contestant.guard
+        if guard is None or sum(report.age == 0 for report in guard.history) >= _MEASUREMENTS:
             return
 
 
-def _peaks(case: Case, entries: Sequence[Entry], device: torch.device, told: Told) -> dict[Entry, dict[str, Any]]:
-    found: dict[Entry, dict[str, Any]] = {}
-    peaks: dict[Entry, dict[str, int]] = {}
+def _peaks(case: Case, entries: Sequence[Entry], device: torch.device, say: Say) -> dict[Entry, Columns]:
+    rows, plain = {}, dict[str, int]()
     for entry in entries:
-        told(f"{case.about}: memory ({entry})")
-        peaks[entry], found[entry] = _watched(case, entry, device)
-    plain = next(peak for entry, peak in peaks.items() if entry.method == PLAIN)
-    for entry, mine in peaks.items():
-        found[entry] |= {
-            "peak_bytes": mine["later"],
-            "extra_peak_bytes": mine["later"] - plain["later"],
-            "peak_ratio": mine["later"] / plain["later"],
-            "first_peak_ratio": mine["first"] / plain["first"],
+        say(f"{case.about}: memory ({entry})")
+        with PeakMeter(device) as meter:
+            contestant = Contestant(entry, case, device)
+            batches = _draw(case, device, _SOONER + _LATER, seed=1)
+            with meter.window("first"):
+                contestant.train(batches[:_SOONER])
+            with meter.window("later"):
+                contestant.train(batches[_SOONER:])
+        if entry.method == PLAIN:
+            plain = meter.peaks
+        rows[entry] = {
+            "peak_bytes": meter.peaks["later"],
+            "extra_peak_bytes": meter.peaks["later"] - plain["later"],
+            "peak_ratio": meter.peaks["later"] / plain["later"],
+            "first_peak_ratio": meter.peaks["first"] / plain["first"],
+            **_confirmed(contestant, _SOONER, _LATER),
         }
-    return found
+    return rows
 
 
-def _watched(case: Case, entry: Entry, device: torch.device) -> tuple[dict[str, int], dict[str, Any]]:
-    with PeakMeter(device) as meter:
-        contestant = Contestant(entry, case, device)
-        batches = _draw(case, device, _SOONER + _LATER, seed=1)
-        with meter.window("first"):
-            contestant.train(batches[:_SOONER])
-        with meter.window("later"):
-            contestant.train(batches[_SOONER:])
-    return meter.peaks, _confirmed(contestant, _SOONER, _LATER)
-
-
-def _confirmed(contestant: Contestant, mark: int, steps: int) -> dict[str, Any]:
-    """Return what the records say of the steps since ``mark``, and whether that is what was to be measured."""
-    reports, wanted = contestant.reports(mark), contestant.entry.wanted
+def _confirmed(contestant: Contestant, since: int, steps: int) -> Columns:
+    """Return what the records say of the steps from one on, and whether that is what was to be measured."""
+    guard, wanted = contestant.guard, contestant.entry.wanted
+    reports = guard.history[since:] if guard is not None else []
     statuses = Counter(str(report.status) for report in reports)
-    flag = "" if contestant.finite else "the parameters are not finite"
-    if contestant.guard is not None and statuses != {str(wanted): steps}:
+    flag = ""
+    if not all(bool(parameter.isfinite().all()) for parameter in contestant.model.parameters()):
+        flag = "the parameters are not finite"
+    if guard is not None and statuses != {str(wanted): steps}:
         seen = ", ".join(f"{count} {status}" for status, count in statuses.items()) or "none recorded"
         flag = f"expected {steps} steps {wanted}, saw {seen}"
     ratios = sorted(report.known_ratio for report in reports)
@@ -212,15 +178,3 @@ def _draw(case: Case, device: torch.device, count: int, seed: int) -> list[Batch
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return [(inputs.to(device), labels.to(device)) for inputs, labels in (case.draw() for _ in range(count))]
-
-
-def _clock(device: torch.device) -> Clock:
-    """Return a clock that waits for the device first."""
-    if device.type != "cuda":
-        return time.perf_counter
-
-    def clock() -> float:
-        torch.cuda.synchronize(device)
-        return time.perf_counter()
-
-    return clock

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
-import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -49,8 +48,7 @@ class PeakMeter:
 
     def __init__(self, device: torch.device) -> None:
         self.peaks: dict[str, int] = {}
-        self._device, self._before = device, 0
-        self._profile: profile | None = None
+        self._device = device
 
     def __enter__(self) -> Self:
         """Begin to count."""
@@ -65,14 +63,14 @@ class PeakMeter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """Stop counting and find the peaks."""
-        if self._profile is not None:
-            self._profile.__exit__(kind, error, at)
-            if error is None:
-                with tempfile.TemporaryDirectory() as folder:
-                    trace = Path(folder) / "trace.json"
-                    self._profile.export_chrome_trace(str(trace))
-                    self.peaks = _peaks(json.loads(trace.read_text(encoding="utf-8"))["traceEvents"])
-            self._profile = None
+        if self._device.type == "cuda":
+            return
+        self._profile.__exit__(kind, error, at)
+        if error is None:
+            with tempfile.TemporaryDirectory() as folder:
+                trace = Path(folder) / "trace.json"
+                self._profile.export_chrome_trace(str(trace))
+                self.peaks = _peaks(json.loads(trace.read_text(encoding="utf-8"))["traceEvents"])
 
     @contextmanager
     def window(self, name: str) -> Iterator[None]:
@@ -86,30 +84,26 @@ class PeakMeter:
                 yield
 
 
-def _peaks(events: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Return the highest level inside each window, from the events of a trace."""
-    events = list(events)
-    windows = {
-        event["name"].removeprefix(_WINDOW): (event["ts"], event["ts"] + event["dur"])
-        for event in events
-        if str(event.get("name", "")).startswith(_WINDOW)
-    }
+def _peaks(events: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """Return the highest level inside each window, from the events of a trace: the level it begins with counts."""
     changes = sorted(
         (event["ts"], event["args"]["Ev Idx"], event["args"]["Addr"], event["args"]["Bytes"])
         for event in events
         if event.get("name") == "[memory]" and event["args"]["Device Type"] == _CPU
     )
-    levels, level, held = [(-math.inf, 0)], 0, dict[int, int]()
+    levels, level, sizes = list[tuple[float, int]](), 0, dict[int, int]()
     for time, _, address, change in changes:
         if change > 0:
-            held[address] = change
+            sizes[address] = change
             level += change
         else:  # what was allocated before the block, and is released in it, never counted
-            level -= held.pop(address, 0)
+            level -= sizes.pop(address, 0)
         levels.append((time, level))
-    return {name: _highest(levels, begin, end) for name, (begin, end) in windows.items()}
-
-
-def _highest(levels: list[tuple[float, int]], begin: float, end: float) -> int:
-    at_begin = max((entry for entry in levels if entry[0] <= begin), key=lambda entry: entry[0])[1]
-    return max([at_begin, *(level for time, level in levels if begin < time <= end)])
+    peaks = {}
+    for event in events:
+        if str(event.get("name", "")).startswith(_WINDOW):
+            begin, end = event["ts"], event["ts"] + event["dur"]
+            at_begin = [level for time, level in levels if time <= begin][-1:]
+            inside = [level for time, level in levels if begin < time <= end]
+            peaks[event["name"].removeprefix(_WINDOW)] = max([0, *at_begin, *inside])
+    return peaks

@@ -1,10 +1,10 @@
-"""The benchmarks `overhead`, `scale` and `fixed`: what each measures, case by case, as rows of plain data."""
+"""The benchmarks `overhead`, `scale` and `fixed`: what each measures, case by case, and on which machine."""
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,48 +15,44 @@ import torch
 from safestep._version import __version__
 from safestep.bench.cases import FIXED, cases, sizes
 from safestep.bench.contestants import AGAIN, CURVATURE, JVP, Entry, entries
-from safestep.bench.measure import Effort, Row, Told, measure
+from safestep.bench.measure import Columns, Effort, Say, measure
 
 QUICK = Effort(rounds=2, steps=2, warmup=4)
 """Enough to see everything work, not to see a result."""
-
-
 LONG = Effort(rounds=60, steps=20, warmup=400)
 """Steps of a millisecond: many of them."""
 
 
 def overhead(
-    names: Sequence[str], device: torch.device, effort: Effort, told: Told, *, quick: bool = False
-) -> Iterator[list[dict[str, Any]]]:
+    names: Sequence[str], device: torch.device, effort: Effort, say: Say, *, quick: bool = False
+) -> Iterator[list[Columns]]:
     """Measure every contestant on each of the named cases; yields the rows of each case."""
-    known = cases(quick=quick)
     for name in names:
-        yield [row.as_record() for row in measure(known[name], entries(), device, effort, told)]
+        yield measure(cases(quick=quick)[name], entries(), device, effort, say)
 
 
 def scale(
-    axes: Sequence[str], device: torch.device, effort: Effort, told: Told, *, quick: bool = False
-) -> Iterator[list[dict[str, Any]]]:
+    axes: Sequence[str], device: torch.device, effort: Effort, say: Say, *, quick: bool = False
+) -> Iterator[list[Columns]]:
     """Measure how the cost grows along each of the named axes; yields the rows of each size, with ``axis``, ``size``.
 
     The size that the axes have in common is measured once.
     """
-    known: dict[str, list[Row]] = {}
+    measured: dict[str, list[Columns]] = {}
     for axis in axes:
         for case in sizes(axis, quick=quick):
-            if case.about not in known:
-                known[case.about] = measure(case, on_scale(), device, effort, told)
-            yield [{"axis": axis, "size": case.size[axis], **row.as_record()} for row in known[case.about]]
+            if case.about not in measured:
+                measured[case.about] = measure(case, on_scale(), device, effort, say)
+            yield [{"axis": axis, "size": case.size[axis], **row} for row in measured[case.about]]
 
 
 def fixed(
-    names: Sequence[str], device: torch.device, effort: Effort, told: Told, *, quick: bool = False
-) -> Iterator[list[dict[str, Any]]]:
+    names: Sequence[str], device: torch.device, effort: Effort, say: Say, *, quick: bool = False
+) -> Iterator[list[Columns]]:
     """Measure what a guard adds to a step whatever the model, on the named tiny ones; yields the rows of each."""
     inside = [entry for entry in entries() if entry.situation == "inside" and entry.method != JVP]
     for name in names:
-        rows = measure(FIXED[name], inside, device, effort, told, memory=False)
-        yield [row.as_record() for row in rows]
+        yield measure(FIXED[name], inside, device, effort, say, memory=False)
 
 
 def on_scale() -> list[Entry]:
@@ -88,19 +84,11 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         memory = torch.cuda.get_device_properties(device).total_memory / 2**30
         return f"GPU: {torch.cuda.get_device_name(device)}, {memory:.0f} GiB"
-    if device.type != "cpu":
-        return str(device)
-    words = f"{_processor()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
-    return f"CPU: {words}"
-
-
-def _processor() -> str:
-    """Return the name of the processor; Linux alone keeps it in a file."""
-    path = Path("/proc/cpuinfo")
+    processor, path = platform.processor() or platform.machine(), Path("/proc/cpuinfo")  # Linux knows it best
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+            processor = line.partition(":")[2].strip()
+    return f"CPU: {processor}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def load() -> float | None:
@@ -122,8 +110,3 @@ def threads_set(number: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def faults(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return what is wrong with rows, one line each; empty if all of them show what they say."""
-    return [f"{row['about']}, {row['method']}, {row['situation']}: {row['flag']}" for row in rows if row["flag"]]

@@ -6,7 +6,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -16,20 +16,34 @@ Clock = Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)
-class Ratios:
-    """What a contestant's time is to that of the base, over rounds.
+class Quartiles:
+    """First quartile, median and third quartile of some numbers, and their mean, where rare large ones count."""
 
-    Attributes:
-        median: of the ratios, dimensionless; 1 is as fast as the base.
-        low: the first quartile.
-        high: the third quartile.
-        mean: of the ratios, where rare long steps count.
-    """
-
-    median: float
     low: float
+    median: float
     high: float
     mean: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Quartiles:
+        """Return those of at least one number.
+
+        Example:
+            >>> Quartiles.of([5.0, 1.0, 3.0, 2.0, 4.0])
+            Quartiles(low=2.0, median=3.0, high=4.0, mean=3.0)
+
+        Raises:
+            ValueError: for no number at all.
+        """
+        if not values:
+            raise ValueError("no rounds to compare: expected at least one")
+        several = values if len(values) > 1 else [*values, *values]
+        low, median, high = statistics.quantiles(several, n=4, method="inclusive")
+        return cls(low, median, high, statistics.fmean(values))
+
+    def columns(self, name: str) -> dict[str, float]:
+        """Return ``name_low``, ``name_median``, ``name_high`` and ``name_mean``."""
+        return {f"{name}_{key}": value for key, value in asdict(self).items()}
 
 
 def take_turns(
@@ -69,31 +83,11 @@ def take_turns(
         yield {name: seconds[name] for name in names}
 
 
-def paired(rounds: Sequence[Mapping[Key, float]], name: Key, base: Key) -> Ratios:
-    """Return how a contestant's time compares to the base's of the same round.
+def paired(rounds: Sequence[Mapping[Key, float]], name: Key, base: Key) -> Quartiles:
+    """Return how a contestant's time compares to the base's of the same round; 1 is as fast.
 
     Example:
         >>> paired([{"a": 2.0, "b": 1.0}, {"a": 40.0, "b": 10.0}, {"a": 9.0, "b": 3.0}], "a", "b").median
         3.0
-
-    Raises:
-        ValueError: for no round at all.
     """
-    if not rounds:
-        raise ValueError("no rounds to compare: expected at least one")
-    ratios = [times[name] / times[base] for times in rounds]
-    low, median, high = quartiles(ratios)
-    return Ratios(median, low, high, statistics.fmean(ratios))
-
-
-def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return the first quartile, the median and the third quartile; of a single value, that value.
-
-    Example:
-        >>> quartiles([5.0, 1.0, 3.0, 2.0, 4.0])
-        (2.0, 3.0, 4.0)
-    """
-    if len(values) == 1:
-        return values[0], values[0], values[0]
-    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-    return low, median, high
+    return Quartiles.of([times[name] / times[base] for times in rounds])

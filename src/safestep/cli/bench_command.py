@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import torch
 import typer
 from rich.console import Console
 
 from safestep._torch.extras import need
-from safestep.bench import descent, plan
+from safestep.bench import many_runs, plan
 from safestep.bench.cases import AXES, FIXED, NAMES, ON_CPU
-from safestep.bench.descent_table import cells as cells_of
-from safestep.bench.grid import in_markdown, on_screen
-from safestep.bench.measure import Effort
-from safestep.bench.table import markdown, tables
+from safestep.bench.grid import in_markdown
+from safestep.bench.measure import Columns, Effort, Say
+from safestep.bench.tables import tables
 from safestep.cli.user_errors import errors_told
 from safestep.errors import RunDirectoryError, UnknownNameError
 from safestep.experiments.report.screen import console, say, show
@@ -28,6 +28,9 @@ from safestep.experiments.runner.settings import SettingError
 from safestep.records.report import plain
 
 bench = typer.Typer(name="bench", help="Measure what measuring costs.", no_args_is_help=True)
+
+_CPU = torch.device("cpu")
+Amount = TypeVar("Amount", Effort, many_runs.Work)
 
 Rounds = Annotated[int | None, typer.Option(min=1, help="How often the contestants take turns.", show_default="20")]
 Device = Annotated[str, typer.Option(help="Where to compute: cpu or cuda.")]
@@ -55,7 +58,9 @@ def overhead(
     """
     with errors_told():
         names = _chosen(models, NAMES if device.startswith("cuda") else ON_CPU, NAMES, "model")
-        _carry_out("overhead", {"models": names}, rounds, device, threads, out, quick)
+        effort, where = _effort(plan.QUICK if quick else Effort(), rounds), _device(device)
+        settings = {"models": names, **asdict(effort), "device": device, "threads": threads, "quick": quick}
+        _carry_out("overhead", settings, out, partial(plan.overhead, names, where, effort, quick=quick), where)
 
 
 @bench.command()
@@ -74,7 +79,9 @@ def scale(
     """
     with errors_told():
         names = _chosen(axes, AXES, AXES, "axis")
-        _carry_out("scale", {"axes": names}, rounds, device, threads, out, quick)
+        effort, where = _effort(plan.QUICK if quick else Effort(), rounds), _device(device)
+        settings = {"axes": names, **asdict(effort), "device": device, "threads": threads, "quick": quick}
+        _carry_out("scale", settings, out, partial(plan.scale, names, where, effort, quick=quick), where)
 
 
 @bench.command()
@@ -90,11 +97,13 @@ def fixed(
     """
     with errors_told():
         names = _chosen(models, tuple(FIXED), tuple(FIXED), "model")
-        _carry_out("fixed", {"models": names}, rounds, "cpu", 1, out, quick)
+        effort = _effort(plan.QUICK if quick else plan.LONG, rounds)
+        settings = {"models": names, **asdict(effort), "device": "cpu", "threads": 1, "quick": quick}
+        _carry_out("fixed", settings, out, partial(plan.fixed, names, _CPU, effort))
 
 
-@bench.command("descent")
-def descent_(
+@bench.command()
+def descent(
     rounds: Annotated[int | None, typer.Option(min=1, help="How often they take turns.", show_default="7")] = None,
     threads: Threads = 2,
     out: Out = None,
@@ -106,94 +115,59 @@ def descent_(
     samples of either. The directory gets results.json and tables.md.
     """
     with errors_told():
-        work = descent.QUICK if quick else descent.Work()
-        work = work if rounds is None else replace(work, rounds=rounds)
-        path, screen = _directory("descent", out, quick), console()
-        with plan.threads_set(threads), RunDirectory(path) as directory:
-            _check_vacant(path)
-            settings = {**asdict(work), "threads": threads, "quick": quick}
-            results = _begun("descent", settings, torch.device("cpu"), threads)
-            for rows in _kept(directory, results, descent.descent(work, _teller(screen))):
-                for headline, headings, cells in cells_of(rows):
-                    say(screen, f"\n{headline}")
-                    show(screen, on_screen(headings, cells))
-            page = path / "tables.md"
-            page.write_text(in_markdown(cells_of(results["rows"])), encoding="utf-8")
-        for line in [] if quick else descent.missed(results["rows"]):
-            say(screen, f"missed: {line}")
-        for file in (path / RESULTS, page):
-            say(screen, f"written: {file}")
-
-
-def _directory(name: str, out: Path | None, quick: bool) -> Path:
-    path = Path("runs") / f"bench-{name}{'-quick' if quick else ''}" if out is None else out
-    if path == Path():  # also what --out '' gives
-        raise RunDirectoryError("--out is the current directory: expected a directory of its own")
-    return path
-
-
-def _begun(name: str, settings: dict[str, Any], device: torch.device, threads: int) -> dict[str, Any]:
-    return {"bench": name, "settings": settings, "environment": plan.environment(device, threads)}
+        work = _effort(many_runs.QUICK if quick else many_runs.Work(), rounds)
+        settings = {**asdict(work), "threads": threads, "quick": quick}
+        _carry_out("descent", settings, out, partial(many_runs.descent, work))
 
 
 def _carry_out(
     name: str,
-    chosen: dict[str, Sequence[str]],
-    rounds: int | None,
-    device: str,
-    threads: int,
+    settings: dict[str, Any],
     out: Path | None,
-    quick: bool,
+    measured: Callable[[Say], Iterator[list[Columns]]],
+    device: torch.device = _CPU,
 ) -> None:
+    """Measure, show each case as it comes, and write results, tables and figures."""
     need("matplotlib", "experiments")  # before the work, not after it
-    where, effort = _device(device), plan.QUICK if quick else plan.LONG if name == "fixed" else Effort()
-    effort = effort if rounds is None else replace(effort, rounds=rounds)
-    path, screen = _directory(name, out, quick), console()
-    measured = getattr(plan, name)(next(iter(chosen.values())), where, effort, _teller(screen), quick=quick)
-    with plan.threads_set(threads), RunDirectory(path) as directory:
-        _check_vacant(path)
-        settings = {**chosen, **asdict(effort), "device": device, "threads": threads, "quick": quick}
-        results = _begun(name, settings, where, threads)
-        for rows in _kept(directory, results, measured):
-            _show(screen, rows)
-        from safestep.bench.figures import draw  # loads matplotlib: not before it is needed
+    path = Path("runs") / f"bench-{name}{'-quick' if settings['quick'] else ''}" if out is None else out
+    if path == Path():  # also what --out '' gives
+        raise RunDirectoryError("--out is the current directory: expected a directory of its own")
+    screen, shown = console(), set[str]()
+    with plan.threads_set(settings["threads"]), RunDirectory(path) as directory:
+        _check_vacant(path / RESULTS)
+        environment = plan.environment(device, settings["threads"])
+        results: dict[str, Any] = {"bench": name, "settings": settings, "environment": environment}
+        results |= {"rows": [], "finished": None}
+        for rows in measured(_teller(screen)):
+            results["rows"] += plain(rows)
+            directory.save(results)  # at once: an interrupt keeps what was measured
+            for headline, table in tables([row for row in rows if row["about"] not in shown]):
+                say(screen, f"\n{headline}")
+                show(screen, table)
+            shown |= {row["about"] for row in rows}
+        environment["load_after"], results["finished"] = plan.load(), plan.now()
+        directory.save(results)
+        from safestep.bench.pictures import draw  # loads matplotlib: not before it is needed
 
         page = path / "tables.md"
-        page.write_text(markdown(results["rows"]), encoding="utf-8")
+        page.write_text(in_markdown(tables(results["rows"])), encoding="utf-8")
         files = [path / RESULTS, page, *draw(results, path / "figures")]
-    for fault in plan.faults(results["rows"]):
-        say(screen, f"not what it should be: {fault}")
+    for row in results["rows"]:
+        if row.get("flag"):
+            say(screen, f"not what it should be: {row['about']}, {row['method']}, {row['situation']}: {row['flag']}")
     for file in files:
         say(screen, f"written: {file}")
 
 
-def _kept(
-    directory: RunDirectory, results: dict[str, Any], measured: Iterable[list[dict[str, Any]]]
-) -> Iterator[list[dict[str, Any]]]:
-    """Add rows to the results as they come, and write them at once: an interrupt keeps what was measured."""
-    results |= {"rows": [], "finished": None}
-    shown: set[str] = set()
-    for rows in measured:
-        results["rows"] += plain(rows)
-        directory.save(results)
-        if rows[0]["about"] not in shown:  # the size that several axes have in common is shown once
-            shown.add(rows[0]["about"])
-            yield rows
-    results["environment"]["load_after"], results["finished"] = plan.load(), plan.now()
-    directory.save(results)
-
-
-def _show(screen: Console, rows: Sequence[dict[str, Any]]) -> None:
-    for headline, table in tables(rows):
-        say(screen, f"\n{headline}")
-        show(screen, table)
-
-
-def _teller(screen: Console) -> Any:
+def _teller(screen: Console) -> Say:
     """Return what tells how far the benchmark is: on a terminal, one line that changes."""
     if not screen.is_terminal:
         return lambda line: None
     return lambda line: screen.print(f"{line[: screen.width - 1]:<{screen.width - 1}}", end="\r")
+
+
+def _effort(usual: Amount, rounds: int | None) -> Amount:
+    return usual if rounds is None else replace(usual, rounds=rounds)
 
 
 def _chosen(text: str, usual: Sequence[str], known: Sequence[str], kind: str) -> list[str]:
@@ -217,14 +191,13 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _check_vacant(path: Path) -> None:
+def _check_vacant(file: Path) -> None:
     """Refuse a directory that holds something else than a benchmark; an earlier one gives way."""
-    file = path / RESULTS
     if not file.exists():
         return
     try:
-        bench = json.loads(file.read_text(encoding="utf-8"))["bench"]
+        known = json.loads(file.read_text(encoding="utf-8"))["bench"]
     except (ValueError, KeyError, TypeError):
-        bench = None
-    if bench is None:
+        known = None
+    if known is None:
         raise RunDirectoryError(f"{file} was not written by `safestep bench`: choose another directory with --out")

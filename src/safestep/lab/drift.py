@@ -23,7 +23,7 @@ from safestep.recording.nonfinite import all_finite
 from safestep.recording.step import Step
 from safestep.records.reading import Status
 from safestep.records.report import History, StepReport
-from safestep.tools.probes import Geometry, Secant, Sharpness, Teacher
+from safestep.tools.diagnostics import Geometry, Secant, Sharpness, Teacher
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

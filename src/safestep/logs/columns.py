@@ -15,8 +15,8 @@ def numbers(report: StepReport) -> dict[str, float]:
     """Return the numbers of a report by name, as floats; flags are 0 and 1.
 
     The learning rates are ``lr`` and ``effective_lr`` for the first parameter group, and ``lr/1``,
-    ``effective_lr/1``, ... for the others. A target that there is none of has no column, nor has a probe's extra that
-    is no number. Where r was predicted, ``predicted_ratio`` stands in the place of all that rests on a measurement.
+    ``effective_lr/1``, ... for the others. A target that there is none of has no column, nor has an extra that is no
+    number. Where r was predicted, ``predicted_ratio`` stands in the place of all that rests on a measurement.
     Numbers that are not finite stay what they are.
     """
     ratios = ("predicted_ratio",) if report.predicted else MEASURED

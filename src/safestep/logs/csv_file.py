@@ -20,7 +20,7 @@ class Csv(LineFile):
     """A sink that appends each report to a file as one row, one line a row, complete up to the last whole line.
 
     The header is written once. Lists are joined by spaces, line breaks in texts become spaces, and a cell is empty
-    where a probe was silent. The first time a probe brings a new column, the file is written anew with that column at
+    where a diagnostic was silent. The first time one brings a new column, the file is written anew with that column at
     the right; until the new file is whole the old one stays as it was. `safestep.logs.read` reads the file. Half a row
     that a kill left at the end is cut off when the file is opened; a file that is no such log is an `AttachError` then,
     and stays as it is.

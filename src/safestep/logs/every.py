@@ -56,11 +56,12 @@ class Every(Sink):
         [0, 100, 200]
 
     Note:
-        Columns of probes that speak at some steps only, and of ``guard.audit(fraction)``, are thinned out as well.
+        Columns of diagnostics that speak at some steps only, and of ``guard.audit(fraction)``, are thinned out as well.
     """
 
     def __init__(self, n: int, sink: Sink | Callable[[StepReport], object]) -> None:
         self.n, self.sink = check_every(n), as_sink(sink, f"Every({n}, {sink!r})")
+        self.each_rank = self.sink.each_rank
         self._furthest: StepReport | None = None
         self._before: Status | None = None
 
@@ -69,15 +70,10 @@ class Every(Sink):
         before, self._before = self._before, report.status
         lasts = report.status in _LASTING and before is report.status
         if before is None or report.step % self.n == 0 or (is_lost(report) and not lasts):
-            self._let_out()
+            self._pass_on()
             self.sink(report)
         elif not lasts and _excess(report) > (_excess(self._furthest) if self._furthest is not None else 1.0):
             self._furthest = report
-
-    @property
-    def each_rank(self) -> bool:
-        """Whether the other sink is for every rank."""
-        return self.sink.each_rank
 
     def open(self) -> None:
         """Open the other sink."""
@@ -86,14 +82,14 @@ class Every(Sink):
     def close(self) -> None:
         """Pass on what was kept, and close the other sink."""
         try:
-            self._let_out()
+            self._pass_on()
         finally:
             self.sink.close()
 
     def __repr__(self) -> str:
         return f"Every({self.n}, {self.sink!r})"
 
-    def _let_out(self) -> None:
+    def _pass_on(self) -> None:
         furthest, self._furthest = self._furthest, None
         if furthest is not None:
             self.sink(furthest)

@@ -1,4 +1,4 @@
-"""A file that grows by whole lines, and what a kill may have left at its end."""
+"""Files that grow by whole lines, JSON lines among them, and what a kill may have left at their end."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from safestep._torch.warn_once import warn
 from safestep.logs.sink import Sink
+from safestep.records.report import StepReport, json_line
 
 _BLOCK = 1 << 16
 
@@ -51,7 +52,7 @@ class LineFile(Sink):
         return f"{type(self).__name__}({str(self.path)!r})"
 
     def _opened(self) -> None:
-        size, whole = ends(self._there)
+        size, whole = _ends(self._there)
         self._file = self._there.open("ab", buffering=0)
         if whole < size:
             self._end(self._file, whole)
@@ -84,7 +85,25 @@ class LineFile(Sink):
         self._size += len(data)
 
 
-def ends(path: Path) -> tuple[int, int]:
+class JsonLines(LineFile):
+    """A sink that appends each report to a file as one JSON line, complete up to the last whole line.
+
+    Non-finite numbers are the texts "inf", "-inf" and "nan". `safestep.logs.read` reads the file.
+
+    Args:
+        path: the file; made if missing, appended to otherwise.
+
+    Example:
+        >>> JsonLines("runs/steps.jsonl")
+        JsonLines('runs/steps.jsonl')
+    """
+
+    def __call__(self, report: StepReport) -> None:
+        """Append a report."""
+        self._append(json_line(report.row()))
+
+
+def _ends(path: Path) -> tuple[int, int]:
     """Return the size of a file in bytes and where its last whole line ends; (0, 0) for what is no plain file."""
     if not path.is_file():
         return 0, 0

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+import math
+import operator
+from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from safestep._torch.warn_once import warn
-from safestep.logs.row import report_of
-from safestep.records.report import History, StepReport
+from safestep.records.reading import Status
+from safestep.records.report import COLUMNS, LATER, History, StepReport, number
 
 
 def read(path: str | Path, *, superseded: bool = False) -> History:
@@ -46,7 +49,7 @@ def read(path: str | Path, *, superseded: bool = False) -> History:
     broken: list[int] = []
     for line, row in (_csv_rows if path.suffix.lower() == ".csv" else _json_rows)(path):
         try:
-            report = report_of(row)
+            report = _report_of(row)
         except (KeyError, TypeError, ValueError):
             broken.append(line)
             continue
@@ -68,21 +71,21 @@ def read(path: str | Path, *, superseded: bool = False) -> History:
 
 def _json_rows(path: Path) -> Iterator[tuple[int, Any]]:
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
+        for place, line in enumerate(file, start=1):
             try:
-                yield number, json.loads(line)
+                row = json.loads(line)
             except ValueError:
-                yield number, None
+                row = None
+            if line.strip():
+                yield place, row
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, Any]]:
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
         columns = _cells(file.readline())
-        for number, line in enumerate(file, start=2):
+        for place, line in enumerate(file, start=2):
             cells = _cells(line)
-            yield number, dict(zip(columns, cells, strict=True)) if len(cells) == len(columns) else None
+            yield place, dict(zip(columns, cells, strict=True)) if len(cells) == len(columns) else None
 
 
 def _cells(line: str) -> list[str]:
@@ -91,3 +94,55 @@ def _cells(line: str) -> list[str]:
         return next(csv.reader([line]), []) if line.endswith(("\n", "\r")) else []
     except csv.Error:  # no text of a step is as long as that
         return []
+
+
+def _report_of(row: Any) -> StepReport:
+    """Return the report that a row is of; its numbers, flags and lists may be texts.
+
+    Logs of earlier versions had predictions of r in the column of r: they are moved to where they belong.
+
+    Raises:
+        KeyError: if a column is missing.
+        ValueError: if a cell is not what its column holds.
+        TypeError: likewise, or if ``row`` is no mapping.
+    """
+    if not isinstance(row, dict):
+        raise TypeError(f"expected the row of a report, saw {type(row).__name__}")
+    values = {
+        f.name: _CELLS[str(f.type)](row[f.name])
+        for f in fields(StepReport)
+        if f.name != "extras" and not (f.name in LATER and row.get(f.name, "") == "")
+    }
+    if not LATER & values.keys() and values["age"] > 0:
+        values |= {"predicted_ratio": values["ratio"], "ratio": math.nan, "radius": math.nan}
+        values["applied_ratio"] = math.nan if values["scale"] > 0.0 else 0.0
+    flags = {"True", "False"}
+    extras = {
+        name: _flag(value) if str(value) in flags else number(value)
+        for name, value in row.items()
+        if name not in COLUMNS and value != ""
+    }
+    return StepReport(**values, extras=extras)
+
+
+def _flag(value: Any) -> bool:
+    if str(value) not in {"True", "False"}:
+        raise ValueError(f"{value!r}: expected a flag")
+    return str(value) == "True"
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r}: expected a text")
+    return value
+
+
+_CELLS: dict[str, Callable[[Any], Any]] = {
+    "int": lambda value: int(value) if isinstance(value, str) else operator.index(value),
+    "float": number,
+    "bool": _flag,
+    "str": _text,
+    "Status": Status,
+    "tuple[float, ...]": lambda value: tuple(map(number, value.split() if isinstance(value, str) else value)),
+}
+"""How a cell is read, by the annotation of its field."""

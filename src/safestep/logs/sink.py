@@ -1,4 +1,4 @@
-"""What every sink is: the abstract class, and plain functions as sinks."""
+"""What every sink is: the abstract class, plain functions as sinks, and a sink for every rank."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from safestep.records.report import StepReport
 class Sink(ABC):
     """Takes every report of a guard, in order.
 
+    Attributes:
+        each_rank: whether it has the reports of every rank, rather than those of rank 0 alone.
+
     Example:
         >>> class Prints(Sink):
         ...     def __call__(self, report):
@@ -21,10 +24,7 @@ class Sink(ABC):
         False
     """
 
-    @property
-    def each_rank(self) -> bool:
-        """Whether it has the reports of every rank, rather than those of rank 0 alone."""
-        return False
+    each_rank: bool = False
 
     def open(self) -> None:  # noqa: B027  # most have nothing to open
         """Open what it writes to, so that a file that cannot be written is told before training."""
@@ -38,7 +38,7 @@ class Sink(ABC):
 
 
 @dataclass(frozen=True)
-class Function(Sink):
+class FunctionSink(Sink):
     """A function that takes each report."""
 
     function: Callable[[StepReport], object]
@@ -51,23 +51,60 @@ class Function(Sink):
         return repr(self.function)
 
 
-def as_sink(given: object, name: str) -> Sink:
+class EachRank(Sink):
+    """Lets a sink have the reports of every rank; any other gets those of rank 0 alone.
+
+    Each rank needs a file of its own, such as ``EachRank(JsonLines(f"steps-{torch.distributed.get_rank()}.jsonl"))``.
+
+    Args:
+        sink: what the reports go to.
+
+    Raises:
+        AttachError: for a sink that cannot be called.
+
+    Example:
+        >>> EachRank(print)
+        EachRank(<built-in function print>)
+    """
+
+    each_rank = True
+
+    def __init__(self, sink: Sink | Callable[[StepReport], object]) -> None:
+        self.sink = as_sink(sink, f"EachRank({sink!r})")
+
+    def __call__(self, report: StepReport) -> None:
+        """Pass a report on."""
+        self.sink(report)
+
+    def open(self) -> None:
+        """Open the sink."""
+        self.sink.open()
+
+    def close(self) -> None:
+        """Close the sink."""
+        self.sink.close()
+
+    def __repr__(self) -> str:
+        return f"EachRank({self.sink!r})"
+
+
+def as_sink(log: object, name: str) -> Sink:
     """Return a sink, or a function as one.
 
     Args:
-        given: what the user gave.
+        log: what the user passed.
         name: how it is called in an error.
 
     Raises:
         AttachError: for what is neither, and for an object that would be closed if it were a `Sink`.
     """
-    if isinstance(given, Sink):
-        return given
-    if isinstance(given, type) or not callable(given):
+    if isinstance(log, Sink):
+        return log
+    if isinstance(log, type) or not callable(log):
         raise AttachError(
             f"{name}: expected a path, a sink such as safestep.logs.Csv(path) or any function that takes each report, "
             "or a list of them"
         )
-    if extra := [method for method in ("open", "close", "each_rank") if hasattr(given, method)]:
+    if extra := [method for method in ("open", "close", "each_rank") if hasattr(log, method)]:
         raise AttachError(f"{name} has {extra[0]}, which only a sink is asked for: derive it from safestep.logs.Sink")
-    return Function(given)
+    return FunctionSink(log)

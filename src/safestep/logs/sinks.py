@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+import torch
+
 from safestep._torch.warn_once import Once
 from safestep.errors import AttachError
 from safestep.logs.csv_file import Csv
 from safestep.logs.every import Every, check_every
-from safestep.logs.json_lines import JsonLines
-from safestep.logs.ranks import leads
+from safestep.logs.line_file import JsonLines
 from safestep.logs.sink import Sink, as_sink
 from safestep.records.report import StepReport
 
@@ -35,8 +36,8 @@ class Sinks:
 
     def __init__(self, log: Log | Sequence[Log] | None = None, every: int = 1) -> None:
         check_every(every, "log_every")
-        given = [] if log is None else list(log) if isinstance(log, (list, tuple)) else [log]
-        sinks = [_sink(one) for one in given]
+        logs = [] if log is None else list(log) if isinstance(log, (list, tuple)) else [log]
+        sinks = [_sink(one) for one in logs]
         self._sinks = sinks if every == 1 else [Every(every, sink) for sink in sinks]
         self._say, self._process = Once(), os.getpid()
 
@@ -73,20 +74,23 @@ class Sinks:
                 self._say(f"{id(sink)}", f"the log {sink!r} failed when it was closed: {error!r}")
 
     def _here(self) -> list[Sink]:
-        # Asked each time: the processes may find each other after the guard was attached.
-        return list(self._sinks) if not self._sinks or leads() else [s for s in self._sinks if s.each_rank]
+        """Return the sinks of this rank; asked each time, as processes may find each other after the attachment."""
+        ranks = torch.distributed
+        alone = not self._sinks or not (ranks.is_available() and ranks.is_initialized())
+        return [sink for sink in self._sinks if alone or sink.each_rank or ranks.get_rank() == 0]
 
 
 def _sink(log: object) -> Sink:
-    if isinstance(log, (str, Path)) and (not str(log).strip() or Path(log) == Path()):
+    if not isinstance(log, (str, Path)):
+        return as_sink(log, f"log={log!r}")
+    path, suffix = Path(log), Path(log).suffix.lower()
+    if not str(log).strip() or path == Path():
         raise AttachError(f"log={str(log)!r}: expected the name of a file, such as 'steps.csv'; log=None keeps none")
-    if isinstance(log, (str, Path)) and Path(log).is_dir():
+    if path.is_dir():
         raise AttachError(f"log={str(log)!r}: is a directory; expected the name of a file in it, such as 'steps.csv'")
-    if isinstance(log, (str, Path)) and Path(log).suffix.lower() in _PACKED:
-        raise AttachError(f"log={str(log)!r}: logs are written as plain text; leave off {Path(log).suffix}")
-    if isinstance(log, (str, Path)):
-        return Csv(log) if Path(log).suffix.lower() == ".csv" else JsonLines(log)
-    return as_sink(log, f"log={log!r}")
+    if suffix in _PACKED:
+        raise AttachError(f"log={str(log)!r}: logs are written as plain text; leave off {path.suffix}")
+    return Csv(path) if suffix == ".csv" else JsonLines(path)
 
 
 def _close(sink: Sink) -> Exception | None:

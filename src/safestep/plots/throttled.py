@@ -75,7 +75,7 @@ def throttled_run(history: Iterable[StepReport], *, title: str = "") -> Figure:
     """Draw the six pictures of an instrumented run, three rows of two.
 
     Args:
-        history: reports with the columns of `safestep.tools.probes.published`; a column that is missing is left out.
+        history: reports with the columns of `safestep.tools.diagnostics.published`; one that is missing is left out.
         title: what stands above them.
 
     Returns:
@@ -95,7 +95,7 @@ def throttled_columns(columns: Columns, *, title: str = "") -> Figure:
     """Draw the same from columns, as kept records have them.
 
     Args:
-        columns: one sequence per column of `safestep.tools.probes.published`, and ``step``.
+        columns: one sequence per column of `safestep.tools.diagnostics.published`, and ``step``.
         title: what stands above them.
     """
     figure = single_figure(2.15 * style.WIDTH, 2.4 * style.HEIGHT, dpi=150)

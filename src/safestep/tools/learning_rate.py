@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import warnings
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -59,14 +61,11 @@ class LearningRate:
     trials: tuple[tuple[float, float], ...] = ()
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw r against the learning rate, with the boundary r = target; see `safestep.plots.ratio_over_rates`.
-
-        Raises:
-            MissingExtraError: if matplotlib is not installed.
-        """
-        from safestep.plots import ratio_over_rates
-
-        return ratio_over_rates(self, ax=ax)
+        """Do what `safestep.plots.ratio_over_rates` does, which is to be called instead."""
+        warnings.warn("LearningRate.plot() is now safestep.plots.ratio_over_rates(suggestion)", DeprecationWarning, 2)
+        # By name: the plots are a floor above the tools, which need torch alone.
+        axes: Axes = importlib.import_module("safestep.plots").ratio_over_rates(self, ax=ax)
+        return axes
 
     def __str__(self) -> str:
         """Return one readable line."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
 from safestep.distributed.ranks import EVERYONE, Ranks, check_ranks
@@ -16,7 +16,6 @@ from safestep.radius import Radius, SoftmaxRadius
 from safestep.recording.logits import LogitsFinder
 from safestep.recording.optimizer_hooks import innermost
 from safestep.tools.learning_rate import LearningRate, Outcome
-from safestep.tools.rates import Rates
 from safestep.tools.trial import Trial, trial_steps
 
 _AGREES = 1e-4
@@ -45,12 +44,9 @@ def suggest_lr(
         ``eta* = eta target / r(eta)``, as ``r(c p) = c r(p)`` and the step ``p`` is proportional to the rate. That is
         not taken on trust: a trial step is taken at ``eta*`` too, and r measured there.
 
-    The closure runs once. The steps are taken by copies of the optimizers and undone, so that afterwards parameters,
-    ``.grad``, buffers, flags, the optimizers with their state and rates, an attached guard and every random generator
-    are bit for bit as before, also if the closure raises. It takes the time of about five training steps.
-
-    Call it between steps: parameters are written to and written back, which torch notices in a graph that still waits
-    for its backward.
+    The closure runs once. The steps are taken by copies of the optimizers and undone: afterwards model, optimizers, an
+    attached guard and every random generator are bit for bit as before, also if the closure raises. It takes the time
+    of about five training steps. Call it between steps, not between a forward and its backward.
 
     Args:
         model: the module that the closure calls; its output holds the logits.
@@ -66,7 +62,8 @@ def suggest_lr(
         ranks: as for `safestep.attach`.
 
     Returns:
-        The rates, r at the present ones, and how far to believe it. ``str()`` is one line, ``.plot()`` a picture.
+        The rates, r at the present ones, and how far to believe it. ``str()`` is one line, and
+        `safestep.plots.ratio_over_rates` draws it.
 
     Raises:
         AttachError: if the model or optimizer is not one, or they share no parameter.
@@ -87,12 +84,10 @@ def suggest_lr(
         (<Outcome.FOUND: 'found'>, 1.0, 1.0)
 
     Note:
-        The answer is for the *next* step on *this* batch: it is no promise for the run. Gradients, momentum and the
-        spread of the logits change within a few steps; Adam's first step, with its empty moments, is not typical. Ask
-        again during training, on several batches, and take the smallest; or let a guard keep every step inside. Below
-        the boundary the local picture of the loss holds; that its rate trains best, nobody promises. On several ranks
-        all ask together and get one answer, for the whole batch. Forward hooks and step hooks of your own run as in a
-        step.
+        The answer is for the *next* step on *this* batch, and no promise for the run: gradients, momentum and the
+        spread of the logits change within a few steps, and Adam's first step is not typical. Below the boundary the
+        local picture of the loss holds; that its rate trains best, nobody promises. On several ranks all ask together
+        and get one answer, for the whole batch. Forward hooks and step hooks of your own run as in a step.
     """
     if not callable(closure):
         raise TypeError(
@@ -112,59 +107,30 @@ def suggest_lr(
             "LBFGS searches its own step, which is no function of its learning rate: expected another optimizer. "
             "attach(model, optimizer) watches the r of its steps"
         )
-    rates = Rates.of(optimizers)
-    with trial_steps(model, optimizers, closure, radius, logits, ranks) as trial:
-        status, lr, trials = _search(lambda lr: trial(rates.at(lr)), rates.lead, target)
-    return _answer(status, lr, trials, rates, float(target))
+    present, shares = _rates(optimizers)
+    lead = next((rate for rate in present if rate), 0.0)
 
+    def rates_at(lr: float) -> tuple[float, ...]:
+        # Not through the shares where nothing changes: 0.1 * (0.3 / 0.1) is not 0.3.
+        return present if lr == lead else tuple(share * lr if share else 0.0 for share in shares)
 
-Trials = dict[float, Trial]
-"""Trial steps by the rate of the leading group, in the order they were taken."""
-
-
-def _search(
-    trial: Callable[[float], Trial], present: float, target: float
-) -> tuple[Outcome, float, dict[float, Trial]]:
-    """Go from a rate whose step tells something to the one whose step has r = target.
-
-    Returns:
-        What came of it, the rate (nan or inf if there is none), and the trials.
-    """
     trials: Trials = {}
+    with trial_steps(model, optimizers, closure, radius, logits, ranks) as trial:
 
-    def ratio(lr: float) -> float:
-        if lr not in trials:
-            trials[lr] = trial(lr)
-        return trials[lr].reading.ratio
+        def ratio(lr: float) -> float:
+            if lr not in trials:
+                trials[lr] = trial(rates_at(lr))
+            return trials[lr].reading.ratio
 
-    def off(lr: float) -> float:
-        return abs(ratio(lr) / target - 1.0) if math.isfinite(ratio(lr)) else math.inf
-
-    rates = (present, *_FALLBACKS) if present else _FALLBACKS
-    lr = next((lr for lr in rates if math.isfinite(ratio(lr)) and trials[lr].moved), math.nan)
-    if math.isnan(lr) and any(known.moved for known in trials.values()):
-        return Outcome.NONFINITE, math.nan, trials
-    if math.isnan(lr) or ratio(lr) == 0.0:
-        return Outcome.UNBOUNDED, math.inf, trials
-    for _ in range(_TRIES):
-        lr *= target / ratio(lr)
-        if not 0.0 < lr < math.inf or not 0.0 < ratio(lr) < math.inf or off(lr) <= _AGREES:
-            break
-    best = min(trials, key=off)
-    if off(best) > _NEAR:
-        return Outcome.UNREACHED, math.nan, trials
-    return Outcome.FOUND if off(best) <= _AGREES else Outcome.NEAR, best, trials
-
-
-def _answer(status: Outcome, lr: float, trials: Trials, rates: Rates, target: float) -> LearningRate:
+        status, lr = _search(ratio, trials, lead, target)
     reading = trials[lr].reading if lr in trials else next(reversed(trials.values())).reading
     return LearningRate(
         lr=lr,
-        lrs=rates.at(lr),
-        present_lr=rates.lead,
-        present_lrs=rates.present,
-        ratio=trials[rates.lead].reading.ratio if rates.lead else 0.0,
-        target=target,
+        lrs=rates_at(lr),
+        present_lr=lead,
+        present_lrs=present,
+        ratio=trials[lead].reading.ratio if lead else 0.0,
+        target=float(target),
         reached=reading.ratio if lr in trials else math.nan,
         status=status,
         exact=status is Outcome.FOUND and reading.exact,
@@ -172,6 +138,61 @@ def _answer(status: Outcome, lr: float, trials: Trials, rates: Rates, target: fl
         message=_message(status, trials),
         trials=tuple((tried, trial.reading.ratio) for tried, trial in trials.items()),
     )
+
+
+Trials = dict[float, Trial]
+"""Trial steps by the rate of the leading group, the first whose rate is not 0, in the order they were taken."""
+
+
+def _rates(optimizers: Sequence[Optimizer]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the present rate of every group, and each as a multiple of the leading one.
+
+    Where all are 0, the rates that a schedule began with tell the proportions.
+    """
+    groups = [(type(one).__name__, group) for one in optimizers for group in one.param_groups]
+    for name, group in groups:
+        if not isinstance(group.get("lr"), (int, float, Tensor)):
+            raise MeasurementError(
+                f"a parameter group of {name} has the learning rate {group.get('lr')!r}: expected a number. An "
+                "optimizer that sets its rate itself has none to suggest"
+            )
+    present = tuple(float(group["lr"]) for _, group in groups)
+    initial = tuple(float(group.get("initial_lr", 0.0)) for _, group in groups)
+    base = next((rates for rates in (present, initial) if any(rates)), (1.0,) * len(groups))
+    lead = next(rate for rate in base if rate)
+    return present, tuple(rate / lead for rate in base)
+
+
+def _search(ratio: Callable[[float], float], trials: Trials, present: float, target: float) -> tuple[Outcome, float]:
+    """Go from a rate whose step tells something to the one whose step has r = target.
+
+    Args:
+        ratio: r of the step at a rate; fills ``trials``.
+        trials: what was tried so far.
+        present: the rate to begin at.
+        target: r to reach.
+
+    Returns:
+        What came of it, and the rate (nan or inf if there is none).
+    """
+
+    def off(lr: float) -> float:
+        return abs(ratio(lr) / target - 1.0) if math.isfinite(ratio(lr)) else math.inf
+
+    rates = (present, *_FALLBACKS) if present else _FALLBACKS
+    lr = next((lr for lr in rates if math.isfinite(ratio(lr)) and trials[lr].moved), math.nan)
+    if math.isnan(lr) and any(trial.moved for trial in trials.values()):
+        return Outcome.NONFINITE, math.nan
+    if math.isnan(lr) or ratio(lr) == 0.0:
+        return Outcome.UNBOUNDED, math.inf
+    for _ in range(_TRIES):
+        lr *= target / ratio(lr)
+        if not 0.0 < lr < math.inf or not 0.0 < ratio(lr) < math.inf or off(lr) <= _AGREES:
+            break
+    best = min(trials, key=off)
+    if off(best) > _NEAR:
+        return Outcome.UNREACHED, math.nan
+    return Outcome.FOUND if off(best) <= _AGREES else Outcome.NEAR, best
 
 
 def _message(status: Outcome, trials: Trials) -> str:

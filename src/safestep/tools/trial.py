@@ -19,7 +19,6 @@ from safestep.jvp.restore import untouched
 from safestep.radius import Radius
 from safestep.radius.across_ranks import measured
 from safestep.recording.forward_hooks import ForwardRecorder
-from safestep.recording.forwards import Forwards
 from safestep.recording.logits import LogitsFinder
 from safestep.recording.mute import heard_only_by
 from safestep.recording.nonfinite import parameters_of
@@ -71,46 +70,35 @@ def trial_steps(
             with heard_only_by(recorder):
                 with _no_steps(optimizers), torch.enable_grad():
                     closure()
-                if not (found := gradients()):
+                of_batch = gradients()
+                if not of_batch:
                     raise MeasurementError(
                         "the closure left no gradient on any parameter of the optimizer: it must run backward on the "
                         "batch, such as lambda: loss_fn(model(x), y).backward()"
                     )
                 forwards = recorder.take(recorder.count)
                 forwards.peers = ranks.peers(model, parameters) if ranks else ALONE
-                yield _Bench(model, optimizers, start, found, forwards, radius).measure
+
+                def trial(rates: Sequence[float]) -> Trial:
+                    """Take a step at these rates, measure it, and undo it."""
+                    for parameter, gradient in of_batch.items():
+                        parameter.grad = gradient.clone()  # an optimizer or a hook of it (a clipping) may write to it
+                    step = Step(0, peers=forwards.peers)
+                    step.start |= start
+                    try:
+                        remaining = iter(rates)
+                        for optimizer in optimizers:
+                            twin_of(optimizer, model, [next(remaining) for _ in optimizer.param_groups]).step()
+                        if step.length == 0.0 or not math.isfinite(step.length):
+                            return Trial(Reading(0, 0.0 * step.length, "", exact=False), moved=step.length != 0.0)
+                        reading, _ = measured(radius, Proposal(step, forwards), None)  # each is a first measurement
+                        return Trial(reading)
+                    finally:
+                        step.undo()
+
+                yield trial
         finally:
             recorder.close()
-
-
-@dataclass(frozen=True, slots=True)
-class _Bench:
-    """The beginning of a step: parameters, gradients of the batch, and what the model saw."""
-
-    model: nn.Module
-    optimizers: Sequence[Optimizer]
-    start: Parameters
-    gradients: Parameters
-    forwards: Forwards
-    radius: Radius
-
-    def measure(self, rates: Sequence[float]) -> Trial:
-        """Take a step at these rates, measure it, and undo it."""
-        for parameter, gradient in self.gradients.items():
-            parameter.grad = gradient.clone()  # an optimizer or a hook of it (a clipping) may write to it
-        step = Step(0, peers=self.forwards.peers)
-        step.start |= self.start
-        try:
-            remaining = iter(rates)
-            for optimizer in self.optimizers:
-                twin_of(optimizer, self.model, [next(remaining) for _ in optimizer.param_groups]).step()
-            if step.length == 0.0 or not math.isfinite(step.length):
-                return Trial(Reading(0, 0.0 * step.length, "", exact=False), moved=step.length != 0.0)
-            return Trial(
-                measured(self.radius, Proposal(step, self.forwards), None)[0]
-            )  # None: each trial is a first measurement
-        finally:
-            step.undo()
 
 
 @contextmanager
@@ -122,13 +110,12 @@ def _no_steps(optimizers: Sequence[Optimizer]) -> Iterator[None]:
             "the closure called optimizer.step(): leave it out, the step is taken on a copy of the optimizer"
         )
 
-    before = [dict(vars(optimizer)) for optimizer in optimizers]
+    own = [{name: value for name, value in vars(optimizer).items() if name == "step"} for optimizer in optimizers]
     for optimizer in optimizers:
         vars(optimizer)["step"] = refuse
     try:
         yield
     finally:
-        for optimizer, attributes in zip(optimizers, before, strict=True):
+        for optimizer, step in zip(optimizers, own, strict=True):
             del vars(optimizer)["step"]
-            if "step" in attributes:  # a scheduler's, that counts
-                vars(optimizer)["step"] = attributes["step"]
+            vars(optimizer).update(step)  # a scheduler's, that counts

@@ -22,7 +22,7 @@ from safestep.lab.drift import DriftRun, Law
 from safestep.policy.throttle import Order
 from safestep.radius import SecantCurvature
 from safestep.records.reading import Status
-from safestep.tools.probes import FIELDS
+from safestep.tools.diagnostics import FIELDS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,7 +60,7 @@ class DriftThrottleSettings(Settings):
         samples: of the teacher.
         loss: "half_mse" or "mse".
         sharpness: whether the Hessian is measured at each step.
-        fields: columns of the records, "all" or some of `safestep.tools.probes.FIELDS`, loss and alpha among them.
+        fields: columns of the records, "all" or some of `safestep.tools.diagnostics.FIELDS`, loss and alpha among them.
     """
 
     QUICK: ClassVar[dict[str, Any]] = {"calm_epochs": 1, "samples": 200}

@@ -1,4 +1,4 @@
-"""The probe of the sharpness: the ends of the Hessian's spectrum, and what they say of the learning rate."""
+"""The sharpness: the ends of the Hessian's spectrum, and what they say of the learning rate."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from safestep.jvp.replay import no_trace
 from safestep.recording.forwards import Forwards
 from safestep.recording.step import Step
 from safestep.records.report import StepReport
-from safestep.tools.probes.hessian import Hessian
-from safestep.tools.probes.lanczos import Lanczos
-from safestep.tools.probes.loss import Closure
-from safestep.tools.probes.start import at_start
+from safestep.tools.diagnostics.hessian import Hessian, Lanczos
+from safestep.tools.diagnostics.loss import Closure
+from safestep.tools.diagnostics.start import at_start
 
 
 class Sharpness:
@@ -89,17 +88,14 @@ class Sharpness:
                     return math.nan, math.nan
                 values = torch.linalg.eigvalsh(matrix)
                 return float(values[0]), float(values[-1])
+
+            def product(vector: torch.Tensor) -> torch.Tensor:
+                result = hessian @ vector
+                if not bool(result.isfinite().all()):
+                    raise FloatingPointError("a product with the Hessian is not finite: no iteration would end")
+                return result
+
             try:
-                return self._lanczos.ends(lambda vector: _checked(hessian @ vector), hessian.size)
-            except _NotFiniteError:
+                return self._lanczos.ends(product, hessian.size)
+            except FloatingPointError:
                 return math.nan, math.nan
-
-
-class _NotFiniteError(ArithmeticError):
-    """A product with the Hessian is not finite: no iteration would end."""
-
-
-def _checked(product: torch.Tensor) -> torch.Tensor:
-    if not bool(product.isfinite().all()):
-        raise _NotFiniteError
-    return product

@@ -11,7 +11,7 @@ from torch import nn
 import safestep
 from safestep.policy import Throttle
 from safestep.radius import SecantCurvature
-from safestep.tools.probes import FIELDS, published
+from safestep.tools.diagnostics import FIELDS, published
 
 LENGTHS = ["raw_update_norm", "actual_update_norm", "theta_norm", "weight_error_fro", "forward_gain_spectral"]
 MARGINS = [name for name in FIELDS if name.startswith(("stability", "spectral", "alpha"))]

@@ -1,4 +1,4 @@
-"""The probe of the loss at which a step was taken."""
+"""The loss at which a step was taken."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from safestep.recording.forwards import Forwards
 from safestep.recording.step import Step
 from safestep.records.report import StepReport
-from safestep.tools.probes.start import at_start
+from safestep.tools.diagnostics.start import at_start
 
 Closure = Callable[[], Tensor]
 """Returns the scalar loss of the present batch at the present parameters; no backward, no step."""

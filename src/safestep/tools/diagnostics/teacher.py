@@ -1,4 +1,4 @@
-"""The probe of what a linear student has learnt: its gain, and how far it is from its teacher."""
+"""What a linear student has learnt: its gain, and how far it is from its teacher."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from torch import nn
 import safestep
 from safestep import Cap, SafestepWarning, Watch
 from safestep.radius import SecantCurvature
-from safestep.tools.probes import Finite, Geometry, Loss, Secant, Sharpness
+from safestep.tools.diagnostics import Finite, Geometry, Loss, Secant, Sharpness
 from zoo import ALL, ZOO, Training
 from zoo.asserts import assert_identical
 

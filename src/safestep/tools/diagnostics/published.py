@@ -1,4 +1,4 @@
-"""Every column of the published throttle runs, as one list of probes."""
+"""Every column of the published throttle runs, as one list of diagnostics."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from safestep.guard.guard import Diagnostic as Probe
-from safestep.tools.probes.finite import Finite
-from safestep.tools.probes.geometry import Geometry
-from safestep.tools.probes.loss import Closure, Loss
-from safestep.tools.probes.secant import Secant
-from safestep.tools.probes.sharpness import Sharpness
-from safestep.tools.probes.teacher import Teacher
+from safestep.guard.guard import Diagnostic
+from safestep.tools.diagnostics.finite import Finite
+from safestep.tools.diagnostics.geometry import Geometry
+from safestep.tools.diagnostics.loss import Closure, Loss
+from safestep.tools.diagnostics.secant import Secant
+from safestep.tools.diagnostics.sharpness import Sharpness
+from safestep.tools.diagnostics.teacher import Teacher
 
 FIELDS = (
     "loss",
@@ -57,8 +57,8 @@ def published(
     chi: float = 1.5,
     beta: float = 0.05,
     sharpness: bool = True,
-) -> list[Probe]:
-    """Return probes that record `FIELDS`.
+) -> list[Diagnostic]:
+    """Return diagnostics that record `FIELDS`.
 
     Args:
         closure: the loss of the batch that a step is taken on; see `Loss`.
@@ -70,5 +70,5 @@ def published(
         sharpness: whether the Hessian is looked at, the most expensive part; without it its columns are left out.
     """
     loss = Loss(closure, square)
-    probes: list[Probe] = [loss, Geometry(), Secant(chi, beta), Teacher(weights, reference)]
-    return [*probes, *([Sharpness(closure)] if sharpness else []), Finite(loss)]
+    always: list[Diagnostic] = [loss, Geometry(), Secant(chi, beta), Teacher(weights, reference)]
+    return [*always, *([Sharpness(closure)] if sharpness else []), Finite(loss)]

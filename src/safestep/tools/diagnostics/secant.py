@@ -1,4 +1,4 @@
-"""The probe of the secant curvature, and of the scale that the published law would take from it."""
+"""The secant curvature, and the scale that the published law would take from it."""
 
 from __future__ import annotations
 
@@ -46,8 +46,9 @@ class Secant:
         reading, state = self._radius.measure(Proposal(step, forwards), self._state)
         self._state = state
         # of a gradient that is not finite nothing is known, and nothing of it is remembered
-        known = state if state is not None and reading.finite else {"curvature": math.nan, "mean": math.nan}
-        curvature, mean = float(known["curvature"]), float(known["mean"])
+        curvature = mean = math.nan
+        if state is not None and reading.finite:
+            curvature, mean = float(state["curvature"]), float(state["mean"])
         return {
             "curvature_proxy": curvature,
             "curvature_ema": mean,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import subprocess
@@ -16,8 +17,9 @@ import safestep
 from safestep import Cap, Watch
 from safestep.policy import Throttle
 from safestep.radius import CurvatureRadius, SecantCurvature
-from safestep.tools.probes import FIELDS, Finite, Geometry, Loss, Secant, Teacher, published
-from safestep.tools.probes.start import at_start
+from safestep.tools import diagnostics
+from safestep.tools.diagnostics import FIELDS, Finite, Geometry, Loss, Secant, Teacher, published
+from safestep.tools.diagnostics.start import at_start
 
 ETA, CHI, BETA, STEPS = 0.5, 1.5, 0.05, 6
 A = np.array([[1.0, -2.0, 0.5], [0.3, 0.7, -1.1]])
@@ -249,7 +251,7 @@ import sys, warnings
 sys.modules |= dict.fromkeys(("numpy", "scipy", "matplotlib"))
 warnings.simplefilter("ignore")
 import torch, safestep
-from safestep.tools.probes import FIELDS, published
+from safestep.tools.diagnostics import FIELDS, published
 model = torch.nn.Linear(3, 2, bias=False)
 loss = lambda: model(torch.eye(3)).square().sum() / 6
 probes = published(loss, square=1.0, weights=[model.weight], reference=torch.zeros(2, 3))
@@ -262,3 +264,12 @@ print(set(guard.last.extras) == set(FIELDS))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "True", done.stderr
+
+
+def test_the_former_name_still_works_and_says_so():
+    sys.modules.pop("safestep.tools.probes", None)
+    with pytest.warns(DeprecationWarning, match="now called safestep.tools.diagnostics"):
+        former = importlib.import_module("safestep.tools.probes")
+    assert {name: getattr(former, name) for name in former.__all__} == {
+        name: getattr(diagnostics, name) for name in diagnostics.__all__
+    }

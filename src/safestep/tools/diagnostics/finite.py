@@ -1,4 +1,4 @@
-"""The probe of what is finite, and of whether a run has diverged."""
+"""Whether loss, gradient and parameters are finite, and whether a run has diverged."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from safestep.recording.forwards import Forwards
 from safestep.recording.nonfinite import all_finite
 from safestep.recording.step import Step
 from safestep.records.report import StepReport
-from safestep.tools.probes.loss import Loss
-from safestep.tools.probes.vectors import gradients
+from safestep.tools.diagnostics.geometry import gradients
+from safestep.tools.diagnostics.loss import Loss
 
 
 class Finite:
     """Records whether loss, gradient and parameters are finite; a run has ``diverged`` where one is not.
 
     Args:
-        loss: the probe of the loss; it is evaluated once for both.
+        loss: the diagnostic of the loss; it is evaluated once for both.
 
     Note:
         ``theta_is_finite_after`` is of the parameters as they stand after the guard acted: a step that it undid leaves

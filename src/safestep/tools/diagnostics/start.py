@@ -1,4 +1,4 @@
-"""A model put back for a moment to where a step started: what a probe asks there leaves no trace."""
+"""A model put back for a moment to where a step started: what a diagnostic asks there leaves no trace."""
 
 from __future__ import annotations
 
