@@ -10,14 +10,11 @@ from torch import Tensor
 from torch.optim import SGD
 
 from safestep._torch.threads import one_thread
-from safestep.descent.checks import check_counts, check_objective, start_of
-from safestep.descent.driver import Driver, MakeScheduler, Schedule, why_not_plain
-from safestep.descent.elementwise import MakeOptimizer, check_elementwise
-from safestep.descent.ensemble import Ensemble, Setting, recorded
-from safestep.descent.layout import by_variable
-from safestep.descent.moments import stacked
+from safestep.descent.checks import check_counts, check_elementwise, check_objective, start_of
+from safestep.descent.driver import Driver, MakeOptimizer, MakeScheduler, Schedule, why_not_plain
+from safestep.descent.ensemble import Ensemble, Setting, stacked
 from safestep.descent.noise import Noise, Silent
-from safestep.descent.objective import Objective
+from safestep.descent.objective import Objective, by_variable
 from safestep.descent.quadratic import Quadratic
 from safestep.descent.quadratic_sum import QuadraticSum
 from safestep.descent.rows import RowGuard
@@ -71,8 +68,8 @@ def simulate(
         runs: at least 1.
         seed: of the noise. Equal arguments give equal runs; a run is another one in an ensemble of another size.
         policy: `Cap`, `Pin`, `Throttle` or `Watch` on the curvature ratio of every run's own step.
-        records: statistics are kept at so many steps at most, evenly spaced; at least 2.
-        traces: so many of the first runs are kept whole. By default 1 of one run, 8 of up to 8, none of more: memory
+        records: statistics are recorded at so many steps at most, evenly spaced; at least 2.
+        traces: so many of the first runs are recorded whole. By default 1 of one run, 8 of up to 8, none of more: memory
             does not grow with the number of steps unless traces do.
         limit: a run farther than this from its start, in any coordinate, counts as diverged; it goes on all the same.
         dtype: of the points.
@@ -100,9 +97,12 @@ def simulate(
     Source:
         "Stochastic Gradient Descent", Dive into Deep Learning (d2l.ai), for the published counter and runs.
     """
-    check_counts(steps=steps, runs=runs, seed=seed, records=records, traces=traces, limit=limit)
+    check_counts(steps=steps, runs=runs, seed=seed, records=records, traces=traces, limit=limit, first=first)
     noise, driver = Silent() if noise is None else noise, Driver(optimizer, schedule, first, scheduler)
     begin = start_of(objective, start, runs, dtype)
+    at = torch.linspace(0, steps, min(steps + 1, records), dtype=torch.float64).round().long()
+    if traces is None:
+        traces = runs if runs <= _TRACES else 0
     # one thread: the tensors are too small to gain by more, and sums keep their order
     with torch.random.fork_rng(devices=[]), one_thread(), torch.inference_mode(False):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU, too
@@ -111,11 +111,10 @@ def simulate(
         parameter = torch.nn.Parameter(by_variable(begin.expand(runs, -1)))
         stepper, pace = driver.on(parameter)
         guard = None if policy is None else RowGuard(policy, runs)
-        walk = Walk(parameter, stepper, pace, noise.oracle(objective, runs, torch.Generator().manual_seed(seed)), guard)
-        kept = traces if traces is not None else runs if runs <= _TRACES else 0
-        whole = torch.empty(kept, steps + 1, objective.dimension, dtype=dtype)
-        at = recorded(steps, records)
-        walk.go(objective, at.tolist(), whole, limit, progress)
+        losses = noise.losses(objective, runs, torch.Generator().manual_seed(seed))
+        paths = torch.empty(traces, steps + 1, objective.dimension, dtype=dtype)
+        walk = Walk(parameter, stepper, pace, losses, guard, limit)
+        walk.go(objective, at.tolist(), paths, progress)
     why = why_not_plain(stepper) or ("a policy changes the steps" if policy is not None and policy.writes else "")
     moves = max(1, runs * steps)
     return Ensemble(
@@ -130,7 +129,7 @@ def simulate(
         shortened=guard.shortened / moves if guard else 0.0,
         held=guard.held / moves if guard else 0.0,
         last=parameter.detach(),
-        traces=whole,
+        traces=paths,
         diverged=walk.diverged,
         trouble="; ".join(filter(None, [walk.trouble, _divergence(walk.diverged, objective, driver, steps)])),
     )
@@ -140,10 +139,10 @@ def _divergence(diverged: Tensor, objective: Objective, driver: Driver, steps: i
     """Return how many runs diverged, and why where that is plain."""
     if not diverged.any():
         return ""
-    said = f"{int(diverged.sum())} of {len(diverged)} runs diverged"
+    text = f"{int(diverged.sum())} of {len(diverged)} runs diverged"
     if isinstance(objective, (Quadratic, QuadraticSum)):
         steepest = torch.linalg.eigvalsh(objective.matrix)[-1].item()
         margin = driver.rates(steps).max().item() * steepest
         if margin > 2:
-            said += f": the largest rate times the steepest curvature is {margin:.3g}, and 2 is the limit of plain SGD"
-    return said
+            text += f": the largest rate times the steepest curvature is {margin:.3g}, and 2 is the limit of plain SGD"
+    return text

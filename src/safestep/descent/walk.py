@@ -1,9 +1,9 @@
-"""The loop: draw, gradient, step, schedule; and what it keeps."""
+"""The loop: draw, gradient, step, schedule; and what is recorded on the way."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -11,8 +11,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from safestep.descent.driver import rate_of
-from safestep.descent.moments import Moments, snapshot
-from safestep.descent.noise import Oracle
+from safestep.descent.ensemble import Moments, snapshot
+from safestep.descent.noise import StepLoss
 from safestep.descent.objective import Objective
 from safestep.descent.rows import RowGuard
 from safestep.descent.rule import RuleOptimizer
@@ -26,7 +26,7 @@ class Walk:
         rates: learning rate of the last step before each record.
         scales: mean scale of that step.
         ratios: median ratio of that step.
-        diverged: which runs were found not finite or too far, shape ``(runs,)``.
+        diverged: which runs were not finite or too far at a record, shape ``(runs,)``.
         trouble: the first gradient that was not finite at a point that was, or an empty text.
     """
 
@@ -35,12 +35,14 @@ class Walk:
         parameter: torch.nn.Parameter,
         optimizer: Optimizer,
         scheduler: LRScheduler | None,
-        oracle: Oracle,
+        losses: Iterator[StepLoss],
         guard: RowGuard | None,
+        limit: float,
     ) -> None:
         self._parameter, self._optimizer, self._scheduler = parameter, optimizer, scheduler
-        self._oracle, self._guard = oracle, guard
-        self._origin, self._limit = parameter.detach().clone(), math.inf
+        self._losses, self._guard = losses, guard
+        # beyond the largest number of a narrow type there is inf, which no limit may pass
+        self._origin, self._limit = parameter.detach().clone(), min(limit, torch.finfo(parameter.dtype).max)
         self.moments: list[Moments] = []
         self.rates: list[float] = []
         self.scales: list[float] = []
@@ -49,25 +51,10 @@ class Walk:
         self.trouble = ""
 
     def go(
-        self,
-        objective: Objective,
-        at: Sequence[int],
-        traces: Tensor,
-        limit: float,
-        progress: Callable[[int], None] | None = None,
+        self, objective: Objective, at: Sequence[int], traces: Tensor, progress: Callable[[int], None] | None
     ) -> None:
-        """Walk to the last of the steps to record.
-
-        Args:
-            objective: whose loss is recorded.
-            at: rising, from 0.
-            traces: filled with the points of the first runs, shape ``(kept, steps + 1, d)``.
-            limit: farther than this from the start is diverged.
-            progress: is told the number of every step that was taken.
-        """
-        kept, wanted = len(traces), frozenset(at)
-        # beyond the largest number of a narrow type there is inf, which no limit may pass
-        rate, self._limit = math.nan, min(limit, torch.finfo(self._parameter.dtype).max)
+        """Walk to the last of the steps ``at`` that are recorded; fill the traces, shape ``(traces, steps + 1, d)``."""
+        wanted, rate = frozenset(at), math.nan
         for step in range(at[-1] + 1):
             if step > 0:
                 rate = rate_of(self._optimizer)
@@ -75,40 +62,43 @@ class Walk:
                 if progress is not None:
                     progress(step)
             points = self._parameter.detach()  # anew: some optimizers put another tensor in its place
-            if kept:
-                traces[:, step] = points[:kept]
+            if len(traces):
+                traces[:, step] = points[: len(traces)]
             if step in wanted:
                 self.moments.append(snapshot(points, objective))
                 self.rates.append(rate)
-                guard = self._guard if step else None
-                self.scales.append(math.nan if guard is None else guard.scales.mean().item())
-                self.ratios.append(math.nan if guard is None else guard.ratios.median().item())
+                if self._guard is not None:
+                    self.scales.append(self._guard.scales.mean().item() if step else math.nan)
+                    self.ratios.append(self._guard.ratios.median().item() if step else math.nan)
                 self.diverged |= ~self._near(points)
 
     def _step(self, step: int) -> None:
-        parameter, points = self._parameter, self._parameter.detach()
-        self._oracle.draw()
+        parameter, points, loss = self._parameter, self._parameter.detach(), next(self._losses)
         if isinstance(self._optimizer, RuleOptimizer):
-            self._optimizer.gradient = self._oracle.gradient
-        gradient = _laid_out(self._oracle.gradient(points), points)
+            self._optimizer.gradient = loss.gradient
+        gradient = loss.gradient(points)
+        if gradient.dtype != points.dtype or gradient.stride() != points.stride():
+            # fused optimizers take the memory order for granted
+            gradient = torch.empty_like(points).copy_(gradient)
         if not self.trouble and not math.isfinite(gradient.sum().item()):
-            self._look(points, gradient, step)
-        guarded = self._guard is not None
-        # copies: an optimizer may write into the gradient, as a clipping hook or Nesterov's momentum does
-        parameter.grad = gradient.clone() if guarded else gradient
-        before = points.clone() if guarded else points
-        self._optimizer.step()
-        if self._guard is not None:
-            points = parameter.detach()
-            p = points - before
-            slope, bend = (gradient * p).sum(-1), self._oracle.bend(before, p)
+            self._find_trouble(points, gradient, step)
+        if self._guard is None:
+            parameter.grad = gradient
+            self._optimizer.step()
+        else:
+            # copies: an optimizer may write into the gradient, as a clipping hook or Nesterov's momentum does
+            before, parameter.grad = points.clone(), gradient.clone()
+            self._optimizer.step()
+            after = parameter.detach()
+            p = after - before
+            slope, bend = (gradient * p).sum(-1), loss.bend(before, p)
             with torch.no_grad():
-                parameter.copy_(self._guard.settle(before, points, slope, bend, step))
+                parameter.copy_(self._guard.settle(before, after, slope, bend, step))
         if self._scheduler is not None:
             self._scheduler.step()
 
-    def _look(self, points: Tensor, gradient: Tensor, step: int) -> None:
-        """Say of the first gradient that is not finite where that was; far away it is divergence and no surprise."""
+    def _find_trouble(self, points: Tensor, gradient: Tensor, step: int) -> None:
+        """Note where a gradient that is not finite was first seen; far away it is divergence and no surprise."""
         bad = ~gradient.isfinite().all(-1) & self._near(points)
         if bad.any():
             run = int(bad.nonzero()[0])
@@ -119,10 +109,3 @@ class Walk:
 
     def _near(self, points: Tensor) -> Tensor:
         return ((points - self._origin).abs() <= self._limit).all(-1)  # nan compares false
-
-
-def _laid_out(gradient: Tensor, points: Tensor) -> Tensor:
-    """Return a gradient of the type and memory order of the points: fused optimizers take the order for granted."""
-    if gradient.dtype == points.dtype and gradient.stride() == points.stride():
-        return gradient
-    return torch.empty_like(points).copy_(gradient)
