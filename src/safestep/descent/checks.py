@@ -87,9 +87,9 @@ def _evaluated(name: str, function: Callable[[Tensor], Tensor], x: Tensor, shape
         raise
     except Exception as error:
         raise DescentError(
-            f"the {name} failed at x of shape {tuple(x.shape)}, one point a row, {x.dtype}: {first_line(error)}. Expected "
-            "a function of such tensors; write x[..., 0] for the first variable, or take Function.of_coordinates for "
-            "a function of x1, x2, ..."
+            f"the {name} failed at x of shape {tuple(x.shape)}, one point a row, {x.dtype}: {first_line(error)}. "
+            "Expected a function of such tensors; write x[..., 0] for the first variable, or take "
+            "Function.of_coordinates for a function of x1, x2, ..."
         ) from error
     if not isinstance(result, Tensor) or result.shape != shape:
         seen = f"shape {tuple(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
@@ -114,7 +114,7 @@ def check_elementwise(make: MakeOptimizer, dimension: int) -> None:
     name = kind.__name__ if hasattr(kind, "__name__") else type(kind).__name__
     if name in _REASONS:
         raise _refusal(name, _REASONS[name])
-    # a start and four gradients of three runs; what normalises over runs treats gradients of such different sizes as one
+    # a start and four gradients of three runs, of sizes so different that normalising over the runs shows
     drawn = torch.randn(5, 3, dimension, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     start, gradients = drawn[0], drawn[1:] * torch.tensor([[1.0], [100.0], [0.01]], dtype=torch.float64)
     together = _stepped(make, name, start, list(gradients))
@@ -125,11 +125,10 @@ def check_elementwise(make: MakeOptimizer, dimension: int) -> None:
         length = (alone - start[row]).abs().max()
         # vectorised and single arithmetic round differently
         if not (together[row] - alone).abs().max() <= 1e-9 * (length + 1e-3):
-            raise _refusal(
-                name,
-                "a run goes elsewhere beside other runs than alone (or by chance of its own, which belongs into "
-                "noise=)",
+            reason = (
+                "a run goes elsewhere beside other runs than alone (or by chance of its own, which belongs into noise=)"
             )
+            raise _refusal(name, reason)
 
 
 def _stepped(make: MakeOptimizer, name: str, start: Tensor, gradients: Sequence[Tensor]) -> Tensor:

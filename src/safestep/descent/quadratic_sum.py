@@ -34,7 +34,7 @@ class QuadraticSum(FiniteSum):
         h = hessians[0] if (hessians == hessians[0]).all() else (mean + mean.T) / 2
         centre = torch.linalg.pinv(h, rtol=_FLAT, hermitian=True) @ offsets.mean(0)
         least = super().value(centre[None]).item()
-        return Quadratic(h.tolist(), self.start, tuple(centre.tolist()), least)
+        return Quadratic(tuple(map(tuple, h.tolist())), self.start, tuple(centre.tolist()), least)
 
     @property
     def matrix(self) -> Tensor:
@@ -75,7 +75,7 @@ class Bowls(QuadraticSum):
     """
 
     samples: Tensor
-    hessian: Any
+    hessian: Any  # a tensor from construction on
     start: Point
 
     def __post_init__(self) -> None:
@@ -119,13 +119,14 @@ class Bowls(QuadraticSum):
 
     def term(self, x: Tensor, samples: Tensor) -> Tensor:
         """Return ``f_i(x)``."""
+        h: Tensor = self.hessian.to(x.dtype)
         away = x - samples
-        return (away * (away @ self.hessian.to(x.dtype))).sum(-1) / 2
+        return (away * (away @ h)).sum(-1) / 2
 
     def batch_gradient(self, x: Tensor, samples: Tensor) -> Tensor:
         """Return ``H (x - c_B)`` with the mean bottom ``c_B`` of the batch."""
-        gradient: Tensor = (x - samples.mean(-2)) @ self.hessian.to(x.dtype)
-        return gradient
+        h: Tensor = self.hessian.to(x.dtype)
+        return (x - samples.mean(-2)) @ h
 
     def affine(self) -> tuple[Tensor, Tensor]:
         """Return every ``H_i`` and ``b_i = H c_i``."""
