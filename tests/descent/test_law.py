@@ -197,7 +197,7 @@ def test_chosen_steps_are_those_of_all_steps():
 
 
 class Salt(Noise):
-    def oracle(self, objective, runs, generator):
+    def losses(self, objective, runs, generator):
         raise NotImplementedError
 
 

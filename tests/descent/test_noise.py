@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations, product
+from itertools import combinations, islice, product
 
 import pytest
 import torch
@@ -14,8 +14,8 @@ RUNS = 40_000
 TILTED = ((2.0, -1.2), (-1.2, 1.0))
 
 
-def oracle(noise, objective=PLANE, runs=RUNS, seed=3):
-    return noise.oracle(objective, runs, torch.Generator().manual_seed(seed))
+def losses(noise, objective=PLANE, runs=RUNS, seed=3):
+    return noise.losses(objective, runs, torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize(
@@ -24,10 +24,9 @@ def oracle(noise, objective=PLANE, runs=RUNS, seed=3):
     ids=["one", "batch", "scales", "covariance"],
 )
 def test_gaussian_noise_has_the_mean_and_covariance_it_states(noise):
-    asked = oracle(noise)
-    asked.draw()
+    loss = next(losses(noise))
     x = torch.tensor(PLANE.start).double().expand(RUNS, -1)
-    off = asked.gradient(x) - PLANE.gradient(x)
+    off = loss.gradient(x) - PLANE.gradient(x)
     sigma = noise.covariance_in(2)
     assert (off.mean(0).abs() < 4.5 * (sigma.diagonal() / RUNS).sqrt()).all()
     error = ((sigma.diagonal()[:, None] * sigma.diagonal() + sigma.square()) / RUNS).sqrt()
@@ -35,9 +34,8 @@ def test_gaussian_noise_has_the_mean_and_covariance_it_states(noise):
 
 
 def test_a_singular_covariance_moves_along_its_range_only():
-    asked = oracle(Gaussian(covariance=((1.0, 1.0), (1.0, 1.0))), runs=100)
-    asked.draw()
-    off = asked.gradient(torch.zeros(100, 2).double())
+    loss = next(losses(Gaussian(covariance=((1.0, 1.0), (1.0, 1.0))), runs=100))
+    off = loss.gradient(torch.zeros(100, 2).double())
     torch.testing.assert_close(off[:, 0], off[:, 1])
     assert off.std() > 0.5
 
@@ -45,13 +43,12 @@ def test_a_singular_covariance_moves_along_its_range_only():
 @pytest.mark.parametrize("noise", [Gaussian(), Batches(3), Batches(3, "distinct"), Batches(3, "epochs")], ids=str)
 def test_one_draw_serves_the_whole_step_and_the_next_is_another(noise):
     bowls = Bowls.scattered(10, (2.0, 4.0), (-5.0, -2.0))
-    asked, x = oracle(noise, bowls, runs=5), torch.ones(5, 2).double()
-    asked.draw()
-    first, again, elsewhere = asked.gradient(x), asked.gradient(x), asked.gradient(x + 1)
+    asked, x = losses(noise, bowls, runs=5), torch.ones(5, 2).double()
+    loss = next(asked)
+    first, again, elsewhere = loss.gradient(x), loss.gradient(x), loss.gradient(x + 1)
     assert torch.equal(first, again)
     torch.testing.assert_close(elsewhere - first, bowls.gradient(x + 1) - bowls.gradient(x))
-    asked.draw()
-    assert not torch.equal(asked.gradient(x), first)
+    assert not torch.equal(next(asked).gradient(x), first)
 
 
 def test_without_noise_the_gradient_is_a_tensor_of_its_own():
@@ -61,18 +58,13 @@ def test_without_noise_the_gradient_is_a_tensor_of_its_own():
         def gradient(self, x):
             return x
 
-    assert oracle(Silent(), Half((1.0, 1.0), (0.0, 0.0)), 3).gradient(x).data_ptr() != x.data_ptr()
+    assert next(losses(Silent(), Half((1.0, 1.0), (0.0, 0.0)), 3)).gradient(x).data_ptr() != x.data_ptr()
 
 
 def chosen(draw, size, samples, draws, runs=200):
     """Return the samples that each draw chose, shape (draws, runs, size)."""
-    indices = torch.arange(samples).double()[:, None]
-    asked = oracle(Batches(size, draw), Bowls(indices, (1.0,), (0.0,)), runs)
-    found = []
-    for _ in range(draws):
-        asked.draw()
-        found.append(asked._chosen[..., 0].long())
-    return torch.stack(found)
+    indices = Batches(size, draw).indices(samples, runs, torch.Generator().manual_seed(3))
+    return torch.stack(list(islice(indices, draws)))
 
 
 def test_with_replacement_every_sample_comes_as_often_and_some_twice():

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import threading
 import time
+from itertools import islice
 
 import pytest
 import torch
 
-from safestep.descent import PLANE, Gaussian, prefetch, simulate
-from safestep.descent.prefetch import Ahead
+from safestep.descent import PLANE, Gaussian, noise, simulate
+from safestep.descent.noise import standard_normals
 
 
 def drawn(shape, steps, seed=0):
-    numbers = Ahead(shape, torch.Generator().manual_seed(seed))
-    return torch.stack([numbers.next().clone() for _ in range(steps)])
+    numbers = standard_normals(*shape, torch.Generator().manual_seed(seed))
+    return torch.stack([numbers_of_step.clone() for numbers_of_step in islice(numbers, steps)])
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 2), (2000, 2), (9000, 2), (300_000, 2)])
 def test_a_thread_of_its_own_changes_no_number(shape, monkeypatch):
     beside = drawn(shape, 40 if shape[0] < 10_000 else 4)
-    monkeypatch.setattr(prefetch, "_WORTH", float("inf"))
+    monkeypatch.setattr(noise, "_WORTH", float("inf"))
     assert torch.equal(beside, drawn(shape, len(beside)))
 
 
 def test_what_was_handed_out_stays_while_the_next_is_drawn():
-    numbers = Ahead((20_000, 2), torch.Generator().manual_seed(1))
-    for _ in range(40):
-        step = numbers.next()
+    numbers = standard_normals(20_000, 2, torch.Generator().manual_seed(1))
+    for step in islice(numbers, 40):
         before = step.clone()
         (torch.randn(200, 200) @ torch.randn(200, 200)).sum()
         assert torch.equal(step, before)

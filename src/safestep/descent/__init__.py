@@ -1,17 +1,14 @@
 """Noisy descent: many runs of gradient descent at once on functions of a few variables, and the exact law for some."""
 
 from safestep.descent.batches import Batches
-from safestep.descent.bowls import Bowls
 from safestep.descent.ensemble import Ensemble
 from safestep.descent.finite_sum import FiniteSum, Terms
-from safestep.descent.function import Function
-from safestep.descent.functions import Beale, Rosenbrock, Saddle
+from safestep.descent.functions import Beale, Function, Rosenbrock, Saddle
 from safestep.descent.law import Law, exact_law, stationary_law
-from safestep.descent.least_squares import LeastSquares
 from safestep.descent.noise import Gaussian, Noise, Silent
 from safestep.descent.objective import DescentError, Objective
 from safestep.descent.quadratic import PLANE, VALLEY, Quadratic
-from safestep.descent.quadratic_sum import QuadraticSum
+from safestep.descent.quadratic_sum import Bowls, LeastSquares, QuadraticSum
 from safestep.descent.rule import Rule
 from safestep.descent.simulate import PUBLISHED_FIRST, simulate
 from safestep.descent.zscores import Distance, distance

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from safestep.descent.finite_sum import FiniteSum
-from safestep.descent.noise import Noise, Oracle
+from safestep.descent.noise import Noise, StepLoss
 from safestep.descent.objective import DescentError, Objective
 
 Draw = Literal["replacement", "distinct", "epochs"]
@@ -53,64 +54,55 @@ class Batches(Noise):
             raise DescentError(f"draw = {self.draw!r}: expected one of {', '.join(get_args(Draw))}")
 
     def variance_factor(self, samples: int) -> float:
-        """Return by what a batch multiplies the covariance of single gradients; 0 for all samples at once."""
-        self.check(samples)
+        """Return by what a batch multiplies the covariance of single gradients; 0 for all samples at once.
+
+        Raises:
+            DescentError: if there are not enough samples.
+        """
         if self.draw == "replacement":
             return 1.0 / self.size
+        if self.size > samples:
+            raise DescentError(f"batches of {self.size} of {samples} samples without replacement: expected at most all")
         return 0.0 if samples == 1 else (samples - self.size) / (self.size * (samples - 1))
 
-    def check(self, samples: int) -> None:
-        """Raise DescentError if there are not enough samples."""
-        if self.draw != "replacement" and self.size > samples:
-            raise DescentError(f"batches of {self.size} of {samples} samples without replacement: expected at most all")
-
-    def oracle(self, objective: Objective, runs: int, generator: torch.Generator) -> Oracle:
-        """Return the gradient on a batch."""
+    def losses(self, objective: Objective, runs: int, generator: torch.Generator) -> Iterator[StepLoss]:
+        """Return the mean over one batch after another."""
         if not isinstance(objective, FiniteSum):
             raise DescentError(
                 f"{self} of {type(objective).__name__}: expected a finite sum (Bowls, LeastSquares, Terms), which has "
                 "samples to draw from; for noise on another objective take Gaussian()"
             )
-        self.check(len(objective.samples))
-        return _OnBatch(objective, self, runs, generator)
+        samples = objective.samples
+        self.variance_factor(len(samples))  # are there enough?
+
+        def loss_on(chosen: Tensor) -> StepLoss:
+            batch = samples[chosen]
+            return StepLoss(
+                lambda x: objective.batch_gradient(x, batch.to(x.dtype)),
+                lambda x, p: objective.batch_bend(x, p, batch.to(x.dtype)),
+            )
+
+        return map(loss_on, self.indices(len(samples), runs, generator))
+
+    def indices(self, samples: int, runs: int, generator: torch.Generator) -> Iterator[Tensor]:
+        """Yield which of so many samples each run has in one step after another, shape ``(runs, b)``."""
+        while True:
+            if self.draw == "replacement":
+                yield torch.randint(samples, (runs, self.size), generator=generator)
+            elif self.draw == "distinct":
+                yield _distinct(self.size, samples, runs, generator)
+            else:
+                order = _distinct(samples, samples, runs, generator)
+                yield from order[:, : samples // self.size * self.size].split(self.size, dim=1)
 
 
-class _OnBatch(Oracle):
-    def __init__(self, objective: FiniteSum, batches: Batches, runs: int, generator: torch.Generator) -> None:
-        self._objective, self._batches, self._runs, self._generator = objective, batches, runs, generator
-        self._samples = objective.samples
-        self._order = torch.empty(runs, 0, dtype=torch.int64)
-        self._place = 0
-        self._chosen = self._samples[:0]
-
-    def draw(self) -> None:
-        self._chosen = self._samples[self._indices()]
-
-    def gradient(self, x: Tensor) -> Tensor:
-        return self._objective.batch_gradient(x, self._chosen.to(x.dtype))
-
-    def bend(self, x: Tensor, p: Tensor) -> Tensor:
-        return self._objective.batch_bend(x, p, self._chosen.to(x.dtype))
-
-    def _indices(self) -> Tensor:
-        n, b = len(self._samples), self._batches.size
-        if self._batches.draw == "replacement":
-            return torch.randint(n, (self._runs, b), generator=self._generator)
-        if self._batches.draw == "distinct":
-            return self._shuffled(b)
-        if self._place + b > self._order.shape[1]:
-            self._order, self._place = self._shuffled(n), 0
-        self._place += b
-        return self._order[:, self._place - b : self._place]
-
-    def _shuffled(self, count: int) -> Tensor:
-        """Return ``count`` different samples for every run, in random order: those of the smallest random keys."""
-        n = len(self._samples)
-        rows = max(1, _ENTRIES // n)
-        pieces = [
-            torch.rand(min(rows, self._runs - first), n, generator=self._generator, dtype=torch.float64)
-            .topk(count, largest=False)
-            .indices
-            for first in range(0, self._runs, rows)
-        ]
-        return torch.cat(pieces)
+def _distinct(count: int, samples: int, runs: int, generator: torch.Generator) -> Tensor:
+    """Return ``count`` different samples for every run, in random order: those of the smallest random keys."""
+    rows = max(1, _ENTRIES // samples)
+    pieces = [
+        torch.rand(min(rows, runs - first), samples, generator=generator, dtype=torch.float64)
+        .topk(count, largest=False)
+        .indices
+        for first in range(0, runs, rows)
+    ]
+    return torch.cat(pieces)

@@ -1,17 +1,44 @@
-"""What a simulation returns: statistics over the runs, their last points, and the traces that were kept."""
+"""What a simulation returns: statistics over the runs, their last points, and the traces that were recorded."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
-from safestep.descent.moments import Moments
 from safestep.descent.noise import Noise
 from safestep.descent.objective import DescentError, Objective
+
+LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
+"""Of the quantiles of the loss."""
+_RANKED = 2000
+"""Quantiles are those of this many runs at most: sorting all of a large ensemble takes longer than its step."""
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Statistics over the runs at ``k`` recorded steps, in float64; each over the runs that are finite there.
+
+    Attributes:
+        mean: of the points, shape ``(k, d)``.
+        variance: of each coordinate, unbiased, shape ``(k, d)``; nan for one run.
+        fourth: fourth central moment of each coordinate, shape ``(k, d)``.
+        loss: mean of ``f``, shape ``(k,)``.
+        loss_variance: of ``f`` over the runs, unbiased, shape ``(k,)``.
+        loss_quantiles: of ``f``, shape ``(k, 5)``, at `LEVELS`; of the first 2000 runs.
+        finite: how many runs are finite and have a finite ``f``, shape ``(k,)``.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    fourth: Tensor
+    loss: Tensor
+    loss_variance: Tensor
+    loss_quantiles: Tensor
+    finite: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +76,7 @@ class Ensemble:
         shortened: share of all steps that the policy shortened or held, from 0 to 1.
         held: share of all steps that it held because they went uphill.
         last: where the runs ended, shape ``(runs, d)``.
-        traces: the first runs whole, shape ``(kept, steps + 1, d)``, the start included.
+        traces: the first runs whole, shape ``(traces, steps + 1, d)``, the start included.
         diverged: which runs were not finite, or farther than ``limit`` from their start, at any record, ``(runs,)``.
         trouble: what went wrong first, or an empty text.
     """
@@ -87,20 +114,19 @@ class Ensemble:
         """
         if not -self.runs <= run < self.runs:
             raise DescentError(f"run {run} of {self.runs}: expected one from 0 to {self.runs - 1}")
-        point = self.last[run].tolist()
         # as published, as long as that can be read
-        numbers = [f"x{i}: {value:{'f' if abs(value) < 1e9 else 'e'}}" for i, value in enumerate(point, 1)]
-        return f"epoch {self.steps}, {', '.join(numbers)}"
+        point = [f"{value:f}" if abs(value) < 1e9 else f"{value:e}" for value in self.last[run].tolist()]
+        return f"epoch {self.steps}, {_named(point)}"
 
     def trace(self, run: int = 0) -> Tensor:
         """Return the points of one run, shape ``(steps + 1, d)``.
 
         Raises:
-            DescentError: if that run was not kept.
+            DescentError: if that run was not recorded whole.
         """
         if not 0 <= run < len(self.traces):
             raise DescentError(
-                f"no trace of run {run}: {len(self.traces)} of {self.runs} runs were kept whole; "
+                f"no trace of run {run}: {len(self.traces)} of {self.runs} runs were recorded whole; "
                 f"simulate with traces={max(run + 1, 1)}"
             )
         return self.traces[run]
@@ -111,24 +137,54 @@ class Ensemble:
         )
 
     def __str__(self) -> str:
-        if self.runs == 1:
-            return "\n".join(filter(None, [self.last_point(), self.trouble]))
-        mean = ", ".join(f"x{i}: {value:.6g}" for i, value in enumerate(self.moments.mean[-1].tolist(), 1))
-        spread = ", ".join(f"{math.sqrt(value):.6g}" for value in self.moments.variance[-1].tolist())
-        lines = [
-            f"epoch {self.steps}, mean of {self.runs} runs: {mean}",
-            f"standard deviations: {spread}, mean f: {self.moments.loss[-1].item():.6g}",
-        ]
-        if self.scales is not None:
-            lines.append(f"of all steps {self.shortened:.1%} shortened, {self.held:.1%} held still")
+        lines = [self.last_point()]
+        if self.runs > 1:
+            deviations = ", ".join(f"{math.sqrt(value):.6g}" for value in self.moments.variance[-1].tolist())
+            mean = _named([f"{value:.6g}" for value in self.moments.mean[-1].tolist()])
+            lines = [
+                f"epoch {self.steps}, mean of {self.runs} runs: {mean}",
+                f"standard deviations: {deviations}, mean f: {self.moments.loss[-1].item():.6g}",
+            ]
+            if self.scales is not None:
+                lines.append(f"of all steps {self.shortened:.1%} shortened, {self.held:.1%} held still")
         return "\n".join([*lines, *([self.trouble] if self.trouble else [])])
 
 
-def recorded(steps: int, records: int) -> Tensor:
-    """Return at most ``records`` steps from 0 to ``steps``, evenly spaced, both ends among them.
+def _named(numbers: list[str]) -> str:
+    return ", ".join(f"x{i}: {number}" for i, number in enumerate(numbers, 1))
 
-    Example:
-        >>> recorded(10, 3), recorded(2, 100), recorded(0, 100)
-        (tensor([ 0,  5, 10]), tensor([0, 1, 2]), tensor([0]))
-    """
-    return torch.linspace(0, steps, min(steps + 1, records), dtype=torch.float64).round().long()
+
+@torch.no_grad()
+def snapshot(x: Tensor, objective: Objective) -> Moments:
+    """Return the statistics of one step, those of `Moments` without their leading ``k``; ``x`` is ``(runs, d)``."""
+    # a copy: a function of the user's may write into x, and x are the runs themselves
+    losses, x = objective.value(x.clone()).detach().double(), x.double()
+    if not math.isfinite((x.sum() + losses.sum()).item()):  # one number tells the usual case
+        alive = x.isfinite().all(-1) & losses.isfinite()
+        x, losses = x[alive], losses[alive]
+    count = len(x)
+    # over no runs a mean is nan, and so is a variance over one
+    mean, loss, others = x.mean(0), losses.mean(), max(count - 1, 0)
+    squares = (x - mean).square()
+    return Moments(
+        mean=mean,
+        variance=squares.sum(0) / others,
+        fourth=squares.square().mean(0),
+        loss=loss,
+        loss_variance=(losses - loss).square().sum() / others,
+        loss_quantiles=_quantiles(losses[:_RANKED]) if count else loss.expand(len(LEVELS)),
+        finite=torch.tensor(count),
+    )
+
+
+def _quantiles(values: Tensor) -> Tensor:
+    """Return the quantiles at `LEVELS`, interpolated linearly; `torch.quantile` takes five times as long."""
+    ranked = values.sort().values
+    place = torch.tensor(LEVELS, dtype=values.dtype) * (len(ranked) - 1)
+    below = place.long()
+    return torch.lerp(ranked[below], ranked[(below + 1).clamp(max=len(ranked) - 1)], place - below)
+
+
+def stacked(moments: Sequence[Moments]) -> Moments:
+    """Return the statistics of several steps as one record."""
+    return Moments(**{f.name: torch.stack([getattr(one, f.name) for one in moments]) for f in fields(Moments)})

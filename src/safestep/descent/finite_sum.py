@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from safestep.descent.objective import DescentError, Objective, Point, bend_of, slope_of
+from safestep.descent.objective import DescentError, Objective, Point, bend_of, gradient_of
 
 _NUMBERS = 2**23
 """How many numbers of samples are broadcast at a time."""
@@ -29,14 +29,11 @@ class FiniteSum(Objective):
 
     @abstractmethod
     def term(self, x: Tensor, samples: Tensor) -> Tensor:
-        """Return ``f_i(x)``.
+        """Return ``f_i(x)``, shape ``(*runs, b)``.
 
         Args:
             x: shape ``(*runs, 1, d)``.
             samples: shape ``(*runs, b, k)`` or ``(b, k)``.
-
-        Returns:
-            The terms, shape ``(*runs, b)``.
         """
 
     def value(self, x: Tensor) -> Tensor:
@@ -53,7 +50,7 @@ class FiniteSum(Objective):
 
     def batch_gradient(self, x: Tensor, samples: Tensor) -> Tensor:
         """Return the gradient of ``f_B`` at every row, shape ``(*runs, d)``."""
-        return slope_of(lambda point: self.on(point, samples), x)
+        return gradient_of(lambda point: self.on(point, samples), x)
 
     def batch_bend(self, x: Tensor, p: Tensor, samples: Tensor) -> Tensor:
         """Return ``p.H_B p`` at every row, shape ``(*runs,)``."""

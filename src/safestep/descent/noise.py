@@ -4,38 +4,44 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 
 import torch
 from torch import Tensor
 
 from safestep.descent.objective import DescentError, Objective, Point
-from safestep.descent.prefetch import Ahead
 from safestep.descent.quadratic import Matrix
 
+_BLOCK = 2**19
+"""Numbers in a block, of as many whole steps as fit; a large ensemble has blocks of one step."""
+_STEPS = 16
+"""Steps in a block at most."""
+_WORTH = 2**14
+"""Blocks of fewer numbers are drawn sooner than another thread wakes."""
 
-class Oracle(ABC):
-    """What the steps of an ensemble ask for gradients; one draw of chance serves a whole step."""
 
-    @abstractmethod
-    def draw(self) -> None:
-        """Draw the chance of the next step, for every run."""
+@dataclass(frozen=True)
+class StepLoss:
+    """What one step descends on, in every run: one draw of chance, whatever points it is evaluated at.
 
-    @abstractmethod
-    def gradient(self, x: Tensor) -> Tensor:
-        """Return this step's gradient at every row, shape ``(runs, d)``: a tensor that nothing else holds."""
+    Attributes:
+        gradient: at every row, ``(runs, d)`` to ``(runs, d)``; a tensor that nothing else holds.
+        bend: from points and steps ``p`` to ``p.Hp`` at every row, shape ``(runs,)``.
+    """
 
-    @abstractmethod
-    def bend(self, x: Tensor, p: Tensor) -> Tensor:
-        """Return ``p.Hp`` of this step's loss at every row, shape ``(runs,)``."""
+    gradient: Callable[[Tensor], Tensor]
+    bend: Callable[[Tensor, Tensor], Tensor]
 
 
 class Noise(ABC):
     """How the gradient of a step is drawn."""
 
     @abstractmethod
-    def oracle(self, objective: Objective, runs: int, generator: torch.Generator) -> Oracle:
-        """Return what the steps of ``runs`` runs ask.
+    def losses(self, objective: Objective, runs: int, generator: torch.Generator) -> Iterator[StepLoss]:
+        """Return the loss of one step after another, without end.
 
         Raises:
             DescentError: if this noise does not go with the objective.
@@ -46,9 +52,9 @@ class Noise(ABC):
 class Silent(Noise):
     """No noise: every step sees the whole gradient."""
 
-    def oracle(self, objective: Objective, runs: int, generator: torch.Generator) -> Oracle:
-        """Return the exact gradient."""
-        return _Exact(objective)
+    def losses(self, objective: Objective, runs: int, generator: torch.Generator) -> Iterator[StepLoss]:
+        """Return the objective itself, at every step."""
+        return repeat(StepLoss(lambda x: objective.gradient(x).clone(), objective.bend))
 
 
 @dataclass(frozen=True)
@@ -116,40 +122,47 @@ class Gaussian(Noise):
             raise DescentError(f"{self} in {d} variables: expected one scale, or {d}, or a {d} by {d} covariance")
         return sigma / self.batch
 
-    def oracle(self, objective: Objective, runs: int, generator: torch.Generator) -> Oracle:
-        """Return the exact gradient with noise on it."""
-        return _Shaken(objective, self.covariance_in(objective.dimension), runs, generator)
-
-
-class _Exact(Oracle):
-    def __init__(self, objective: Objective) -> None:
-        self._objective = objective
-
-    def draw(self) -> None:
-        """Nothing is left to chance."""
-
-    def gradient(self, x: Tensor) -> Tensor:
-        return self._objective.gradient(x).clone()
-
-    def bend(self, x: Tensor, p: Tensor) -> Tensor:
-        return self._objective.bend(x, p)
-
-
-class _Shaken(_Exact):
-    def __init__(self, objective: Objective, covariance: Tensor, runs: int, generator: torch.Generator) -> None:
-        super().__init__(objective)
-        self._ahead = Ahead((runs, objective.dimension), generator)
-        self._drawn = torch.empty(0)
-        diagonal = torch.equal(covariance, covariance.diagonal().diag())
-        if diagonal:
-            self._factor = covariance.diagonal().sqrt()
+    def losses(self, objective: Objective, runs: int, generator: torch.Generator) -> Iterator[StepLoss]:
+        """Return the objective with noise on its gradient."""
+        covariance = self.covariance_in(objective.dimension)
+        if torch.equal(covariance, covariance.diagonal().diag()):
+            factor = covariance.diagonal().sqrt()
         else:  # a symmetric root exists for semidefinite matrices, too
             values, vectors = torch.linalg.eigh(covariance)
-            self._factor = vectors @ values.clamp(min=0).sqrt().diag() @ vectors.T
+            factor = vectors @ values.clamp(min=0).sqrt().diag() @ vectors.T
 
-    def draw(self) -> None:
-        self._drawn = self._ahead.next()
+        def loss_with(numbers: Tensor) -> StepLoss:
+            def gradient(x: Tensor) -> Tensor:
+                exact, noise, root = objective.gradient(x), numbers.to(x.dtype), factor.to(x.dtype)
+                return torch.addcmul(exact, noise, root) if root.dim() == 1 else exact + noise @ root
 
-    def gradient(self, x: Tensor) -> Tensor:
-        gradient, noise, factor = self._objective.gradient(x), self._drawn.to(x.dtype), self._factor.to(x.dtype)
-        return torch.addcmul(gradient, noise, factor) if factor.dim() == 1 else gradient + noise @ factor
+            return StepLoss(gradient, objective.bend)
+
+        return map(loss_with, standard_normals(runs, objective.dimension, generator))
+
+
+def standard_normals(runs: int, d: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Yield the numbers of one step after another, shape ``(runs, d)``, in single precision; good until the next.
+
+    Drawing takes as long as the rest of a step, and torch draws with one core only: beside the steps it takes the
+    other. The numbers do not depend on that, they come from one generator in order.
+
+    Example:
+        >>> numbers = standard_normals(5, 2, torch.Generator().manual_seed(0))
+        >>> next(numbers).shape, torch.equal(next(numbers), next(numbers))
+        (torch.Size([5, 2]), False)
+    """
+    steps = max(1, min(_STEPS, _BLOCK // (runs * d)))
+    now, soon = (torch.empty(steps, d, runs, dtype=torch.float32, device="cpu") for _ in range(2))
+    if now.numel() < _WORTH:
+        while True:
+            for step in now.normal_(generator=generator):
+                yield step.t()
+    with ThreadPoolExecutor(1, "noise") as thread:
+        drawing = thread.submit(soon.normal_, generator=generator)
+        while True:
+            drawing.result()
+            now, soon = soon, now
+            drawing = thread.submit(soon.normal_, generator=generator)
+            for step in now:
+                yield step.t()

@@ -44,9 +44,8 @@ class Quadratic(Objective):
     least: float = 0.0
 
     def __post_init__(self) -> None:
-        """Turn what was given into tuples and check that it goes together."""
-        h = torch.as_tensor(self.hessian, dtype=torch.float64)
-        start = torch.as_tensor(self.start, dtype=torch.float64)
+        """Turn arrays into tuples and check that they go together."""
+        h, start, least = (torch.as_tensor(v, dtype=torch.float64) for v in (self.hessian, self.start, self.least))
         centre = torch.as_tensor(self.minimum, dtype=torch.float64) if len(self.minimum) else torch.zeros_like(start)
         d = len(start) if start.dim() == 1 else 0
         if d == 0 or centre.shape != (d,) or h.shape not in {(d,), (d, d)}:
@@ -54,11 +53,9 @@ class Quadratic(Objective):
                 f"Hessian of shape {tuple(h.shape)}, start of {tuple(start.shape)}, minimum of {tuple(centre.shape)}: "
                 "expected d curvatures or a d by d matrix, and points of d numbers"
             )
-        if h.dim() == 2 and not torch.allclose(h, h.T, rtol=1e-12, atol=0.0):
-            raise DescentError(f"hessian = {h.tolist()}: expected a symmetric matrix")
-        least = torch.as_tensor(self.least, dtype=torch.float64)
         if not all(part.isfinite().all() for part in (h, start, centre, least)):
             raise DescentError(f"{self}: expected finite numbers")
+        check_symmetric(h)
         rows = tuple(map(tuple, h.tolist())) if h.dim() == 2 else tuple(h.tolist())
         for name, value in (("hessian", rows), ("start", tuple(start.tolist())), ("minimum", tuple(centre.tolist()))):
             object.__setattr__(self, name, value)
@@ -71,25 +68,36 @@ class Quadratic(Objective):
 
     def value(self, x: Tensor) -> Tensor:
         """Return ``f`` of every row."""
-        away = x - _constants(self, x.dtype)[1]
-        return self.least + (away * self._times(away)).sum(-1) / 2
+        h, centre = _constants(self, x.dtype)
+        return self.least + _form(h, x - centre) / 2
 
     def gradient(self, x: Tensor) -> Tensor:
         """Return ``H(x - c)`` of every row."""
-        return self._times(x - _constants(self, x.dtype)[1])
+        h, centre = _constants(self, x.dtype)
+        return _times(h, x - centre)
 
     def bend(self, x: Tensor, p: Tensor) -> Tensor:
         """Return ``p.Hp`` of every row."""
-        return (p * self._times(p)).sum(-1)
+        return _form(_constants(self, p.dtype)[0], p)
 
-    def _times(self, away: Tensor) -> Tensor:
-        h, _ = _constants(self, away.dtype)
-        return away * h if h.dim() == 1 else away @ h
+
+def check_symmetric(hessian: Tensor) -> None:
+    """Raise DescentError for a matrix that is not symmetric; curvatures along the axes are."""
+    if hessian.dim() == 2 and not torch.allclose(hessian, hessian.T, rtol=1e-12, atol=0.0):
+        raise DescentError(f"hessian = {hessian.tolist()}: expected a symmetric matrix")
 
 
 @lru_cache(maxsize=64)
 def _constants(quadratic: Quadratic, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return torch.tensor(quadratic.hessian, dtype=dtype), torch.tensor(quadratic.minimum, dtype=dtype)
+
+
+def _times(h: Tensor, x: Tensor) -> Tensor:
+    return x * h if h.dim() == 1 else x @ h
+
+
+def _form(h: Tensor, x: Tensor) -> Tensor:
+    return (x * _times(h, x)).sum(-1)
 
 
 PLANE = Quadratic((2.0, 4.0), start=(-5.0, -2.0))

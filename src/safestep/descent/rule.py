@@ -49,7 +49,7 @@ class Rule:
 
 
 class RuleOptimizer(Optimizer):
-    """Steps one tensor by a `Rule`; whoever drives it hands it the gradient as a function."""
+    """Steps one tensor by a `Rule`; whoever drives it sets ``gradient`` to that of the step, as a function."""
 
     def __init__(self, parameters: Iterable[Tensor], rule: Rule) -> None:
         super().__init__(parameters, {"lr": rule.lr})
@@ -66,8 +66,8 @@ class RuleOptimizer(Optimizer):
         answer = self._rule.step(parameter.detach().clone(), gradient, float(group["lr"]), self._memory)
         if not isinstance(answer, tuple) or len(answer) != 2:
             raise DescentError(f"the rule returned {type(answer).__name__}: expected (x, state)")
-        moved, self._memory = answer
-        if not isinstance(moved, Tensor) or moved.shape != parameter.shape:
-            seen = f"shape {tuple(moved.shape)}" if isinstance(moved, Tensor) else type(moved).__name__
-            raise DescentError(f"the rule returned x of {seen}: expected a tensor of shape {tuple(parameter.shape)}")
-        parameter.copy_(moved)
+        x, self._memory = answer
+        if not isinstance(x, Tensor) or x.shape != parameter.shape:
+            what = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            raise DescentError(f"the rule returned x of {what}: expected a tensor of shape {tuple(parameter.shape)}")
+        parameter.copy_(x)

@@ -41,10 +41,10 @@ def distance(ensemble: Ensemble) -> Distance:
     r"""Compare an ensemble with the exact law.
 
     Equation:
-        ``z = (found - law) / SE`` with, over ``N`` runs, ``SE = sqrt(v / N)`` for a mean, ``v sqrt(2 / (N - 1))`` for
-        a variance and ``sqrt(Var f / N)`` for the loss, ``v`` and ``Var f`` those of the law. Where the points are
-        not Gaussian (mini-batches) the variance's ``SE = sqrt((mu_4 - v^2 (N - 3) / (N - 1)) / N)`` and ``Var f`` are
-        taken from the runs. To every ``SE`` the rounding of the arithmetic is added.
+        ``z = (statistic - law) / SE`` with, over ``N`` runs, ``SE = sqrt(v / N)`` for a mean, ``v sqrt(2 / (N - 1))``
+        for a variance and ``sqrt(Var f / N)`` for the loss, ``v`` and ``Var f`` those of the law. Where the points
+        are not Gaussian (mini-batches) the variance's ``SE = sqrt((mu_4 - v^2 (N - 3) / (N - 1)) / N)`` and ``Var f``
+        are taken from the runs. To every ``SE`` the rounding of the arithmetic is added.
 
     Args:
         ensemble: of plain gradient descent on a quadratic, all runs from one point.
@@ -64,30 +64,27 @@ def distance(ensemble: Ensemble) -> Distance:
         >>> bool(distance(simulate(PLANE, noise=Gaussian(), runs=2000)).worst.max() < 4.5)
         True
     """
-    setting, found, runs = ensemble.setting, ensemble.moments, ensemble.runs
+    setting, moments, runs = ensemble.setting, ensemble.moments, ensemble.runs
     if setting.no_law:
         raise DescentError(f"no exact law: {setting.no_law}. Expected torch.optim.SGD without further options")
     if setting.start.dim() != 1:
         raise DescentError("no exact law for runs that begin at different points: expected one start")
     law = exact_law(setting.objective, setting.rates(), noise=setting.noise, start=setting.start, at=ensemble.at)
-    v = law.variance
-    variance_error = v * (2 / max(1, runs - 1)) ** 0.5
-    loss_error = law.loss_variance
-    if loss_error is None:
-        rest = (found.fourth - v.square() * (runs - 3) / max(1, runs - 1)).clamp(min=0)
-        variance_error, loss_error = (rest / runs).sqrt(), found.loss_variance
+    v, one, others = law.variance, runs == 1, max(1, runs - 1)
+    if law.loss_variance is not None:
+        variance_error, loss_variance = v * (2 / others) ** 0.5, law.loss_variance
+    else:
+        variance_error = ((moments.fourth - v.square() * (runs - 3) / others).clamp(min=0) / runs).sqrt()
+        loss_variance = moments.loss_variance.nan_to_num(0.0)
     epsilon = torch.finfo(ensemble.last.dtype).eps * _ROUNDING * (1 + ensemble.at.double())
-    scale = 1 + law.mean.abs().cummax(0).values
+    reach = 1 + law.mean.abs().cummax(0).values
 
-    def z(values: Tensor, exact: Tensor, error: Tensor, size: Tensor) -> Tensor:
-        off = (values - exact) / (error + size)
+    def z(statistic: Tensor, exact: Tensor, error: Tensor, rounding: Tensor) -> Tensor:
+        off = (statistic - exact) / (error + rounding)
         return torch.where(off.isnan(), torch.inf, off)
 
-    return Distance(
-        law,
-        z(found.mean, law.mean, (v / runs).sqrt(), epsilon[:, None] * scale),
-        torch.zeros_like(v) if runs == 1 else z(found.variance, v, variance_error, epsilon[:, None] * scale.square()),
-        torch.zeros_like(law.loss)
-        if runs == 1 and law.loss_variance is None
-        else z(found.loss, law.loss, (loss_error.nan_to_num(0.0) / runs).sqrt(), epsilon * (1 + law.loss.abs())),
-    )
+    mean = z(moments.mean, law.mean, (v / runs).sqrt(), epsilon[:, None] * reach)
+    variance = z(moments.variance, v, variance_error, epsilon[:, None] * reach.square())
+    loss = z(moments.loss, law.loss, (loss_variance / runs).sqrt(), epsilon * (1 + law.loss.abs()))
+    unknown = one and law.loss_variance is None
+    return Distance(law, mean, torch.zeros_like(v) if one else variance, torch.zeros_like(loss) if unknown else loss)
