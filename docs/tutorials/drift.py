@@ -117,7 +117,11 @@ def half_mse(outputs: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
 
 
 def train(
-    student: Student, phases: Phases, policy: Policy, radius: Radius | None = None, probes: Sequence[Diagnostic] = ()
+    student: Student,
+    phases: Phases,
+    policy: Policy,
+    radius: Radius | None = None,
+    diagnostics: Sequence[Diagnostic] = (),
 ) -> Run:
     """Train on all samples at rate ETA; return the loss before every step, and the guard's history.
 
@@ -126,7 +130,7 @@ def train(
     optimizer = torch.optim.SGD(student.parameters(), lr=ETA)
     radius = radius or CurvatureRadius("half_mse")  # what the guard measures: see section 4
     losses = []
-    with safestep.attach(student, optimizer, policy=policy, radius=radius, probes=probes) as guard:
+    with safestep.attach(student, optimizer, policy=policy, radius=radius, diagnostics=diagnostics) as guard:
         for teacher, steps in phases:
             inputs, answers = teacher.data()
             for _ in range(steps):
@@ -254,11 +258,11 @@ titled(right, "A stable run, until the gain drifts", "step since the drift", "lo
 
 # %%
 def after_drift(
-    policy: Policy, radius: Radius | None = None, steps: int = 100, probes: Sequence[Diagnostic] = ()
+    policy: Policy, radius: Radius | None = None, steps: int = 100, diagnostics: Sequence[Diagnostic] = ()
 ) -> Run:
     """Start from the trained student and train it on the drifted data."""
     student.load_state_dict(trained)
-    return train(student, [(drifted, steps)], policy, radius, probes)
+    return train(student, [(drifted, steps)], policy, radius, diagnostics)
 
 
 secant, history = after_drift(Throttle(chi=1.5), SecantCurvature())  # the one line
@@ -665,7 +669,7 @@ def weight_error(step: Step, forwards: Forwards, report: StepReport) -> dict[str
 student.load_state_dict(trained)
 inputs, answers = drifted.data()
 sharpness = Sharpness(lambda: half_mse(student(inputs), answers))
-_, history = after_drift(Watch(Throttle()), steps=6, probes=[weight_error, sharpness])
+_, history = after_drift(Watch(Throttle()), steps=6, diagnostics=[weight_error, sharpness])
 watched = {name: value.clone() for name, value in student.state_dict().items()}
 print(history, "\n")
 print("step     2r   ηλ_max   would_scale   weight error")

@@ -206,7 +206,7 @@ def test_a_probe_or_log_that_fails_is_said_once_and_ends_nothing():
         raise OSError("disk full")
 
     training = Training(ZOO["mlp"], ALL["SGD"])
-    guard = training.attach(probes=[broken], log=broken)
+    guard = training.attach(diagnostics=[broken], log=broken)
     with pytest.warns(SafestepWarning, match="disk full") as caught:
         training.steps(3)
     assert len(caught) == 2

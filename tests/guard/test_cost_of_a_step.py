@@ -223,7 +223,7 @@ def test_a_skipped_step_makes_nothing_of_a_parameters_size(radius, optimizer):
 
 def test_no_displacement_is_made_on_a_step_that_is_left_alone():
     made = []
-    loop = Loop(probes=[lambda step, seen, report: made.append("displacement" in vars(step)) or {}]).steps(20)
+    loop = Loop(diagnostics=[lambda step, seen, report: made.append("displacement" in vars(step)) or {}]).steps(20)
     assert made == [False] * 20
     assert "skip" in loop.ways
 
@@ -247,7 +247,7 @@ def test_the_logits_of_training_are_held_only_where_they_are_small():
         return lambda step, forwards, report: held.update({rows: forwards.kept[0].kept_logits() is not None}) or {}
 
     for rows in (4, 1000):
-        Loop(rows=rows, probes=[look(rows)]).step()
+        Loop(rows=rows, diagnostics=[look(rows)]).step()
     assert held == {4: True, 1000: False}
 
 

@@ -36,7 +36,7 @@ def test_curvature_knows_the_factor_too():
         return {}
 
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    guard = attach(model, optimizer, radius=CurvatureRadius(), policy=Watch(), probes=[second_opinion])
+    guard = attach(model, optimizer, radius=CurvatureRadius(), policy=Watch(), diagnostics=[second_opinion])
     loss().backward()
     optimizer.step()
     assert guard.last.ratio == pytest.approx(found[0], rel=1e-5)

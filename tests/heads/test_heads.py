@@ -74,7 +74,7 @@ def test_curvatures_of_heads_add_up():
         gauss_newton.append(bend / (-2 * slope))
         return {}
 
-    guard = attach(model, optimizer, radius=CurvatureRadius(), policy=Watch(), probes=[second_opinion])
+    guard = attach(model, optimizer, radius=CurvatureRadius(), policy=Watch(), diagnostics=[second_opinion])
     loss().backward()
     optimizer.step()
     found.append(guard.last.ratio)

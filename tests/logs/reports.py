@@ -45,7 +45,7 @@ def late(step: Any, seen: Any, reported: StepReport) -> dict[str, float]:
 def run(steps: int = 5, **options: Any) -> Guard:
     """Train under a guard; the third step has gradients that are not finite."""
     training = Training(ZOO["mlp"], ALL["SGD"], big=True)
-    guard = training.attach(probes=[late], **options)
+    guard = training.attach(diagnostics=[late], **options)
     for index in range(steps):
 
         def poison(training: Training, index: int = index) -> None:

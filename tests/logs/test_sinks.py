@@ -136,7 +136,7 @@ def test_what_a_probe_returns_is_a_number_in_every_log(tmp_path):
     paths = [tmp_path / "steps.jsonl", tmp_path / "steps.csv"]
     probe = lambda step, seen, report: {"t": torch.tensor(0.5), "n": np.float32(0.25), "flag": True}  # noqa: E731
     training = Training(ZOO["mlp"], ALL["SGD"])
-    watched = training.attach(probes=[probe], log=paths)
+    watched = training.attach(diagnostics=[probe], log=paths)
     training.step()
     for history in (watched.history, *map(read, paths)):
         assert history[-1].extras == {"t": 0.5, "n": 0.25, "flag": True}

@@ -32,7 +32,7 @@ def bound_and_ratio(model, losses, *, optimizer="sgd", lr=0.1, steps=2, head="so
 
     radius = SoftmaxRadius(method="exact", head=head)
     one = OPTIMIZERS[optimizer](model.parameters(), lr)
-    guard = attach(model, one, radius=radius, policy=Watch(), probes=[look])
+    guard = attach(model, one, radius=radius, policy=Watch(), diagnostics=[look])
     for _ in range(steps):
         one.zero_grad()
         for loss in losses:
@@ -124,7 +124,7 @@ def test_clipped_gradients_only_lower_it():
         found.append((Track().bound(norms), report.ratio))
         return {}
 
-    attach(model, one, radius=SoftmaxRadius(method="exact"), policy=Watch(), probes=[look])
+    attach(model, one, radius=SoftmaxRadius(method="exact"), policy=Watch(), diagnostics=[look])
     F.cross_entropy(model(x), y).backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
     one.step()

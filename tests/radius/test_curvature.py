@@ -442,7 +442,7 @@ def test_classes_in_another_dimension_are_found(moved):
         measured.append(radius.measure(Proposal(step, forwards), None)[0].ratio)
         return {}
 
-    guard = attach(model, optimizer, radius=CurvatureRadius(), policy=Watch(), probes=[second_opinion], **options)
+    guard = attach(model, optimizer, radius=CurvatureRadius(), policy=Watch(), diagnostics=[second_opinion], **options)
     F.cross_entropy(model(x), y).backward()
     optimizer.step()
     assert guard.last.ratio == pytest.approx(measured[0], rel=1e-10)
@@ -461,7 +461,7 @@ def test_classes_that_the_model_moves_last_are_measured():
         return {}
 
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    attach(last, optimizer, radius=CurvatureRadius(), policy=Watch(), probes=[both])
+    attach(last, optimizer, radius=CurvatureRadius(), policy=Watch(), diagnostics=[both])
     loss(last(x)).backward()
     optimizer.step()
     assert measured[0] == pytest.approx(measured[1], rel=1e-10)

@@ -87,7 +87,7 @@ def linear(dtype=torch.float64):
     return model
 
 
-def instrumented(policy, radius=None, *, model=None, steps=STEPS, rate=ETA, probes=None, spoil=lambda step: 1.0):
+def instrumented(policy, radius=None, *, model=None, steps=STEPS, rate=ETA, diagnostics=None, spoil=lambda step: 1.0):
     """Train the linear student with every probe and return guard and reports."""
     model = model or linear()
     x, y = torch.tensor(X), torch.tensor(X @ A.T)
@@ -99,8 +99,10 @@ def instrumented(policy, radius=None, *, model=None, steps=STEPS, rate=ETA, prob
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
     matrix = [model.weight] if isinstance(model, nn.Linear) else []
     given = {"square": 1.0, "weights": matrix, "reference": torch.tensor(A), "chi": CHI, "beta": BETA}
-    probes = published(loss, **given) if probes is None else probes(loss)
-    with safestep.attach(model, optimizer, radius=radius or SecantCurvature(BETA), policy=policy, probes=probes) as g:
+    diagnostics = published(loss, **given) if diagnostics is None else diagnostics(loss)
+    with safestep.attach(
+        model, optimizer, radius=radius or SecantCurvature(BETA), policy=policy, diagnostics=diagnostics
+    ) as g:
         for step in range(steps):
             batch[0] = x * spoil(step)
             optimizer.zero_grad()
@@ -138,7 +140,7 @@ def test_the_scale_of_a_watched_run_is_1_and_the_law_says_what_it_would():
 
 @pytest.mark.parametrize("policy", [Throttle(chi=0.1), Cap(0.01), Cap(0.2)], ids=str)
 def test_the_raw_step_is_the_proposed_one_however_short_it_became(policy):
-    for report in instrumented(policy, CurvatureRadius("half_mse"), probes=lambda loss: [Geometry()]):
+    for report in instrumented(policy, CurvatureRadius("half_mse"), diagnostics=lambda loss: [Geometry()]):
         assert report.scale < 1.0
         assert report.extras["raw_update_norm"] == pytest.approx(report.step_length, rel=1e-6)
         assert report.extras["actual_update_norm"] == pytest.approx(report.applied_length, rel=1e-6)
@@ -153,7 +155,7 @@ def test_a_step_that_was_held_has_no_direction():
         def scale(self, ratio, length, target, state):
             return torch.zeros_like(ratio), state
 
-    for report in instrumented(Hold(), probes=lambda loss: [Geometry()], steps=2):
+    for report in instrumented(Hold(), diagnostics=lambda loss: [Geometry()], steps=2):
         assert report.extras["actual_update_norm"] == 0.0
         assert report.extras["raw_update_norm"] == pytest.approx(ETA * report.extras["grad_norm"])
         assert math.isnan(report.extras["update_cosine"])
@@ -186,13 +188,13 @@ def test_a_deep_linear_student_is_the_product_of_its_matrices():
     model = nn.Sequential(nn.Linear(3, 4, bias=False), nn.Linear(4, 2, bias=False)).double()
     start = (model[1].weight @ model[0].weight).detach()
     matrices = [model[0].weight, model[1].weight]
-    (report,) = instrumented(Watch(), model=model, steps=1, probes=lambda _: [Teacher(matrices, torch.tensor(A))])
+    (report,) = instrumented(Watch(), model=model, steps=1, diagnostics=lambda _: [Teacher(matrices, torch.tensor(A))])
     assert report.extras["weight_error_fro"] == pytest.approx(float((start - torch.tensor(A)).norm()))
     assert report.extras["forward_gain_spectral"] == pytest.approx(float(torch.linalg.matrix_norm(start, 2)))
 
 
 def test_a_student_that_is_not_linear_has_no_matrix():
-    (report,) = instrumented(Watch(), steps=1, probes=lambda _: [Teacher([], torch.tensor(A))])
+    (report,) = instrumented(Watch(), steps=1, diagnostics=lambda _: [Teacher([], torch.tensor(A))])
     assert all(math.isnan(value) for value in report.extras.values())
 
 
@@ -206,7 +208,7 @@ def test_the_loss_is_evaluated_once_a_step_for_all_who_ask():
         return (model(x) - y).square().mean()
 
     loss = Loss(closure, square=1.0)
-    instrumented(Watch(), model=model, steps=3, probes=lambda _: [loss, Finite(loss)])
+    instrumented(Watch(), model=model, steps=3, diagnostics=lambda _: [loss, Finite(loss)])
     assert len(asked) == 3
 
 
@@ -238,7 +240,7 @@ def test_at_the_start_the_model_is_where_the_step_began():
         assert parameter.grad is gradient
         return {}
 
-    instrumented(Cap(0.01), CurvatureRadius("half_mse"), steps=2, probes=lambda _: [look])
+    instrumented(Cap(0.01), CurvatureRadius("half_mse"), steps=2, diagnostics=lambda _: [look])
     for inside, start, gradient in seen:
         assert torch.equal(inside, start)
         assert gradient is None
@@ -254,10 +256,10 @@ import torch, safestep
 from safestep.tools.diagnostics import FIELDS, published
 model = torch.nn.Linear(3, 2, bias=False)
 loss = lambda: model(torch.eye(3)).square().sum() / 6
-probes = published(loss, square=1.0, weights=[model.weight], reference=torch.zeros(2, 3))
+diagnostics = published(loss, square=1.0, weights=[model.weight], reference=torch.zeros(2, 3))
 sgd = torch.optim.SGD(model.parameters(), lr=0.1)
 radius = safestep.CurvatureRadius("half_mse")
-guard = safestep.attach(model, sgd, policy=safestep.Throttle(), radius=radius, probes=probes)
+guard = safestep.attach(model, sgd, policy=safestep.Throttle(), radius=radius, diagnostics=diagnostics)
 loss().backward()
 sgd.step()
 print(set(guard.last.extras) == set(FIELDS))

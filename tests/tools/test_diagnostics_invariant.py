@@ -30,7 +30,7 @@ def columns(x, w, reference, factor=1.0, rate=0.1):
 
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
     probes = published(loss, square=factor * len(w) / 2, weights=[model.weight], reference=reference)
-    guard = safestep.attach(model, optimizer, radius=SecantCurvature(), policy=Throttle(), probes=probes)
+    guard = safestep.attach(model, optimizer, radius=SecantCurvature(), policy=Throttle(), diagnostics=probes)
     for _ in range(SOME_STEPS):
         optimizer.zero_grad()
         loss().backward()

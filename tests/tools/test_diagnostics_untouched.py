@@ -31,7 +31,7 @@ def probes_of(training):
 def run(case, recipe, policy, probed, steps=3):
     """Train, and return what is left after every step and the reports."""
     training = Training(case, recipe)
-    guard = training.attach(policy=policy, method="exact", probes=probes_of(training) if probed else [])
+    guard = training.attach(policy=policy, method="exact", diagnostics=probes_of(training) if probed else [])
     after = []
     with warnings.catch_warnings():
         # said of models whose second derivative torch does not have; they are counted below
@@ -76,7 +76,7 @@ def test_which_models_of_the_zoo_have_no_second_derivative_or_no_dense_gradient(
 @pytest.mark.parametrize("case", [c for c in ZOO.values() if c.name in {"mlp", "chancy", "lstm"}], ids=str)
 def test_the_loss_is_that_of_training(case):
     training = Training(case, ALL["SGD"])
-    guard = training.attach(policy=Cap(0.01), probes=probes_of(training))
+    guard = training.attach(policy=Cap(0.01), diagnostics=probes_of(training))
     seen = []
     training.backward, backward = lambda: seen.append(backward()) or seen[-1], training.backward
     training.steps(3)
@@ -94,8 +94,8 @@ def test_no_guard_hears_of_what_a_probe_runs():
         return nn.functional.cross_entropy(model(x) + tower(x), torch.tensor([0, 1, 2, 0, 1, 2]))
 
     options = {"policy": Watch(), "radius": SecantCurvature()}
-    other = safestep.attach(tower, others, probes=[look], **options)
-    safestep.attach(model, mine, probes=[Loss(closure), Sharpness(closure), look], **options)
+    other = safestep.attach(tower, others, diagnostics=[look], **options)
+    safestep.attach(model, mine, diagnostics=[Loss(closure), Sharpness(closure), look], **options)
     for _ in range(3):
         mine.zero_grad()
         others.zero_grad()

@@ -45,7 +45,7 @@ def recorded(model, loss, *, steps=1, rate=1e-3, each=lambda step: None, **optio
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
     sharpness = Sharpness(loss, **options)
     radius = safestep.radius.SecantCurvature()  # looks at no logits
-    with safestep.attach(model, optimizer, radius=radius, policy=safestep.Watch(), probes=[sharpness]) as guard:
+    with safestep.attach(model, optimizer, radius=radius, policy=safestep.Watch(), diagnostics=[sharpness]) as guard:
         for step in range(steps):
             each(step)
             optimizer.zero_grad()
@@ -172,7 +172,7 @@ def test_margins_are_of_the_rate_and_of_what_was_applied(scale):
 
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     radius = safestep.radius.SecantCurvature()
-    guard = safestep.attach(model, optimizer, radius=radius, policy=Scaled(), probes=[Sharpness(loss)])
+    guard = safestep.attach(model, optimizer, radius=radius, policy=Scaled(), diagnostics=[Sharpness(loss)])
     loss().backward()
     optimizer.step()
     columns = guard.last.extras

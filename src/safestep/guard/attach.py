@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
@@ -69,7 +70,7 @@ def attach(
             sigmoids): its class dimension and a factor that the loss multiplies it by are read off the gradient.
         forward: a way to logits for measuring only, where training never makes them (fused or chunked cross-entropy): a
             function that takes the model and the arguments of its forward, or a `Readout` of one.
-        diagnostics: functions that add columns to the records; `safestep.tools.probes` has some.
+        diagnostics: functions that add columns to the records; `safestep.tools.diagnostics` has some.
         log: a path to append each step to, CSV if it ends in ``.csv`` and JSON lines otherwise; a sink of
             `safestep.logs`, or any function that takes each report; or a list of these. Of several ranks only rank 0
             writes. A sink that fails is said and dropped.
@@ -85,7 +86,7 @@ def attach(
             kilobytes of generators each, and under `CurvatureRadius` the gradient at their logits. Of more, r is
             measured on that many spread evenly over the step (the largest r may be on another), the record says so,
             and no reading is called exact.
-        probes: the former name of ``diagnostics``.
+        probes: the former name of ``diagnostics``, with a warning.
 
     Returns:
         The guard. It lives as long as the optimizer does and may be dropped. If training goes on without that
@@ -121,6 +122,8 @@ def attach(
     check_parts(radius, policy)
     if radius is None:
         radius = policy.default_radius or SoftmaxRadius()
+    if probes:
+        warnings.warn("attach(probes=...) is now called diagnostics=", DeprecationWarning, stacklevel=2)
     diagnostics = (*diagnostics, *probes)
     check_functions(logits, diagnostics)
     check_forward(forward, logits)

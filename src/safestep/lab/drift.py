@@ -163,7 +163,7 @@ class DriftRun:
                 history.append(report)
 
         optimizer = torch.optim.SGD(student.parameters(), lr=self.rate)
-        probes = (
+        diagnostics = (
             loop.columns,
             Geometry(),
             Secant(self.chi, self.beta),
@@ -171,7 +171,7 @@ class DriftRun:
             *((Sharpness(loop.loss),) if self.sharpness and not loop.linear else ()),
         )
         student.train()
-        with attach(student, optimizer, radius=radius, policy=policy, probes=probes, log=log, history=0):
+        with attach(student, optimizer, radius=radius, policy=policy, diagnostics=diagnostics, log=log, history=0):
             for chosen in self._batches(len(inputs)):
                 loop.x, loop.y = (inputs, answers) if chosen is None else (inputs[chosen], answers[chosen])
                 optimizer.zero_grad()

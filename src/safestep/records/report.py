@@ -46,7 +46,7 @@ class StepReport:
         message: what the user should know of this step.
         age: steps since r was last measured; 0 if at this one.
         predicted_ratio: what r was taken to be where it was not measured; nan where it was.
-        extras: what the probes added, by name.
+        extras: what the diagnostics added, by name.
     """
 
     step: int
@@ -118,7 +118,7 @@ class StepReport:
         return self.effective_lrs[0] if self.effective_lrs else math.nan
 
     def row(self) -> dict[str, Any]:
-        """Return the report as one flat row of plain numbers, texts and flags; probes' extras are columns."""
+        """Return the report as one flat row of plain numbers, texts and flags; what diagnostics added are columns."""
         row = {name: getattr(self, name) for name in COLUMNS}
         return {**self.extras, **row, **{name: kind(row[name]) for name, kind in _KINDS.items()}}
 
@@ -188,7 +188,7 @@ class History:
         return list(self._reports)[key] if isinstance(key, slice) else self._reports[key]
 
     def columns(self) -> dict[str, list[Any]]:
-        """Return every column by name, oldest step first; a probe that was silent at a step has nan there."""
+        """Return every column by name, oldest step first; a diagnostic that was silent at a step has nan there."""
         rows = [report.row() for report in self._reports]
         names = list(dict.fromkeys(name for row in rows for name in row)) or list(COLUMNS)
         return {name: [row.get(name, math.nan) for row in rows] for name in names}
@@ -239,7 +239,7 @@ class History:
 
 _SHOWN = 20
 COLUMNS = (*(f.name for f in fields(StepReport) if f.name != "extras"), "effective_lr")
-"""The columns of every record, in order; those of probes come beside them."""
+"""The columns of every record, in order; those of diagnostics come beside them."""
 LATER = frozenset({"predicted_ratio"})
 """Columns that logs of earlier versions do not have."""
 _KINDS: dict[str, Callable[[Any], Any]] = {"status": str, "lrs": list, "effective_lrs": list}

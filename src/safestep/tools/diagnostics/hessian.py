@@ -40,9 +40,9 @@ class Hessian:
         self.size = sum(parameter.numel() for parameter in self._parameters)
         loss = closure()
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
-            found = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            saw = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
             raise MeasurementError(
-                f"the closure returned {found}: expected the loss of the batch, a scalar with a graph to the parameters "
+                f"the closure returned {saw}: expected the loss of the batch, a scalar with a graph to the parameters "
                 "(no backward, no .item(), no torch.no_grad)"
             )
         gradient = self._derivative([loss], None, create_graph=True)

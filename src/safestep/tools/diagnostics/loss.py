@@ -39,7 +39,7 @@ class Loss:
         >>> x, y = torch.ones(3, 1), torch.tensor([0, 1, 1])
         >>> loss = Loss(lambda: torch.nn.functional.cross_entropy(model(x), y))
         >>> sgd = torch.optim.SGD(model.parameters(), lr=0.1)
-        >>> guard = safestep.attach(model, sgd, probes=[loss])
+        >>> guard = safestep.attach(model, sgd, diagnostics=[loss])
         >>> before = torch.nn.functional.cross_entropy(model(x), y)
         >>> before.backward(); sgd.step()
         >>> guard.last.extras["loss"] == before.item()

@@ -47,7 +47,7 @@ class Sharpness:
         (tensor([[0.],
                 [0.]]), tensor([0., 0.]))
         >>> sgd = torch.optim.SGD(model.parameters(), lr=0.5)
-        >>> guard = safestep.attach(model, sgd, policy=safestep.Watch(), probes=[sharpness])
+        >>> guard = safestep.attach(model, sgd, policy=safestep.Watch(), diagnostics=[sharpness])
         >>> torch.nn.functional.cross_entropy(model(x), y).backward(); sgd.step()
         >>> round(guard.last.extras["hessian_lambda_max"], 5)  # 2 x^2 P (1 - P)
         2.0
