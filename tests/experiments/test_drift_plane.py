@@ -113,16 +113,18 @@ def test_losses_are_those_of_a_guarded_optimizer_in_float64(law):
 
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize(
-    ("steps", "side"), [(100, 2), pytest.param(1000, 4, marks=pytest.mark.slow)], ids=["few", "all of the note"]
+    ("steps", "side", "close"),
+    [(100, 2, 1e-4), pytest.param(1000, 4, 1e-2, marks=pytest.mark.slow)],
+    ids=["few", "93 cells of all laws"],
 )
-def test_cells_spread_over_the_plane_end_as_in_real_training(planes, law, steps, side):
+def test_cells_spread_over_the_plane_end_as_in_real_training(planes, law, steps, side, close):
     student, protocol = TEACHER.student(seed=7), Protocol(PUBLISHED.chi, steps, PUBLISHED.limit)
     plane = simulate(TEACHER, student.matrices[0].detach(), RATES, GAINS, law, protocol)
     for row, column in chosen_cells(planes[law].diverged, side):
         diverged, peak = trained(student, RATES[column].item(), GAINS[row].item(), law, protocol)
         assert diverged == plane.diverged[row, column], (row, column)
         if not diverged:
-            assert peak == pytest.approx(plane.peak_loss[row, column].item(), rel=1e-4)
+            assert peak == pytest.approx(plane.peak_loss[row, column].item(), rel=close)
 
 
 def test_a_run_that_diverged_keeps_what_it_stopped_at():
