@@ -46,5 +46,5 @@ def in_markdown(tables: Iterable[tuple[str, Table]]) -> str:
     with page.capture() as text:
         for headline, table in tables:
             table.box, table.show_edge, table.pad_edge, table.padding = box.MARKDOWN, True, True, (0, 1)
-            page.print(f"**{headline}**\n", table)
-    return text.get()
+            page.print(f"**{headline}**", table)  # the edges above and below the table are empty lines
+    return "\n".join(line.rstrip() for line in text.get().splitlines()) + "\n"

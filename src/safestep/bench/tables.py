@@ -75,8 +75,11 @@ def _ways(row: Record) -> str:
 
 
 def _quartiles(row: Record, name: str) -> str:
-    low, median, high = (row.get(f"{name}_{key}") for key in ("low", "median", "high"))
-    return "" if median is None else f"{median:,.4g} ({low:,.4g} to {high:,.4g})"
+    if f"{name}_median" not in row:
+        return ""
+    low, median, high = (row[f"{name}_{key}"] for key in ("low", "median", "high"))
+    digits = ",.0f" if median >= 100 else ".3g"
+    return f"{median:{digits}} ({low:{digits}} to {high:{digits}})"
 
 
 Columns = Mapping[str, Callable[[Record], str]]
