@@ -168,21 +168,17 @@ def _fit(z: Tensor, g: Tensor, free: Tensor, offsets: str, factor: float) -> flo
         return math.nan  # too little to go by
     p, g = p * mask, g * mask
     if offsets == "none":
-        residual = g - _ratio((p * g).sum(-1, keepdim=True), p.square().sum(-1, keepdim=True)) * p
+        weights = (p * g).sum(-1, keepdim=True) / p.square().sum(-1, keepdim=True).clamp(min=1e-300)
+        residual = g - weights * p
         # Each row by its own size, a confident one is as telling as any; some rows of a mixture show fewer labels.
         return float((residual.norm(dim=-1) / g.norm(dim=-1).clamp(min=1e-300)).median())
-    members = mask.sum(0).clamp(min=1.0) if offsets == "each" else mask.sum().expand(p.shape[1]).clamp(min=1.0)
-    if offsets == "each":
-        normal = torch.diag(p.square().sum(-1)) - (p / members) @ p.T
-        right = (p * g).sum(-1) - (p / members) @ g.sum(0)
-        weights = torch.linalg.lstsq(normal, right.unsqueeze(-1), driver="gelsd").solution
-        offset = ((weights * p - g).sum(0) / members) * mask
-    else:
-        total, rows = members[0], p.sum(-1)
-        normal = torch.diag(p.square().sum(-1)) - torch.outer(rows, rows) / total
-        right = (p * g).sum(-1) - rows * g.sum() / total
-        weights = torch.linalg.lstsq(normal, right.unsqueeze(-1), driver="gelsd").solution
-        offset = ((weights * p - g).sum() / total) * mask
+    # b is the same for all classes of a group; for given A it is a mean, which leaves linear equations for A alone
+    groups = torch.eye(p.shape[1]).to(p) if offsets == "each" else p.new_ones(p.shape[1], 1)
+    members, rows = (mask @ groups).sum(0).clamp(min=1.0), p @ groups
+    normal = torch.diag(p.square().sum(-1)) - (rows / members) @ rows.T
+    right = (p * g).sum(-1) - (rows / members) @ (g @ groups).sum(0)
+    weights = torch.linalg.lstsq(normal, right.unsqueeze(-1), driver="gelsd").solution
+    offset = groups @ (((weights * p - g) @ groups).sum(0) / members) * mask
     return float((weights * p - offset - g).norm() / g.norm().clamp(min=1e-300))
 
 
@@ -232,7 +228,3 @@ def _apart(values: Tensor, keys: Tensor, sizes: Tensor) -> float:
     zeros = torch.zeros(int(keys.max()) + 1, dtype=values.dtype, device=values.device)
     sums, total = zeros.index_add(0, keys, values * sizes), zeros.index_add(0, keys, sizes)
     return (((values - (sums / total.clamp(min=1e-300))[keys]).abs() * sizes).sum() / sizes.sum()).item()
-
-
-def _ratio(top: Tensor, bottom: Tensor) -> Tensor:
-    return torch.where(bottom > 0, top / bottom.clamp(min=1e-300), 0.0)
