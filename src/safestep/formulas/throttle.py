@@ -12,7 +12,8 @@ manuelblancovalentin/kappa_budgeting.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from numbers import Real
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -163,8 +164,9 @@ def quantised(alpha: Number, length: Number, quantum: float, highest: Number) ->
     return torch.minimum(torch.maximum(_wide(alpha), lowest), highest), lowest <= highest
 
 
-def _wide(value: Number) -> Tensor:
+def _wide(value: Any) -> Tensor:
     """Return a number or a tensor in float64; what has none stays as it is: arrays of jax, tensors on Apple's GPU."""
-    if isinstance(value, (int, float)) or (isinstance(value, Tensor) and value.device.type != "mps"):
-        return torch.as_tensor(value, dtype=torch.float64)
-    return value
+    if isinstance(value, Real) or (isinstance(value, Tensor) and value.device.type != "mps"):
+        value = torch.as_tensor(value, dtype=torch.float64)
+    wide: Tensor = value
+    return wide

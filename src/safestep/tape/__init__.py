@@ -1,8 +1,9 @@
 """The tangent tape: J p of the logits from what the training forward already computed."""
 
-from safestep.tape import attention, linear, lookups, norms, pointwise, products, recurrent
+from safestep.tape import attention, linear, lookups, normalisation, pointwise, products, recurrent
 from safestep.tape.tape import Tape
 
 __all__ = ["Tape"]
 
-_FAMILIES = (attention, linear, lookups, norms, pointwise, products, recurrent)  # each enters its rules when imported
+# each module enters its rules when it is imported
+_FAMILIES = (attention, linear, lookups, normalisation, pointwise, products, recurrent)

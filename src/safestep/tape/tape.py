@@ -14,8 +14,8 @@ from safestep.errors import TapeError
 from safestep.tape.kinds import Kind, kind_of
 from safestep.tape.ledger import UNKNOWN, Ledger, address_of, differentiable, shared_versions
 from safestep.tape.op import Op, leading_to
-from safestep.tape.replay import Parameters, Replay
 from safestep.tape.slots import Slot
+from safestep.tape.tangent_pass import Parameters, TangentPass
 
 MAX_OPERATIONS = 100_000
 """Recorded operations after which the tape gives up: a mode that was never left."""
@@ -145,7 +145,7 @@ class Tape(TorchDispatchMode):
         if not self._outputs:
             raise TapeError(self.problem or "the tape is still recording: close(logits) first")
         ops, slots = self._leading_to(which)
-        return Replay(ops, self._parameters, start, direction).run(slots)
+        return TangentPass(ops, self._parameters, start, direction).run(slots)
 
     # -- recording ------------------------------------------------------------------------------------------------
 

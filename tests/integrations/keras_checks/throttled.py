@@ -16,7 +16,7 @@ from common import LOGITS, array, assert_same, classes, classifier, half_mse, re
 from safestep.errors import AttachError, SafestepWarning
 from safestep.formulas import throttle as laws
 from safestep.integrations.keras import Throttled, ThrottleLog
-from safestep.integrations.keras.law import next_scale
+from safestep.integrations.keras.secant_law import next_scale
 from safestep.policy.throttle import Throttle
 
 SGD, Adam = keras.optimizers.SGD, keras.optimizers.Adam

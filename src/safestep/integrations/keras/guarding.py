@@ -9,8 +9,8 @@ from typing import Any, Literal, get_args
 
 from safestep.errors import AttachError
 from safestep.integrations.keras._extra import Array, keras, ops
-from safestep.integrations.keras.norms import all_finite
 from safestep.integrations.keras.ratios import Head, Policy, curvature_ratio, scale_of, softmax_ratio
+from safestep.integrations.keras.tensor_norms import all_finite
 
 RadiusName = Literal["softmax", "curvature"]
 

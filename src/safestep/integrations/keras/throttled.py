@@ -9,8 +9,8 @@ from typing import Any, Literal, Self
 from safestep.errors import AttachError
 from safestep.integrations.keras._extra import Array, keras, ops
 from safestep.integrations.keras.fusion_barrier import apart, value_of
-from safestep.integrations.keras.law import curvature_and_mean, margin_of, next_scale
-from safestep.integrations.keras.norms import all_finite, distance, norm, wide_dtype
+from safestep.integrations.keras.secant_law import curvature_and_mean, margin_of, next_scale
+from safestep.integrations.keras.tensor_norms import all_finite, distance, norm, wide_dtype
 from safestep.policy.throttle import Throttle
 from safestep.radius.secant import SecantCurvature
 

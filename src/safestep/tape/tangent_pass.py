@@ -1,4 +1,4 @@
-"""Carries tangents through the recorded operations; the model itself is not run (as in `jvp.replay`)."""
+"""Carries tangents through the recorded operations; the model itself is not run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Parameters = Mapping[int, Sequence[tuple[Tensor, Slot]]]
 """The parameters in each storage that holds any, with where they lie in it."""
 
 
-class Replay:
+class TangentPass:
     """One pass of tangents over recorded operations.
 
     The tangent of a tensor is the same view of the *mirror* of its storage as the tensor is of the storage. A storage
