@@ -1,7 +1,7 @@
 """Pictures of records and of descent: one figure function each, data to matplotlib axes. Needs the extra ``plots``.
 
-Every function draws on the axes given as ``ax=``, or on axes of its own, and returns them. Titles are computed from
-the data: they state what the picture shows, whatever the settings were.
+Every function draws on the axes given as ``ax=``, or on axes of its own, and returns them. A title says what is shown,
+a legend what is what: below the axes, or inside them where their figure has no layout (``layout="constrained"``).
 """
 
 from safestep.plots._extra import matplotlib as _matplotlib  # noqa: F401 (first: it says which extra is missing)

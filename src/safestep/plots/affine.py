@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -41,15 +39,16 @@ def affine_scatter(x: Tensor, y: Tensor, matrix: Tensor, bias: Tensor) -> Figure
     outputs, inputs = matrix.shape
     figure = _figure(outputs, inputs, f"Each answer against each input, {len(x)} samples")
     means = x.mean(0)
-    for row, column, ax in _grid(figure, outputs, inputs):
+    for place, ax in enumerate(figure.axes):
+        row, column = divmod(place, inputs)
         weight = float(matrix[row, column])
         at = x[:, column]
         ends = [float(at.min()), float(at.max())]
         rest = float(bias[row] + matrix[row] @ means - weight * means[column])
         ax.plot(at, y[:, row], "o", ms=1.8, color=_BLUE, alpha=0.35, mew=0, rasterized=True)
         ax.plot(ends, [rest + weight * end for end in ends], color=_ORANGE, lw=1.7)
-        _note(ax, f"weight {_number(weight)}", _ORANGE)
-        _name(ax, f"x{_below(column + 1)}" if row == outputs - 1 else "", f"y{_below(row + 1)}" if column == 0 else "")
+        names = f"x{_below(column + 1)}" if row == outputs - 1 else "", f"y{_below(row + 1)}" if column == 0 else ""
+        _name(ax, f"weight {_number(weight)}", _ORANGE, *names)
     return figure
 
 
@@ -71,7 +70,8 @@ def affine_histogram(x: Tensor, y: Tensor) -> Figure:
     """
     columns = max(x.shape[1], y.shape[1])
     figure = _figure(2, columns, f"Inputs and answers, {len(x)} samples")
-    for row, column, ax in _grid(figure, 2, columns):
+    for place, ax in enumerate(figure.axes):
+        row, column = divmod(place, columns)
         data, letter, colour = ((x, "x", _BLUE), (y, "y", style.COLOURS["pin"]))[row]
         if column >= data.shape[1]:
             ax.remove()
@@ -79,33 +79,25 @@ def affine_histogram(x: Tensor, y: Tensor) -> Figure:
         values = data[:, column]
         ax.hist(values.tolist(), bins=_BINS, color=colour, alpha=0.85)
         ax.axvline(float(values.mean()), color=style.INK, lw=1.0, ls=(0, (5, 3)))
-        _note(ax, f"mean {_number(float(values.mean()))}", style.INK)
-        _name(ax, f"{letter}{_below(column + 1)}", "samples" if column == 0 else "")
+        note, y_label = f"mean {_number(float(values.mean()))}", "samples" if column == 0 else ""
+        _name(ax, note, style.INK, f"{letter}{_below(column + 1)}", y_label)
     return figure
 
 
 def _figure(rows: int, columns: int, title: str) -> Figure:
     figure = single_figure(max(columns * _CELL[0], 4.6), rows * _CELL[1] + 0.4, dpi=style.DPI / 2)
     name_figure(figure, title)
+    for ax in figure.subplots(rows, columns, squeeze=False).flat:
+        bare_axes(ax)
+        ax.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
+        ax.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     return figure
 
 
-def _grid(figure: Figure, rows: int, columns: int) -> Iterator[tuple[int, int, Axes]]:
-    for row in range(rows):
-        for column in range(columns):
-            ax = bare_axes(figure.add_subplot(rows, columns, row * columns + column + 1))
-            ax.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
-            ax.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
-            yield row, column, ax
-
-
-def _name(ax: Axes, x: str, y: str) -> None:
+def _name(ax: Axes, note: str, colour: str, x: str, y: str) -> None:
+    ax.set_title(note, fontsize=style.TEXT_SIZE, color=colour, loc="right", pad=3)
     ax.set_xlabel(x, fontsize=style.TEXT_SIZE, color=style.INK)
     ax.set_ylabel(y, fontsize=style.TEXT_SIZE, color=style.INK)
-
-
-def _note(ax: Axes, text: str, colour: str) -> None:
-    ax.set_title(text, fontsize=style.TEXT_SIZE, color=colour, loc="right", pad=3)
 
 
 def _below(number: int) -> str:
