@@ -182,6 +182,5 @@ ELSEWHERE = {
     "._iterations": "Keras's optimizer",
     "._overwrite_variable_with_gradient": "Keras's optimizer",
     "._trainable_variables": "Keras's optimizer",
-    "._variables": "Keras's optimizer",
 }
 """Names with an underscore that are not torch's, each with whose it is."""
