@@ -56,7 +56,7 @@ from torch import nn
 import safestep
 from safestep import CurvatureRadius, History, Policy, Radius, SecantCurvature, StepReport, Throttle, Watch
 from safestep.formulas.curvature import spectral_radius
-from safestep.guard.guard import Diagnostic
+from safestep.guard.columns import Diagnostic
 from safestep.lab.affine_teacher import AffineTeacher
 from safestep.lab.digits import load_split
 from safestep.lab.drift import DriftRun

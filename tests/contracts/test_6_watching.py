@@ -87,7 +87,7 @@ def test_ranks_that_cannot_agree_are_reported(monkeypatch):
 
 def test_a_poisoned_optimizer_is_said_and_not_raised(monkeypatch):
     watched = Loop(policy=Watch())
-    monkeypatch.setattr(Standstill, "count", breaks)
+    monkeypatch.setattr(Standstill, "_count", breaks)
     with pytest.warns(SafestepWarning, match="broken on purpose"):
         watched.steps(2)
     assert len(watched.reports) == 2

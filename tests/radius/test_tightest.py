@@ -51,7 +51,7 @@ def test_each_radius_is_kept_to_its_own_target():
             measured.append(radius.measure(Proposal(step.applied(), forwards), None)[0].ratio)
             return {}
 
-        guard._diagnostics = (applied,)
+        guard._columns.diagnostics = (applied,)
         training.steps(6)
         assert max(measured) <= target * (1 + 1e-3)
 

@@ -12,7 +12,9 @@ from torch.optim import Optimizer
 
 from safestep.distributed.ranks import EVERYONE, Ranks, check_ranks
 from safestep.errors import AttachError
-from safestep.guard.guard import Diagnostic, Guard
+from safestep.guard.columns import Diagnostic
+from safestep.guard.guard import Guard
+from safestep.guard.options import Options
 from safestep.guard.silence import disarm
 from safestep.guard.validation import (
     check_attachment,
@@ -134,10 +136,19 @@ def attach(
     others = {id(known): known for reference in _guarded.values() if (known := reference()) is not None}
     trained = [p for one in optimizers for p in parameters_of(one) if p.requires_grad]
     check_only_guard(model, trained, [known.trains for known in others.values() if known.attached])
-    skips, read = on_nonfinite == "skip", readout_of(forward)
-    guard = Guard(
-        model, optimizers, radius, policy, logits, diagnostics, sinks, history, skips, ranks, max_forwards, read
+    options = Options(
+        radius=radius,
+        policy=policy,
+        logits=logits,
+        diagnostics=diagnostics,
+        log=sinks,
+        history=history,
+        skips=on_nonfinite == "skip",
+        ranks=ranks,
+        max_forwards=max_forwards,
+        readout=readout_of(forward),
     )
+    guard = Guard(model, optimizers, options)
     disarm(model)
     for one in optimizers:
         _guarded[one] = weakref.ref(guard)

@@ -3,94 +3,72 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.optim import LBFGS, Optimizer
-from torch.utils.hooks import RemovableHandle
+from torch.optim import Optimizer
 
 from safestep._torch.unwrap import bare
 from safestep._torch.warn_once import Once
-from safestep.distributed.consensus import ALONE, Peers
-from safestep.distributed.ranks import Ranks
 from safestep.guard.audit import Audit
 from safestep.guard.checkpoint import Saved
-from safestep.guard.controller import Controller, Rates, nothing, report_of, still
+from safestep.guard.columns import Columns
+from safestep.guard.controller import Controller, nothing, report_of, still
+from safestep.guard.deferred_step import DeferredStep
 from safestep.guard.group import Group
+from safestep.guard.options import Options
 from safestep.guard.round import Round, Taken
-from safestep.guard.silence import PATIENCE, Elsewhere, Silence
-from safestep.guard.stalls import Standstill
+from safestep.guard.silence import Elsewhere, Silence
+from safestep.guard.stalls import NOTHING_PROPOSED, Standstill
 from safestep.guard.stub import DetachedGuard
 from safestep.heads.head import Head
-from safestep.logs.sinks import Sinks
 from safestep.policy import Policy
 from safestep.radius import Radius
-from safestep.radius.deferred import Decision, Later
+from safestep.radius.deferred import Later
 from safestep.recording.forward_hooks import ForwardRecorder
-from safestep.recording.forwards import Forwards
-from safestep.recording.logits import LogitsFinder
 from safestep.recording.optimizer_hooks import learns_state
 from safestep.recording.proposal import Proposal
-from safestep.recording.readout import Readout
 from safestep.recording.step import Step
 from safestep.recording.trained import Trained
 from safestep.recording.weak_hook import WeakHook
 from safestep.records.reading import Status
 from safestep.records.report import History, StepReport
 
-Diagnostic = Callable[[Step, Forwards, StepReport], Mapping[str, float]]
-"""Adds columns to a record: called after each measured step with the step, its forwards, and the report so far."""
-
-_NEVER_STEPS = (
-    "the parameters were written to between {count} training forwards, and the optimizer of this guard took no step in "
-    "between ({state} so far): another optimizer trains the model, and nothing is kept inside. A trainer that makes "
-    "its own optimizer, or one made anew? detach() this guard and attach(model, the optimizer that steps)"
-)
-
 
 class Guard:
     """Watches the steps of an optimizer and keeps them inside. Made by `safestep.attach`."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizers: Sequence[Optimizer],
-        radius: Radius,
-        policy: Policy,
-        logits: LogitsFinder | None,
-        diagnostics: tuple[Diagnostic, ...],
-        log: Sinks,
-        history: int,
-        skip_nonfinite: bool,
-        ranks: Ranks | None,
-        max_forwards: int,
-        readout: Readout | None,
-    ) -> None:
-        self._say, self._history, self._log = Once(), History(history), log
-        self._controller, self._standstill = Controller(radius, policy, self._say), Standstill(model, self._say)
-        self._trained, self._diagnostics = Trained(model, optimizers), diagnostics
-        self._elsewhere, self._group = Elsewhere(self._trained), Group(ranks, self._trained)
+    def __init__(self, model: nn.Module, optimizers: Sequence[Optimizer], options: Options) -> None:
+        say, needs, writes = Once(), options.radius.needs, options.policy.writes
+        self._history, self._log = History(options.history), options.log
+        self._controller = Controller(options.radius, options.policy, say)
+        self._standstill = Standstill(model, say, raises=writes)
+        self._trained, self._columns = Trained(model, optimizers), Columns(options.diagnostics, say)
+        self._elsewhere, self._group = Elsewhere(self._trained, say), Group(options.ranks, self._trained)
         self._index = 0
         self._last: StepReport | None = None
-        self._pending: _Pending | None = None
-        needs = radius.needs
+        self._deferred: DeferredStep | None = None
         self._recorder = ForwardRecorder(
             self._trained,
-            logits,
+            options.logits,
             keep=sum(parameter.nbytes for parameter in bare(model).parameters()) if needs.logits else 0,
             tape=needs.tape,
             hold=needs.gradient,
-            most=max_forwards,
-            readout=readout,
+            most=options.max_forwards,
+            readout=options.readout,
         )
         # Registered last with `prepend`, it runs before anything is recorded of a forward.
         entering = WeakHook(self._before_forward, self._recorder)
         handles = (*self._recorder.handles, model.register_forward_pre_hook(entering, prepend=True))
-        self._finalizer = weakref.finalize(self, _close, handles, log)  # holds no guard
+        detached = ExitStack()
+        detached.callback(self._log.close)
+        for handle in handles:
+            detached.callback(handle.remove)
+        self._finalizer = weakref.finalize(self, detached.close)  # holds no guard
         closing: list[Round | Silence] = []
         try:
             self._round = Round(
@@ -98,15 +76,15 @@ class Guard:
                 self._trained,
                 self._recorder,
                 self._group,
-                self._say,
+                say,
                 self._after,
-                writes=policy.writes,
-                skips=skip_nonfinite,
+                writes=writes,
+                skips=options.skips,
             )
             closing.append(self._round)
             self._silence = Silence(model, optimizers, handles)
             closing.append(self._silence)
-            log.open()
+            self._log.open()
         except BaseException:  # an attach that fails leaves nothing behind
             for part in closing:
                 part.close()
@@ -241,7 +219,7 @@ class Guard:
             <audit: no step audited yet>
         """
         audit = Audit(self.radius.exact(), fraction)
-        self._diagnostics = (*self._diagnostics, audit)
+        self._columns.diagnostics = (*self._columns.diagnostics, audit)
         return audit
 
     def _before_forward(self, *_: object) -> None:
@@ -251,8 +229,8 @@ class Guard:
     def _enter(self) -> None:
         if not self._round.running:
             self._round.end()
-            if torch.is_grad_enabled() and self._elsewhere.forward():
-                self._say("unheard", _NEVER_STEPS.format(count=PATIENCE, state=self._index or "no"))
+            if torch.is_grad_enabled():
+                self._elsewhere.forward(self._index)
 
     def _after(self, taken: Taken) -> None:
         """Measure a step, decide about it and record it."""
@@ -279,11 +257,11 @@ class Guard:
                 raise
             report = self._controller.unmeasured(step, error, taken.rates)
         else:
-            if report.status not in _NOTHING_PROPOSED:
-                report = self._diagnosed(step, forwards, report)
+            if report.status not in NOTHING_PROPOSED:
+                report = self._columns.add(step, forwards, report)
         self._finish(report)
         self._round.step = Step(self._index, step)  # takes over the memory of this one
-        self._count(report.status, taken.optimizers, step.peers)
+        self._standstill.count(report.status, taken.optimizers, step.peers)
 
     def _decided(self, proposal: Proposal, taken: Taken) -> StepReport:
         step = proposal.step
@@ -292,51 +270,32 @@ class Guard:
             return report_of(step, reading, Status.SKIPPED, 0.0, taken.rates)
         if step.length == 0.0:
             return still(step, proposal.target, taken.rates)
-        keep = any(not isinstance(diagnostic, Audit) for diagnostic in self._diagnostics)
-        return self._controller.decide(proposal, taken.rates, scalable=not _searches(taken.optimizers), keep=keep)
+        scalable, keep = not taken.searched, self._columns.need_displacement
+        return self._controller.decide(proposal, taken.rates, scalable=scalable, keep=keep)
 
     def _decided_on_device(self, proposal: Proposal, taken: Taken) -> bool:
         """Decide without reading the device, if the radius can and nobody asks for the numbers of each step."""
-        if self._diagnostics or _searches(taken.optimizers):
+        if self._columns.wanted or taken.searched:
             return False
         decision = self._controller.decide_on_device(proposal)
         if decision is None:
             return False
         if self.policy.writes:
             decision.apply(proposal.step)
-        self._pending = proposal.step, Later(decision.numbers), decision, taken.optimizers, taken.rates
+        self._deferred = DeferredStep(taken, decision, Later(decision.numbers))
         self._elsewhere.stepped()
         self._round.step = Step(self._index, proposal.step)
         return True
 
     def _resolve(self) -> None:
         """Record a step that was decided on the device, once somebody wants to know."""
-        if self._pending is None:
+        deferred, self._deferred = self._deferred, None
+        if deferred is None:
             return
-        (step, numbers, decision, stepped, rates), self._pending = self._pending, None
-        try:
-            report = self._controller.resolve(step, decision, numbers.tolist(), rates)
-        except Exception as error:
-            if self.policy.writes:
-                raise
-            report = self._controller.unmeasured(step, error, rates)
+        report = deferred.report(self._controller)
         self._finish(report)
         self._round.step.index = self._index
-        self._count(report.status, stepped)
-
-    def _diagnosed(self, step: Step, forwards: Forwards, report: StepReport) -> StepReport:
-        """Return the report with the columns of the diagnostics."""
-        extras: dict[str, float] = {}
-        for diagnostic in self._diagnostics:
-            try:
-                columns = diagnostic(step, forwards, report).items()
-                # A tensor or an array's number is no cell of a log, and would be held by the history.
-                extras |= {name: value if isinstance(value, (bool, int)) else float(value) for name, value in columns}
-            except Exception as error:
-                self._say(
-                    f"diagnostic {id(diagnostic)}", f"diagnostic {diagnostic!r} failed and is left out: {error!r}"
-                )
-        return replace(report, extras=extras) if extras else report
+        self._standstill.count(report.status, deferred.taken.optimizers)
 
     def _finish(self, report: StepReport) -> None:
         self._index += 1
@@ -344,30 +303,3 @@ class Guard:
         self._history.append(report)
         self._elsewhere.stepped()
         self._log(report)
-
-    def _count(self, status: Status, stepped: list[Optimizer], peers: Peers = ALONE) -> None:
-        """Count steps in a row that stood still for a reason."""
-        if status in _NOTHING_PROPOSED:
-            return
-        try:
-            self._standstill.count(status, stepped, peers)
-        except Exception as error:
-            if self.policy.writes:
-                raise
-            self._say("standstill", str(error))
-
-
-_Pending = tuple[Step, Later, Decision, list[Optimizer], Rates]
-"""A step that was decided on the device, and what its report needs."""
-_NOTHING_PROPOSED = (Status.STILL, Status.SKIPPED)
-"""Nothing moved: there is nothing to diagnose, and nothing that could go on for ever."""
-
-
-def _searches(optimizers: Sequence[Optimizer]) -> bool:
-    return any(isinstance(optimizer, LBFGS) for optimizer in optimizers)
-
-
-def _close(handles: Iterable[RemovableHandle], log: Sinks) -> None:
-    for handle in handles:
-        handle.remove()
-    log.close()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
 
 from safestep._torch.warn_once import Once
 from safestep.errors import AttachError
@@ -52,6 +52,11 @@ class Taken:
     loss_scale: float
     skipped: bool
     trouble: Exception | None
+
+    @property
+    def searched(self) -> bool:
+        """Whether an optimizer has searched for its step itself, which may then not be scaled."""
+        return any(isinstance(optimizer, LBFGS) for optimizer in self.optimizers)
 
 
 class Round:

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from safestep._torch.unwrap import bare
-from safestep._torch.warn_once import warn
+from safestep._torch.warn_once import Once, warn
 from safestep.recording.trained import Trained
 
 PATIENCE = 20
@@ -27,6 +27,12 @@ _GONE = (
     "safestep.attach(model, optimizer) for the new one; if this is meant, guard.detach() before the optimizer goes"
 )
 
+_NEVER_STEPS = (
+    "the parameters were written to between {count} training forwards, and the optimizer of this guard took no step in "
+    "between ({state} so far): another optimizer trains the model, and nothing is kept inside. A trainer that makes "
+    "its own optimizer, or one made anew? detach() this guard and attach(model, the optimizer that steps)"
+)
+
 
 class Elsewhere:
     """Notices that somebody else trains the parameters of a guard.
@@ -36,10 +42,11 @@ class Elsewhere:
 
     Args:
         trained: the parameters of the guard.
+        say: warns, once about each thing.
     """
 
-    def __init__(self, trained: Trained) -> None:
-        self._trained = trained
+    def __init__(self, trained: Trained, say: Once) -> None:
+        self._trained, self._say = trained, say
         self._chosen: list[Tensor] = []
         self._place, self._count = -1, 0
 
@@ -47,12 +54,17 @@ class Elsewhere:
         """Begin to count anew: the guard has acted."""
         self._chosen, self._place, self._count = [], -1, 0
 
-    def forward(self) -> bool:
-        """Look, before a training forward; return whether it is now `PATIENCE` times that somebody else wrote."""
+    def forward(self, steps: int) -> None:
+        """Look, before a training forward, and say if it is now `PATIENCE` times that somebody else wrote.
+
+        Args:
+            steps: how many the guard has seen.
+        """
         self._chosen = self._chosen or _some(self._trained.moving())  # once a step, not for each of its micro-batches
         before, self._place = self._place, _place(self._chosen)
         self._count += before not in {-1, self._place}
-        return self._count == PATIENCE
+        if self._count == PATIENCE:
+            self._say("unheard", _NEVER_STEPS.format(count=PATIENCE, state=steps or "no"))
 
 
 class Silence:

@@ -14,6 +14,8 @@ from safestep.errors import PoisonedOptimizerError
 from safestep.recording.nonfinite import describe_poison
 from safestep.records.reading import Status
 
+NOTHING_PROPOSED = (Status.STILL, Status.SKIPPED)
+"""Nothing moved: there is nothing to diagnose, and nothing that could go on for ever."""
 _PATIENCE = 3
 """Undone steps in a row after which a poisoned optimizer is an error."""
 _HELD = 20
@@ -39,15 +41,16 @@ class Standstill:
     Args:
         model: gives the parameters their names.
         say: warns, once about each thing.
+        raises: whether a poisoned optimizer is an error; under a policy that only watches it is said.
 
     Attributes:
         undone: steps in a row that were undone.
         held: steps in a row that were held.
     """
 
-    def __init__(self, model: nn.Module, say: Once) -> None:
+    def __init__(self, model: nn.Module, say: Once, *, raises: bool = True) -> None:
         self.undone = self.held = 0
-        self._model, self._say = model, say
+        self._model, self._say, self._raises = model, say, raises
 
     def count(self, status: Status, stepped: Sequence[Optimizer], peers: Peers = ALONE) -> None:
         """Count a step of these optimizers.
@@ -56,6 +59,16 @@ class Standstill:
             PoisonedOptimizerError: if a run could only stand still: their state is not finite, and this was the third
                 undone step in a row.
         """
+        if status in NOTHING_PROPOSED:
+            return
+        try:
+            self._count(status, stepped, peers)
+        except Exception as error:
+            if self._raises:
+                raise
+            self._say("standstill", str(error))
+
+    def _count(self, status: Status, stepped: Sequence[Optimizer], peers: Peers) -> None:
         self.held = self.held + 1 if status is Status.HELD else 0
         self.undone = self.undone + 1 if status is Status.UNDONE else 0
         if self.held == _HELD:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from safestep.guard.guard import Diagnostic
+from safestep.guard.columns import Diagnostic
 from safestep.tools.diagnostics.finite import Finite
 from safestep.tools.diagnostics.geometry import Geometry
 from safestep.tools.diagnostics.loss import Closure, Loss
