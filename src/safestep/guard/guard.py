@@ -5,7 +5,6 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from types import TracebackType
 from typing import Any, Self
 
 import torch
@@ -151,7 +150,7 @@ class Guard:
         """Return the guard itself; leaving the block detaches it."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         """Detach."""
         self.detach()
 
@@ -224,13 +223,10 @@ class Guard:
 
     def _before_forward(self, *_: object) -> None:
         """Before the model is used where only some of the optimizers have stepped, act on what has moved."""
-        self._round.attempt(self._enter)
-
-    def _enter(self) -> None:
         if not self._round.running:
-            self._round.end()
+            self._round.attempt(self._round.end)
             if torch.is_grad_enabled():
-                self._elsewhere.forward(self._index)
+                self._round.attempt(self._elsewhere.forward, self._index)
 
     def _after(self, taken: Taken) -> None:
         """Measure a step, decide about it and record it."""
