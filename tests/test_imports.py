@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from processes import run
-from safestep.formulas.softmax import spread
+from safestep.formulas.softmax_ratio import spread
 
 EXTRAS = (
     "matplotlib",

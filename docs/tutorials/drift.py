@@ -55,8 +55,8 @@ from torch import nn
 
 import safestep
 from safestep import CurvatureRadius, History, Policy, Radius, SecantCurvature, StepReport, Throttle, Watch
-from safestep.formulas.curvature import spectral_radius
-from safestep.guard.columns import Diagnostic
+from safestep.formulas.quadratic_ratio import spectral_radius
+from safestep.guard.diagnose import Diagnostic
 from safestep.lab.affine_teacher import AffineTeacher
 from safestep.lab.digits import load_split
 from safestep.lab.drift import DriftRun

@@ -51,7 +51,7 @@ from torch import nn
 
 import safestep
 from safestep.experiments import find
-from safestep.formulas.softmax import spread, step_ratio
+from safestep.formulas.softmax_ratio import spread, step_ratio
 from safestep.lab.digits import load_split, loaders
 from safestep.lab.models import mlp
 from safestep.lab.seeding import seed_everything

@@ -9,9 +9,9 @@ import torch
 from typer.testing import CliRunner
 
 from safestep.bench import plan
+from safestep.bench.bench_tables import COLUMNS
 from safestep.bench.cases import cases
 from safestep.bench.contestants import AGAIN, CURVATURE, METHODS, PLAIN, entries
-from safestep.bench.tables import COLUMNS
 from safestep.cli import app as cli
 
 TIMES = ("ratio_median", "ratio_low", "ratio_high", "ratio_mean", "ms_median", "added_us", "rows_per_ms")

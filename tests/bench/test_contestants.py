@@ -9,7 +9,7 @@ import torch
 
 from safestep.bench import contestants
 from safestep.bench.cases import cases
-from safestep.bench.contestants import AGAIN, CLIP, CURVATURE, JVP, PLAIN, Contestant, Entry, entries
+from safestep.bench.contestants import AGAIN, CLIP, CURVATURE, JVP, PLAIN, Contestant, entries
 from safestep.radius.softmax import Method
 
 CPU = torch.device("cpu")
@@ -32,15 +32,15 @@ def test_every_method_takes_part_in_both_situations():
     assert methods == {PLAIN, AGAIN, CLIP, JVP, CURVATURE, *get_args(Method)}
     for method in get_args(Method):
         assert [entry.situation for entry in entries() if entry.method == method] == ["inside", "capped"]
-    assert entries()[0] == Entry(PLAIN, "inside")
+    assert entries()[0] == Contestant(PLAIN, "inside")
 
 
 @pytest.mark.parametrize("name", ["mlp", "gpt", "resnet"])
 def test_a_guard_inside_trains_as_the_plain_step_does(name):
-    plain, again = trained(Entry(PLAIN, "inside"), QUICK[name]), trained(Entry(AGAIN, "inside"), QUICK[name])
+    plain, again = trained(Contestant(PLAIN, "inside"), QUICK[name]), trained(Contestant(AGAIN, "inside"), QUICK[name])
     assert torch.equal(weights(plain), weights(again))
     for method in get_args(Method):
-        guarded = trained(Entry(method, "inside"), QUICK[name])
+        guarded = trained(Contestant(method, "inside"), QUICK[name])
         assert torch.equal(weights(guarded), weights(plain)), method
         assert len(guarded.guard.history) == 3
         assert [report.status for report in guarded.guard.history[1:]] == ["inside"] * 2
@@ -48,8 +48,11 @@ def test_a_guard_inside_trains_as_the_plain_step_does(name):
 
 @pytest.mark.parametrize("name", ["mlp", "gpt", "resnet"])
 def test_the_jvp_by_hand_caps_as_the_exact_method_does(name):
-    by_hand, exact = trained(Entry(JVP, "capped"), QUICK[name], 1), trained(Entry("exact", "capped"), QUICK[name], 1)
-    free = trained(Entry(PLAIN, "capped"), QUICK[name], 1)
+    by_hand, exact = (
+        trained(Contestant(JVP, "capped"), QUICK[name], 1),
+        trained(Contestant("exact", "capped"), QUICK[name], 1),
+    )
+    free = trained(Contestant(PLAIN, "capped"), QUICK[name], 1)
     assert exact.guard.history[0].status == "capped"
     torch.testing.assert_close(weights(by_hand), weights(exact), rtol=1e-4, atol=1e-5)
     assert (weights(free) - weights(exact)).abs().max() > 0.01
@@ -62,7 +65,7 @@ def test_the_jvp_by_hand_caps_as_the_exact_method_does(name):
 def test_clipping_clips(monkeypatch):
     monkeypatch.setattr(contestants, "_LARGEST_NORM", 0.1)
     case = QUICK["mlp"]
-    clipped, plain = trained(Entry(CLIP, "inside"), case), trained(Entry(PLAIN, "inside"), case)
+    clipped, plain = trained(Contestant(CLIP, "inside"), case), trained(Contestant(PLAIN, "inside"), case)
     norms = [
         torch.cat([p.grad.flatten() for p in contestant.model.parameters()]).norm() for contestant in (clipped, plain)
     ]
@@ -70,7 +73,7 @@ def test_clipping_clips(monkeypatch):
 
 
 def test_reduced_precision_reaches_the_model():
-    contestant = Contestant(Entry(JVP, "inside"), QUICK["gpt2-small"], CPU)
+    contestant = Contestant(Contestant(JVP, "inside"), QUICK["gpt2-small"], CPU)
     seen = []
     contestant.model.head.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
     contestant.train([QUICK["gpt2-small"].draw()])
@@ -78,8 +81,8 @@ def test_reduced_precision_reaches_the_model():
 
 
 def test_contestants_share_nothing():
-    entry = Entry("exact", "capped")
+    entry = Contestant("exact", "capped")
     first, second = trained(entry, QUICK["mlp"]), Contestant(entry, QUICK["mlp"], CPU)
     assert len(second.guard.history) == 0
-    assert torch.equal(weights(second), weights(Contestant(Entry(PLAIN, "inside"), QUICK["mlp"], CPU)))
+    assert torch.equal(weights(second), weights(Contestant(Contestant(PLAIN, "inside"), QUICK["mlp"], CPU)))
     assert not torch.equal(weights(first), weights(second))

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from safestep import Cap, MeasurementError, Pin, SoftmaxRadius, Status, Watch
-from safestep.formulas.softmax import spread
+from safestep.formulas.softmax_ratio import spread
 from zoo import METHODS, RECIPES, ZOO, Case, Scene, Training, examples, said, twin_ratio, twin_sensitivity
 
 SCALES = st.builds(lambda sign, power: sign * 10.0**power, st.sampled_from([-1.0, 1.0]), st.floats(-15, 15))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from safestep import Cap, CurvatureRadius, Status, Watch
-from safestep.formulas.softmax import radius_bound, spread, step_ratio, two_class_radius
+from safestep.formulas.softmax_ratio import radius_bound, spread, step_ratio, two_class_radius
 from zoo import ALL, RADII, ZOO, Batch, Case, Training, recipes_for
 from zoo.asserts import assert_untouched
 

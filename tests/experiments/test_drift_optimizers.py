@@ -14,8 +14,8 @@ from safestep.experiments.drift.drift_optimizers_cases import BATCHES, OPTIMIZER
 from safestep.experiments.drift.drift_optimizers_run import (
     HOPELESS,
     PILOTS,
-    Case,
-    StepLine,
+    DescentStep,
+    DriftCase,
     descend,
     outcome_of,
     target_loss,
@@ -31,7 +31,7 @@ EXPERIMENT = find("drift-optimizers")
 SETTINGS = EXPERIMENT.settings(
     warm_up=5, steps=30, students=("linear",), optimizers=("sgd", "momentum"), batches=("full",)
 )
-CASE = Case("linear", "sgd", "full", 0.2, "curvature", 1.5, 4.0, 5, 30)
+CASE = DriftCase("linear", "sgd", "full", 0.2, "curvature", 1.5, 4.0, 5, 30)
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def test_the_target_is_what_quiet_runs_of_other_seeds_have_come_to():
 
 
 def lines(*losses, **options):
-    return [StepLine(loss, **{"status": "inside", "ratio": 0.5} | options) for loss in losses]
+    return [DescentStep(loss, **{"status": "inside", "ratio": 0.5} | options) for loss in losses]
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_a_run_that_diverges_in_the_warm_up_has_no_first_loss():
 
 
 def test_shares_are_of_the_steps_up_to_the_target():
-    held = StepLine(2.0, "held", math.inf, 0.0)
+    held = DescentStep(2.0, "held", math.inf, 0.0)
     found = outcome_of([*lines(9.0, 4.0), held, held, *lines(0.5, 0.4, 0.3)], 1, 1.0)
     assert found["steps_to_target"] == 3
     assert found["held_share"] == found["uphill_share"] == 2 / 4

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.func import hessian
 from torch.nn import functional as F
 
-from safestep.formulas.curvature import (
+from safestep.formulas.quadratic_ratio import (
     curvature_ratio,
     margin,
     sigmoid_bend,
@@ -21,7 +21,7 @@ from safestep.formulas.curvature import (
     spectral_radius,
     square_bend,
 )
-from safestep.formulas.softmax import spread
+from safestep.formulas.softmax_ratio import spread
 
 EPS = torch.finfo(torch.float64).eps
 value = st.floats(-50, 50, allow_subnormal=False)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safestep.formulas.softmax import radius_bound, spread, step_ratio, two_class_radius
+from safestep.formulas.softmax_ratio import radius_bound, spread, step_ratio, two_class_radius
 
 logit = st.floats(-50, 50, allow_subnormal=False)
 rows = st.lists(logit, min_size=2, max_size=6).map(lambda row: torch.tensor(row, dtype=torch.float64))

@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from safestep.formulas.throttle import order_0, order_1, order_2, quantised, running_mean, secant_curvature
+from safestep.formulas.throttle_laws import order_0, order_1, order_2, quantised, running_mean, secant_curvature
 
 chis = st.floats(0.05, 1.95)
 margins = st.floats(1e-3, 1e3)

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safestep.formulas.curvature import margin
+from safestep.formulas.quadratic_ratio import margin
 from safestep.lab.affine_teacher import AffineTeacher, Drift
 
 GAINS = st.floats(0.1, 8.0) | st.floats(-8.0, -0.1)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safestep import Cap, CurvatureRadius, SoftmaxRadius, Status, Throttle, Watch
-from safestep.formulas.throttle import order_2
+from safestep.formulas.throttle_laws import order_2
 from safestep.guard.checkpoint import Saved
 from zoo import ALL, ZOO, Training
 from zoo.asserts import assert_untouched

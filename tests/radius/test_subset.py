@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from safestep import attach
-from safestep.radius.base import Needs, Radius
+from safestep.radius.radius import Needs, Radius
 from safestep.radius.subset import largest_of_all, rows_of
 
 

@@ -14,7 +14,7 @@ from torch.func import functional_call, hessian
 import safestep
 from safestep.errors import MeasurementError
 from safestep.tools.diagnostics import Sharpness
-from safestep.tools.diagnostics.hessian import Hessian, Lanczos
+from safestep.tools.diagnostics.hessian_products import Hessian, Lanczos
 
 SIGNS = {"positive": (0.1, 5.0), "negative": (-5.0, -0.1), "indefinite": (-3.0, 4.0), "mostly negative": (-9.0, 0.5)}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from safestep import Policy
-from safestep.radius.base import State
+from safestep.radius.radius import State
 
 
 def scale_of(policy: Policy, ratio: float, state: State = None, *, length: float = 1.0, step: int = 0):

@@ -13,8 +13,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
+from safestep.bench.bench_tables import Record, percent, who
 from safestep.bench.contestants import AGAIN, METHODS, PLAIN
-from safestep.bench.tables import Record, percent, who
 from safestep.plots import style
 
 Results = Mapping[str, Any]

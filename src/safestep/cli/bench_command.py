@@ -15,10 +15,10 @@ from rich.console import Console
 
 from safestep._torch.extras import need
 from safestep.bench import many_runs, plan
+from safestep.bench.bench_tables import tables
 from safestep.bench.cases import AXES, FIXED, NAMES, ON_CPU
 from safestep.bench.grid import in_markdown
 from safestep.bench.measure import Columns, Effort, Say
-from safestep.bench.tables import tables
 from safestep.cli.user_errors import errors_told
 from safestep.errors import RunDirectoryError, UnknownNameError
 from safestep.experiments.report.screen import console, say, show

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from safestep.policy import Policy
-from safestep.radius.base import State
+from safestep.radius.radius import State
 
 
 class RowGuard:

@@ -12,9 +12,9 @@ from torch.optim import Optimizer
 
 from safestep.distributed.ranks import EVERYONE, Ranks, check_ranks
 from safestep.errors import AttachError
-from safestep.guard.columns import Diagnostic
+from safestep.guard.diagnose import Diagnostic
 from safestep.guard.guard import Guard
-from safestep.guard.options import Options
+from safestep.guard.guard_options import GuardOptions
 from safestep.guard.silence import disarm
 from safestep.guard.validation import (
     check_attachment,
@@ -136,7 +136,7 @@ def attach(
     others = {id(known): known for reference in _guarded.values() if (known := reference()) is not None}
     trained = [p for one in optimizers for p in parameters_of(one) if p.requires_grad]
     check_only_guard(model, trained, [known.trains for known in others.values() if known.attached])
-    options = Options(
+    options = GuardOptions(
         radius=radius,
         policy=policy,
         logits=logits,

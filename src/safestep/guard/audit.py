@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from safestep.errors import MeasurementError
 from safestep.radius import Radius
 from safestep.radius.across_ranks import measured
-from safestep.radius.base import State
+from safestep.radius.radius import State
 from safestep.recording.forwards import Forwards
 from safestep.recording.proposal import Proposal
 from safestep.recording.step import Step

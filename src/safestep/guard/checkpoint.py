@@ -13,7 +13,7 @@ import torch
 
 from safestep.policy import Policy
 from safestep.radius import Radius
-from safestep.radius.base import State
+from safestep.radius.radius import State
 
 VERSION = 3
 """Version 2 had what radius and policy remember as nested dictionaries, whose keys come and go with what was learnt."""

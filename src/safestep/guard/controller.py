@@ -12,8 +12,8 @@ from safestep._torch.warn_once import Once
 from safestep.policy import Policy
 from safestep.radius import Radius
 from safestep.radius.across_ranks import measured
-from safestep.radius.base import State
 from safestep.radius.deferred import Decision
+from safestep.radius.radius import State
 from safestep.recording.forwards import Forwards
 from safestep.recording.proposal import Proposal
 from safestep.recording.step import Step

@@ -15,11 +15,11 @@ from safestep._torch.unwrap import bare
 from safestep._torch.warn_once import Once
 from safestep.guard.audit import Audit
 from safestep.guard.checkpoint import Saved
-from safestep.guard.columns import Columns
 from safestep.guard.controller import Controller, nothing, report_of, still
 from safestep.guard.deferred_step import DeferredStep
+from safestep.guard.diagnose import Columns
 from safestep.guard.group import Group
-from safestep.guard.options import Options
+from safestep.guard.guard_options import GuardOptions
 from safestep.guard.round import Round, Taken
 from safestep.guard.silence import Elsewhere, Silence
 from safestep.guard.stalls import NOTHING_PROPOSED, Standstill
@@ -41,7 +41,7 @@ from safestep.records.report import History, StepReport
 class Guard:
     """Watches the steps of an optimizer and keeps them inside. Made by `safestep.attach`."""
 
-    def __init__(self, model: nn.Module, optimizers: Sequence[Optimizer], options: Options) -> None:
+    def __init__(self, model: nn.Module, optimizers: Sequence[Optimizer], options: GuardOptions) -> None:
         say, needs, writes = Once(), options.radius.needs, options.policy.writes
         self._history, self._log = History(options.history), options.log
         self._controller = Controller(options.radius, options.policy, say)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from safestep.formulas.curvature import margin, spectral_radius
+from safestep.formulas.quadratic_ratio import margin, spectral_radius
 from safestep.guard.attach import attach
 from safestep.lab.affine_teacher import AffineTeacher
 from safestep.lab.student import Student

@@ -4,24 +4,24 @@ Every function draws on the axes given as ``ax=``, or on axes of its own, and re
 a legend what is what: below the axes, or inside them where their figure has no layout (``layout="constrained"``).
 """
 
-from safestep.plots._extra import matplotlib as _matplotlib  # noqa: F401 (first: it says which extra is missing)
+from safestep.plots._matplotlib import matplotlib as _matplotlib  # noqa: F401 (first: it says which extra is missing)
 from safestep.plots.affine import affine_histogram, affine_scatter
 from safestep.plots.after_drift import Drifted, drift_alphas, drift_losses, drifted_of
 from safestep.plots.animation import animate_trace
 from safestep.plots.audited import audited_of, audited_ratios
 from safestep.plots.curves import Band, Curve, curves_of
 from safestep.plots.drift_map import DriftMap, drift_maps, drift_maps_of
-from safestep.plots.ensemble import LossBand, loss_over_steps
-from safestep.plots.learning_rate import ratio_over_rates
 from safestep.plots.noise_floor import Floor, noise_floor
+from safestep.plots.rate_trials import ratio_over_rates
 from safestep.plots.schedules import schedule_curves
 from safestep.plots.seeds import accuracy_over_seeds
 from safestep.plots.side_by_side import traces_side_by_side
 from safestep.plots.slowdown import slowdown, slowdowns_of
 from safestep.plots.steps import effective_lrs, step_ratios
-from safestep.plots.throttled import throttled_columns, throttled_run
+from safestep.plots.throttled_run import throttled_columns, throttled_run
 from safestep.plots.traces import trace_contours
-from safestep.plots.training import effective_lr, largest_ratio, overview, test_accuracy, training_loss
+from safestep.plots.traces_of_runs import LossBand, loss_over_steps
+from safestep.plots.training_curves import effective_lr, largest_ratio, overview, test_accuracy, training_loss
 
 __all__ = [
     "Band",

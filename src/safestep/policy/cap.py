@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from safestep.policy.base import Policy, Target, check_target, evaluate_target
-from safestep.radius.base import State
+from safestep.policy.policy import Policy, Target, check_target, evaluate_target
+from safestep.radius.radius import State
 from safestep.records.reading import Status
 
 

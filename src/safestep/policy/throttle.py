@@ -9,10 +9,10 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from safestep.formulas.throttle import order_0, order_1, order_2, quantised
-from safestep.policy.base import Policy
-from safestep.radius.base import Radius, State
+from safestep.formulas.throttle_laws import order_0, order_1, order_2, quantised
+from safestep.policy.policy import Policy
 from safestep.radius.curvature import CurvatureRadius
+from safestep.radius.radius import Radius, State
 from safestep.records.reading import Status
 
 Order = Literal[0, 1, 2]

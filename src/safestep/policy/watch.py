@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from safestep.policy.base import Policy
-from safestep.radius.base import Radius, State
+from safestep.policy.policy import Policy
+from safestep.radius.radius import Radius, State
 from safestep.records.reading import Status
 
 

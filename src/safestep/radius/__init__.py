@@ -1,8 +1,8 @@
 """How far may one go along a step? One radius per file, one method each: `measure`."""
 
-from safestep.radius.base import Radius
 from safestep.radius.curvature import CurvatureRadius
 from safestep.radius.hessian import HessianRadius
+from safestep.radius.radius import Radius
 from safestep.radius.secant import SecantCurvature
 from safestep.radius.softmax import SoftmaxRadius
 from safestep.radius.tightest import Tightest

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from safestep.errors import MeasurementError, NothingToMeasureError, RanksError
-from safestep.radius.base import Radius, State
+from safestep.radius.radius import Radius, State
 from safestep.recording.proposal import Proposal
 from safestep.records.reading import Reading
 

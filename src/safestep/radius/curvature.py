@@ -9,16 +9,16 @@ from typing import ClassVar, NamedTuple, get_args
 from torch import Tensor
 
 from safestep.errors import MeasurementError
-from safestep.formulas.curvature import curvature_ratio
+from safestep.formulas.quadratic_ratio import curvature_ratio
 from safestep.heads.output import Output
 from safestep.heads.places import Path, named
 from safestep.jvp.selection import Route, as_state, from_state
 from safestep.jvp.tangents import Tangents, check_forwards, say_doubts_of_heads, unit_of
 from safestep.radius.across_ranks import mean
-from safestep.radius.base import Needs, Radius, State
 from safestep.radius.loss_check import say_doubts
 from safestep.radius.losses import LOSSES, LossName, Reduction
-from safestep.radius.quadratic import Quadratic
+from safestep.radius.quadratic_model import QuadraticModel
+from safestep.radius.radius import Needs, Radius, State
 from safestep.recording.forward import Forward
 from safestep.recording.forwards import Forwards
 from safestep.recording.proposal import Proposal
@@ -145,15 +145,15 @@ class CurvatureRadius(Radius):
         reading = Reading(step.index, ratio, f"{route.way}/train", model.rough == 0.0, message, uphill=uphill)
         return reading, {"route": as_state(route), "looked": looked}
 
-    def _added_up(self, forwards: Forwards, tangents: Tangents, *, check: bool) -> tuple[list[Quadratic], float]:
+    def _added_up(self, forwards: Forwards, tangents: Tangents, *, check: bool) -> tuple[list[QuadraticModel], float]:
         """Measure on this rank, head by head; return also over how many forwards the step went, for each kept one."""
         check_forwards(forwards, self._resolve)
         counted, stored = _counted(forwards)
         gradients = {id(output): _gradient(output) for forward in counted for output in forward.heads}
-        models: dict[Path, Quadratic] = {}
+        models: dict[Path, QuadraticModel] = {}
         for output, value, tangent in tangents:
             if (gradient := gradients.get(id(output))) is not None:
-                model = models.setdefault(output.path, Quadratic(LOSSES[self.loss]))
+                model = models.setdefault(output.path, QuadraticModel(LOSSES[self.loss]))
                 model.add(output, value, tangent, gradient, check=check)
         # dL/dz is of a part of the step's loss, and the forwards that were kept have their share of all parts.
         missing = forwards.dropped - forwards.handed if stored else forwards.dropped
@@ -166,7 +166,7 @@ class CurvatureRadius(Radius):
                 _gradient(output)
         say_doubts_of_heads(forwards)
 
-    def _summed(self, model: Quadratic, parts: float, forwards: Forwards, *, exact: bool) -> _Found:
+    def _summed(self, model: QuadraticModel, parts: float, forwards: Forwards, *, exact: bool) -> _Found:
         whole = self.reduction == "sum"
         return _Found(
             self.scale * (parts * model.curvature if whole else model.mean),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from safestep.formulas.softmax import step_ratio
+from safestep.formulas.softmax_ratio import step_ratio
 from safestep.jvp.derivative import Line
 from safestep.jvp.replay import Mode, run
 from safestep.radius.spreads import Spreads

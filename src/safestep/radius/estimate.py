@@ -8,7 +8,7 @@ from typing import Protocol
 
 import torch
 
-from safestep.formulas.softmax import step_ratio
+from safestep.formulas.softmax_ratio import step_ratio
 from safestep.jvp.derivative import Line
 from safestep.jvp.replay import Mode, no_trace
 from safestep.radius.difference import INSIDE, FiniteDifference, first_guess
@@ -19,7 +19,7 @@ from safestep.recording.forwards import Forwards
 from safestep.recording.proposal import Proposal
 
 
-class Options(Protocol):
+class ProbingOptions(Protocol):
     """What a probing radius is given, see `safestep.radius.softmax.SoftmaxRadius`."""
 
     @property
@@ -42,7 +42,7 @@ class Probing:
         track: what earlier measurements showed.
     """
 
-    options: Options
+    options: ProbingOptions
     proposal: Proposal
     track: Track
 

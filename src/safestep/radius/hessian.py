@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from safestep.distributed.dtensor import any_sharded
 from safestep.errors import MeasurementError, first_line
-from safestep.formulas.curvature import curvature_ratio
+from safestep.formulas.quadratic_ratio import curvature_ratio
 from safestep.jvp.replay import no_trace
 from safestep.jvp.restore import untouched
 from safestep.radius.across_ranks import mean
-from safestep.radius.base import Radius, State
+from safestep.radius.radius import Radius, State
 from safestep.recording.forwards import Forwards
 from safestep.recording.mute import unheard
 from safestep.recording.proposal import Proposal

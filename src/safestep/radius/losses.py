@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from safestep.formulas.curvature import sigmoid_bend, softmax_bend, square_bend
+from safestep.formulas.quadratic_ratio import sigmoid_bend, softmax_bend, square_bend
 from safestep.heads.model_heads import Wanted
 
 LossName = Literal["cross_entropy", "bce", "half_mse", "mse"]
@@ -17,7 +17,7 @@ Reduction = Literal["mean", "sum"]
 
 
 @dataclass(frozen=True, slots=True)
-class Loss:
+class LossTerms:
     """A loss that is a sum, or a mean, over the rows of the logits.
 
     Attributes:
@@ -54,10 +54,10 @@ def _sigmoid_effort(logits: Tensor, gradient: Tensor) -> Tensor:
     return torch.where(gradient < 0, torch.sigmoid(-logits), torch.sigmoid(logits)).sum(-1) / 2
 
 
-LOSSES: dict[LossName, Loss] = {
-    "cross_entropy": Loss(softmax_bend, ignores=True, wanted="cross_entropy", likely=_softmax_effort),
-    "bce": Loss(sigmoid_bend, entries=True, wanted="sigmoid", likely=_sigmoid_effort),
-    "half_mse": Loss(lambda _, tangent: square_bend(tangent)),
-    "mse": Loss(lambda _, tangent: 2 * square_bend(tangent), entries=True),
+LOSSES: dict[LossName, LossTerms] = {
+    "cross_entropy": LossTerms(softmax_bend, ignores=True, wanted="cross_entropy", likely=_softmax_effort),
+    "bce": LossTerms(sigmoid_bend, entries=True, wanted="sigmoid", likely=_sigmoid_effort),
+    "half_mse": LossTerms(lambda _, tangent: square_bend(tangent)),
+    "mse": LossTerms(lambda _, tangent: 2 * square_bend(tangent), entries=True),
 }
 """The losses by name."""

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from safestep.distributed.dtensor import any_sharded
 from safestep.errors import MeasurementError
-from safestep.formulas.throttle import running_mean, secant_curvature
-from safestep.radius.base import Radius, State
+from safestep.formulas.throttle_laws import running_mean, secant_curvature
+from safestep.radius.radius import Radius, State
 from safestep.recording.proposal import Proposal
 from safestep.records.reading import Reading
 
@@ -70,7 +70,7 @@ class SecantCurvature(Radius):
                 "holds a piece; use CurvatureRadius"
             )
         parameters, gradients = list(step.start.values()), [_gradient(parameter) for parameter in step.start]
-        known = _Known(**(state or {}))
+        known = _LastStep(**(state or {}))
         curvature, comparable = known.curvature, known.comparable(parameters)
         if comparable:
             distance = _distance(parameters, known.parameters)
@@ -81,12 +81,12 @@ class SecantCurvature(Radius):
             return Reading(step.index, math.nan, "secant", False), state
         ratio = max(curvature, mean) * step.length / (2.0 * length) if length > 0.0 else 0.0
         message = "" if comparable else "no earlier gradient to compare with: this step is unprotected"
-        later = _Known(curvature, mean, [t.clone() for t in parameters], [t.clone() for t in gradients])
+        later = _LastStep(curvature, mean, [t.clone() for t in parameters], [t.clone() for t in gradients])
         return Reading(step.index, ratio, "secant", False, message), later.as_state()
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _LastStep:
     """What the last step left: its secant curvature, the running mean, theta and g."""
 
     curvature: float = 0.0

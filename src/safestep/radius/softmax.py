@@ -10,14 +10,14 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 
 from safestep.errors import LossMismatchError
-from safestep.formulas.softmax import Head, step_ratio
+from safestep.formulas.softmax_ratio import Head, step_ratio
 from safestep.jvp.replay import Mode
 from safestep.jvp.selection import Route, as_state, from_state
 from safestep.jvp.tangents import Tangents, check_forwards, check_recorded, say_doubts_of_heads
 from safestep.radius.across_ranks import largest
-from safestep.radius.base import Needs, Radius, State
 from safestep.radius.deferred import Prediction, Resolved
 from safestep.radius.estimate import Probing
+from safestep.radius.radius import Needs, Radius, State
 from safestep.radius.spreads import Spreads
 from safestep.radius.tiers import Tier, Tiers, Track
 from safestep.recording.forwards import Forwards
@@ -37,7 +37,7 @@ class SoftmaxRadius(Radius):
     Equation:
         ``r = max_i spread(J_i p) / pi`` over the samples ``i`` that have a gradient, with ``J_i`` the Jacobian of the
         logits of sample ``i`` in the parameters and ``p`` the displacement of the whole step: momentum,
-        preconditioning and weight decay included. ``spread`` is `safestep.formulas.softmax.spread`.
+        preconditioning and weight decay included. ``spread`` is `safestep.formulas.softmax_ratio.spread`.
 
     Attributes:
         method: ``"exact"`` differentiates the recorded forward along ``p`` (about two forwards of work). ``"probe"``
@@ -126,7 +126,7 @@ class SoftmaxRadius(Radius):
             return
         with contextlib.suppress(LossMismatchError):  # measuring will meet it again
             forwards.resolve(self.head)
-        directional_derivative = state is None or self.tiers.needs_bound(_Known.from_state(state).track, proposal.aim)
+        directional_derivative = state is None or self.tiers.needs_bound(_Memory.from_state(state).track, proposal.aim)
         # What the tiers go by, all ranks have to know alike, or some would measure and others not.
         tiered = self.method == "tiered" and not proposal.always
         step.read(
@@ -138,7 +138,7 @@ class SoftmaxRadius(Radius):
     def measure(self, proposal: Proposal, state: State) -> tuple[Reading, State]:
         """Return r of a step over the recorded forwards, and what was learned. See `Radius.measure`."""
         step, forwards = proposal.step, proposal.forwards
-        known = _Known() if state is None else _Known.from_state(state)
+        known = _Memory() if state is None else _Memory.from_state(state)
         target = proposal.aim
         whole = self.method != "tiered" or proposal.always
         # By what all ranks have agreed on: they skip together, and say nothing.
@@ -154,7 +154,7 @@ class SoftmaxRadius(Radius):
             known = replace(known, track=known.track.measured(reading.ratio, step.vitals))
         return reading, known.as_state()
 
-    def _measured(self, proposal: Proposal, known: _Known, tier: Tier) -> tuple[Reading, _Known]:
+    def _measured(self, proposal: Proposal, known: _Memory, tier: Tier) -> tuple[Reading, _Memory]:
         """Measure on this rank."""
         check_forwards(proposal.forwards, self._resolve)
         if self.method == "exact":
@@ -181,7 +181,7 @@ class SoftmaxRadius(Radius):
             or not forwards.kept
         ):
             return None
-        known = _Known.from_state(state)
+        known = _Memory.from_state(state)
         track, tiers, target = known.track, self.tiers, proposal.aim
         if track.alarmed or not track.enough or track.age + 1 >= tiers.every:
             return None
@@ -203,7 +203,7 @@ class SoftmaxRadius(Radius):
 
         return Prediction(tiers.margin * track.expected(1.0) * length, length, torch.stack(numbers), resolve)
 
-    def _differentiated(self, proposal: Proposal, known: _Known) -> tuple[Reading, _Known]:
+    def _differentiated(self, proposal: Proposal, known: _Memory) -> tuple[Reading, _Memory]:
         step, forwards = proposal.step, proposal.forwards
         tangents, spreads = Tangents(step, forwards, self.mode, known.route), Spreads(every=self.every)
         for output, value, tangent in tangents:
@@ -228,7 +228,7 @@ class SoftmaxRadius(Radius):
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _Memory:
     """What was learned of the model (`Route`) and of earlier steps (`Track`)."""
 
     route: Route = field(default_factory=Route)
@@ -238,5 +238,5 @@ class _Known:
         return {"route": as_state(self.route), "track": self.track.as_state()}
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> _Known:
+    def from_state(cls, state: dict[str, Any]) -> _Memory:
         return cls(from_state(state["route"]), Track.from_state(state["track"]))

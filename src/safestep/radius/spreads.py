@@ -10,8 +10,8 @@ from torch import Tensor
 
 from safestep.distributed.dtensor import whole
 from safestep.errors import NothingToMeasureError
-from safestep.formulas.softmax import Head as Formula
-from safestep.formulas.softmax import spread
+from safestep.formulas.softmax_ratio import Head as Formula
+from safestep.formulas.softmax_ratio import spread
 from safestep.heads.head import Head
 from safestep.heads.output import Output
 

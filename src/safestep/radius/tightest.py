@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from safestep.radius.across_ranks import measured
-from safestep.radius.base import Needs, Radius, State
+from safestep.radius.radius import Needs, Radius, State
 from safestep.recording.proposal import Proposal
 from safestep.records.reading import Reading
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from safestep.recording.mutable import Kind, attributes, is_array, kind_of, own_attributes, same
+from safestep.recording.mutable import MutableKind, attributes, is_array, kind_of, own_attributes, same
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _CONSTANT = (
@@ -58,7 +58,7 @@ class _Kept:
     """
 
     node: Node
-    kind: Kind
+    kind: MutableKind
     mark: Any
     copy: Any
 

@@ -17,7 +17,7 @@ INTERNAL = frozenset(vars(nn.Module()))
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class MutableKind:
     """A kind of thing.
 
     Attributes:
@@ -35,7 +35,7 @@ class Kind:
     sized: bool = False
 
 
-def kind_of(thing: Any) -> Kind:
+def kind_of(thing: Any) -> MutableKind:
     """Return the kind of a thing; an object that is nothing else is its attributes."""
     return next(kind for kind in _KINDS if kind.holds(thing))
 
@@ -122,40 +122,40 @@ def _slice_back(thing: Any, copy: Any) -> None:
 
 
 _KINDS = (
-    Kind(
+    MutableKind(
         lambda t: isinstance(t, Tensor),
         lambda t: None if t.is_inference() else t._version,
         lambda t: t.detach().clone(),
         _put_back_tensor,
         sized=True,
     ),
-    Kind(
+    MutableKind(
         lambda t: isinstance(t, nn.Module),
         own_attributes,
         own_attributes,
         lambda t, copy: _put_back_attributes(vars(t), copy, set(own_attributes(t))),
     ),
-    Kind(
+    MutableKind(
         lambda t: isinstance(t, torch.Generator),
         lambda t: t.get_state(),
         lambda t: t.get_state(),
         torch.Generator.set_state,
     ),
-    Kind(
+    MutableKind(
         lambda t: isinstance(t, random.Random), lambda t: t.getstate(), lambda t: t.getstate(), random.Random.setstate
     ),
-    Kind(is_array, lambda t: t.tobytes(), lambda t: t.copy(), _array_back, sized=True),
-    Kind(
+    MutableKind(is_array, lambda t: t.tobytes(), lambda t: t.copy(), _array_back, sized=True),
+    MutableKind(
         lambda t: type(t).__module__.startswith("numpy.random") and _bits(t) is not None,
         lambda t: repr(_bits(t).state),
         lambda t: _bits(t).state,
         lambda t, copy: setattr(_bits(t), "state", copy),
     ),
-    Kind(lambda t: isinstance(t, bytearray), bytes, bytes, _slice_back),
-    Kind(lambda t: isinstance(t, list), list, list, _slice_back),
-    Kind(lambda t: isinstance(t, deque), list, list, _refill),
-    Kind(lambda t: isinstance(t, MutableMapping), dict, dict, _refill),
-    Kind(lambda t: isinstance(t, MutableSet), set, set, _refill),
-    Kind(_moves_on, _place, None, _slice_back),
-    Kind(lambda _: True, attributes, attributes, _put_back_object),
+    MutableKind(lambda t: isinstance(t, bytearray), bytes, bytes, _slice_back),
+    MutableKind(lambda t: isinstance(t, list), list, list, _slice_back),
+    MutableKind(lambda t: isinstance(t, deque), list, list, _refill),
+    MutableKind(lambda t: isinstance(t, MutableMapping), dict, dict, _refill),
+    MutableKind(lambda t: isinstance(t, MutableSet), set, set, _refill),
+    MutableKind(_moves_on, _place, None, _slice_back),
+    MutableKind(lambda _: True, attributes, attributes, _put_back_object),
 )

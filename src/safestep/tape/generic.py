@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from safestep.errors import TapeError
-from safestep.tape.rules import Call, Rule, Tangents
+from safestep.tape.rules import Call, TangentRule, Tangents
 
 
 def generic(call: Call) -> Tangents:
@@ -40,4 +40,4 @@ def _dual(value: Any, dot: Any) -> Any:
     return value if dot is None else forward_ad.make_dual(value, dot)
 
 
-GENERIC = Rule(generic, outputs=None)
+GENERIC = TangentRule(generic, outputs=None)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from safestep.tape.generic import GENERIC
-from safestep.tape.rules import RULES, Rule
+from safestep.tape.rules import RULES, TangentRule
 from safestep.tape.signature import Signature
 
 _MOVES_STORAGE = {"set_", "resize_", "resize_as_", "_conj", "_neg_view", "embedding_renorm_", "_resize_output_"}
@@ -24,7 +24,7 @@ _SHAPE_ONLY = {
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class OpKind:
     """What a tape does about an operation.
 
     Attributes:
@@ -41,7 +41,7 @@ class Kind:
     name: str
     signature: Signature | None = None
     func: Any = None
-    rule: Rule | None = None
+    rule: TangentRule | None = None
     reason: str = ""
     writes: tuple[int, ...] = ()
     reads: int = 0
@@ -53,18 +53,18 @@ class Kind:
 
 
 @cache
-def kind_of(func: Any) -> Kind:
+def kind_of(func: Any) -> OpKind:
     """Return what sort of operation this is."""
     name = str(func)
     # Without a kernel for autograd, as other people's operations may be, dual numbers would lose a tangent in silence.
     if not isinstance(func, torch._ops.OpOverload) or func.namespace != "aten":
-        return Kind(name, Signature.of(func), reason="is not an operation of torch itself")
+        return OpKind(name, Signature.of(func), reason="is not an operation of torch itself")
     arguments, returns = func._schema.arguments, [r.alias_info for r in func._schema.returns]
     writes = tuple(i for i, a in enumerate(arguments) if a.alias_info and a.alias_info.is_write)
     plain = func._schema.name.removeprefix("aten::")
     makes_views = bool(returns) and all(alias is not None and not alias.is_write for alias in returns)
     if plain in _SHAPE_ONLY or (plain not in _MOVES_STORAGE and (torch.Tag.inplace_view in func.tags or makes_views)):
-        return Kind(name)
+        return OpKind(name)
     rule, reason, functional = None, "", func if not writes else _functional(func, writes)
     if plain in _MOVES_STORAGE:
         reason = "moves or reinterprets a storage"
@@ -74,7 +74,7 @@ def kind_of(func: Any) -> Kind:
         rule = RULES.get(str(functional)) or RULES.get(str(functional).rpartition(".")[0])
         if rule is None and torch.Tag.nondeterministic_seeded in func.tags:
             reason = "draws random numbers"
-    return Kind(
+    return OpKind(
         name,
         Signature.of(func),
         func=functional,

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from safestep.tape.kinds import Kind
+from safestep.tape.kinds import OpKind
 from safestep.tape.slots import Slot
 
 
@@ -24,7 +24,7 @@ class Op:
         spent: places of the arguments whose tangent nobody reads once this operation is done.
     """
 
-    kind: Kind
+    kind: OpKind
     args: list[Any]
     results: list[Slot | None] = field(default_factory=list)
     values: list[Slot | None] = field(default_factory=list)

@@ -76,7 +76,7 @@ def factors(*places: int) -> Keeps:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class TangentRule:
     """How the tangents of an operation's results follow from those of its arguments.
 
     Attributes:
@@ -99,7 +99,7 @@ class Rule:
     quantises: bool = False
 
 
-RULES: dict[str, Rule] = {}
+RULES: dict[str, TangentRule] = {}
 """The rules, by an operation's name (``aten.mul`` for all its overloads, ``aten.mul.Tensor`` for one)."""
 
 
@@ -110,7 +110,7 @@ def rule(*names: str, **options: Any) -> Callable[[Callable[[Call], Tangents]], 
     """
 
     def enter(formula: Callable[[Call], Tangents]) -> Callable[[Call], Tangents]:
-        RULES.update({f"aten.{name}": Rule(formula, **options) for name in names})
+        RULES.update({f"aten.{name}": TangentRule(formula, **options) for name in names})
         return formula
 
     return enter

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from safestep.errors import TapeError
-from safestep.tape.kinds import Kind, kind_of
+from safestep.tape.kinds import OpKind, kind_of
 from safestep.tape.ledger import UNKNOWN, Ledger, address_of, differentiable, shared_versions
 from safestep.tape.op import Op, leading_to
 from safestep.tape.slots import Slot
@@ -175,7 +175,7 @@ class Tape(TorchDispatchMode):
         self.problem = self.problem or problem
         self._ops = []
 
-    def _before(self, ledger: Ledger, kind: Kind, values: list[Any]) -> Op | None:
+    def _before(self, ledger: Ledger, kind: OpKind, values: list[Any]) -> Op | None:
         """Return the record of an operation about to run, without results.
 
         None if nothing that requires a gradient goes in; without arguments if what does cannot move.

@@ -11,7 +11,7 @@ import torch
 from common import Places, half_mse, teacher
 
 import safestep
-from safestep.formulas.throttle import order_0, running_mean, secant_curvature
+from safestep.formulas.throttle_laws import order_0, running_mean, secant_curvature
 from safestep.integrations.keras import Throttled, ThrottleLog
 
 RATE, GAIN, CHI, WARMUP, STEPS = 0.5, 4.0, 1.5, 20, 100

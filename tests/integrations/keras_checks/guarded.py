@@ -13,8 +13,8 @@ import torch
 from common import LOGITS, Places, array, assert_same, classes, classifier, half_mse, refused, snapshot, teacher
 
 from safestep.errors import AttachError
-from safestep.formulas.curvature import softmax_bend
-from safestep.formulas.softmax import spread
+from safestep.formulas.quadratic_ratio import softmax_bend
+from safestep.formulas.softmax_ratio import spread
 from safestep.integrations.keras import GuardedModel, StepGuard
 
 SGD, Adam = keras.optimizers.SGD, keras.optimizers.Adam

@@ -14,7 +14,7 @@ import torch
 from common import LOGITS, array, assert_same, classes, classifier, half_mse, refused, snapshot, teacher
 
 from safestep.errors import AttachError, SafestepWarning
-from safestep.formulas import throttle as laws
+from safestep.formulas import throttle_laws as laws
 from safestep.integrations.keras import Throttled, ThrottleLog
 from safestep.integrations.keras.secant_law import next_scale
 from safestep.policy.throttle import Throttle

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from safestep.experiments.drift.drift_optimizers_cases import BATCHES, LAWS, OPTIMIZERS, RATES, STUDENTS, rate_of
-from safestep.experiments.drift.drift_optimizers_run import Case, StepLine, descend, outcome_of, target_loss
+from safestep.experiments.drift.drift_optimizers_run import DescentStep, DriftCase, descend, outcome_of, target_loss
 from safestep.experiments.drift.drift_words import OPTIMIZERS as WORDS
 from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run, Words
 from safestep.experiments.runner.settings import Settings
@@ -133,8 +133,8 @@ class DriftOptimizersExperiment(Experiment[DriftOptimizersSettings]):
         student, optimizer, batch, rate, law = (run.options[key] for key in (*_PLACE, "law"))
         lr, drift = rate_of(student, optimizer, batch, rate), (settings.gain, settings.warm_up, settings.steps)
         identity = {"label": run.label, "seed": run.seed, **run.options, "lr": lr, "gain": settings.gain}
-        descent = descend(Case(student, optimizer, batch, lr, law, settings.chi, *drift), run.seed)
-        lines: list[StepLine] = []
+        descent = descend(DriftCase(student, optimizer, batch, lr, law, settings.chi, *drift), run.seed)
+        lines: list[DescentStep] = []
         for count in (settings.warm_up, settings.steps):
             piece = list(itertools.islice(descent, count))
             columns = {

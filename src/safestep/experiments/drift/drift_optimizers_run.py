@@ -28,7 +28,7 @@ PILOTS = (1001, 1002, 1003)
 
 
 @dataclass(frozen=True)
-class Case:
+class DriftCase:
     """What one run is, but for its seed, in the names of the settings; under the law None it has no guard at all."""
 
     student: str
@@ -43,7 +43,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class StepLine:
+class DescentStep:
     """One step.
 
     Attributes:
@@ -59,7 +59,7 @@ class StepLine:
     scale: float = 1.0
 
 
-def descend(case: Case, seed: int) -> Iterator[StepLine]:
+def descend(case: DriftCase, seed: int) -> Iterator[DescentStep]:
     """Train, drift, and yield every step; the end is where a loss is not finite, that step included.
 
     Runs of a seed that differ in the law or the rate begin alike and meet the same batches.
@@ -81,7 +81,7 @@ def descend(case: Case, seed: int) -> Iterator[StepLine]:
         with torch.no_grad():
             loss = lesson.loss(model(inputs), lesson.labels).item()
         if not math.isfinite(loss):
-            yield StepLine(loss, "diverged")
+            yield DescentStep(loss, "diverged")
             return
         batch = next(batches)
         optimizer.zero_grad()
@@ -92,9 +92,9 @@ def descend(case: Case, seed: int) -> Iterator[StepLine]:
             optimizer.step()
         report = guard.last if guard else None
         if report is not None and report is not before:
-            yield StepLine(loss, str(report.status), report.known_ratio, report.scale)
+            yield DescentStep(loss, str(report.status), report.known_ratio, report.scale)
         else:
-            yield StepLine(loss, "still", 0.0) if guard else StepLine(loss)
+            yield DescentStep(loss, "still", 0.0) if guard else DescentStep(loss)
 
 
 @lru_cache(maxsize=256)
@@ -104,13 +104,13 @@ def target_loss(student: str, optimizer: str, batch: str, gain: float, warm_up: 
     It is the median of three runs of seeds of their own, and is known before any run that is judged by it.
     """
     lr = rate_of(student, optimizer, batch, "quiet")
-    case = Case(student, optimizer, batch, lr, None, 1.5, gain, warm_up, steps)
+    case = DriftCase(student, optimizer, batch, lr, None, 1.5, gain, warm_up, steps)
     place = warm_up + round(0.4 * steps)
     reached = [[line.loss for line in descend(case, seed)] for seed in PILOTS]
     return statistics.median(losses[min(place, len(losses) - 1)] for losses in reached)
 
 
-def outcome_of(lines: Sequence[StepLine], warm_up: int, target: float) -> dict[str, Any]:
+def outcome_of(lines: Sequence[DescentStep], warm_up: int, target: float) -> dict[str, Any]:
     """Return what a run comes to.
 
     Args:
@@ -125,7 +125,7 @@ def outcome_of(lines: Sequence[StepLine], warm_up: int, target: float) -> dict[s
         how many of all steps had which status.
 
     Example:
-        >>> lines = [StepLine(loss, "inside", 0.5) for loss in (9.0, 4.0, 5.0, 0.5)]
+        >>> lines = [DescentStep(loss, "inside", 0.5) for loss in (9.0, 4.0, 5.0, 0.5)]
         >>> row = outcome_of(lines, warm_up=1, target=1.0)
         >>> row["first_loss"], row["peak_loss"], row["steps_to_target"], row["diverged"]
         (4.0, 5.0, 2, False)

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from safestep.experiments.runner.experiment import Row
-from safestep.formulas.throttle import order_0
+from safestep.formulas.throttle_laws import order_0
 from safestep.lab.affine_teacher import AffineTeacher
 from safestep.records.report import number, plain
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from safestep.formulas import throttle
+from safestep.formulas import throttle_laws
 from safestep.lab.affine_teacher import AffineTeacher
 from safestep.policy import Throttle
 from safestep.policy.throttle import Order
-from safestep.radius.base import State
+from safestep.radius.radius import State
 
 NONE, CURVATURE = "none", "curvature"
 SECANT: Mapping[str, Order] = {"secant-0": 0, "secant-1": 1, "secant-2": 2}
@@ -129,9 +129,9 @@ class _Control:
             return torch.zeros_like(self.rates)
         earlier, step = self.before
         moved = _norm(step)
-        curvature = torch.as_tensor(throttle.secant_curvature(_norm(gradient - earlier), moved))
+        curvature = torch.as_tensor(throttle_laws.secant_curvature(_norm(gradient - earlier), moved))
         self.curvature = torch.where(moved > 0, curvature, self.curvature)
-        self.mean = torch.as_tensor(throttle.running_mean(self.mean, self.curvature, _BETA))
+        self.mean = torch.as_tensor(throttle_laws.running_mean(self.mean, self.curvature, _BETA))
         return self.rates * torch.maximum(self.curvature, self.mean)
 
 

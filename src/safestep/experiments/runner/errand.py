@@ -23,7 +23,7 @@ class UnwantedError(SafestepError):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ErrandOutcome:
     """What comes home of a run."""
 
     records: list[Record]
@@ -39,7 +39,7 @@ class Errand:
     run: Run
     versions: dict[str, str] = field(default_factory=versions)
 
-    def carry_out(self, wanted: Callable[[], bool] = lambda: True) -> Outcome:
+    def carry_out(self, wanted: Callable[[], bool] = lambda: True) -> ErrandOutcome:
         """Carry it out in this process.
 
         Args:
@@ -63,5 +63,5 @@ class Errand:
                 try:
                     records.append(next(steps))
                 except StopIteration as end:
-                    return Outcome(records, end.value)
+                    return ErrandOutcome(records, end.value)
         raise UnwantedError(f"{self.run.label}, seed {self.run.seed}: nobody waits for it any more")

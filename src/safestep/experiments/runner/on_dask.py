@@ -19,7 +19,7 @@ from uuid import uuid4
 from safestep._torch.extras import need
 from safestep._version import __version__
 from safestep.errors import SafestepError
-from safestep.experiments.runner.errand import Errand, Outcome
+from safestep.experiments.runner.errand import Errand, ErrandOutcome
 
 _CONNECT_SECONDS = 10.0
 _WORKER_SECONDS = 60.0
@@ -61,7 +61,7 @@ class Engine:
         need("distributed", "dask")
         return cls(text, f"tcp:{rest}" if rest.startswith("//") else rest)
 
-    def outcomes(self, errands: Sequence[Errand], jobs: int | None) -> Iterator[Outcome]:
+    def outcomes(self, errands: Sequence[Errand], jobs: int | None) -> Iterator[ErrandOutcome]:
         """Carry out errands, and yield the outcomes in the order in which they come.
 
         So many jobs are handed in at a time; with None all of them, so that the cluster sees what it has before it.
@@ -112,7 +112,7 @@ def _submit(client: Any, errand: Errand) -> Any:
     return client.submit(_by_value(), pickled, key=f"{name} {uuid4().hex}", pure=False)
 
 
-def _by_value() -> Callable[[bytes], Outcome]:
+def _by_value() -> Callable[[bytes], ErrandOutcome]:
     """Return a function that travels as it is, not by the name of this module, which a worker may not have."""
 
     def load_and_carry_out(pickled: bytes) -> Any:
@@ -125,7 +125,7 @@ def _by_value() -> Callable[[bytes], Outcome]:
     return load_and_carry_out
 
 
-def carry_out(errand: Errand) -> Outcome:
+def carry_out(errand: Errand) -> ErrandOutcome:
     """Carry out an errand in a task of Dask, until it is done or nobody waits for it."""
     worker = need("distributed", "dask").get_worker()
     key = worker.get_current_task()
@@ -151,10 +151,10 @@ def _wait(client: Any, coming: Any, address: str) -> None:
                 )
 
 
-def _result(distributed: Any, future: Any, errand: Errand, address: str) -> Outcome:
+def _result(distributed: Any, future: Any, errand: Errand, address: str) -> ErrandOutcome:
     run = f"{errand.run.label}, seed {errand.run.seed}"
     try:
-        outcome: Outcome = future.result()
+        outcome: ErrandOutcome = future.result()
     except distributed.KilledWorker:
         raise SafestepError(
             f"the workers that carried out {run} died one after another, perhaps for want of memory: it was given up. "

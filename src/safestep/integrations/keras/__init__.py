@@ -2,6 +2,6 @@
 
 from safestep.integrations.keras.guarded import GuardedModel, StepGuard
 from safestep.integrations.keras.log import ThrottleLog
-from safestep.integrations.keras.throttled import Throttled
+from safestep.integrations.keras.throttled_optimizer import Throttled
 
 __all__ = ["GuardedModel", "StepGuard", "ThrottleLog", "Throttled"]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from safestep._torch.extras import need
-from safestep.integrations.keras._extra import Array, keras, ops
+from safestep.integrations.keras._keras import Array, keras, ops
 
 
 def value_of(variable: Any) -> Array:

@@ -7,10 +7,10 @@ import importlib
 from typing import Any
 
 from safestep.errors import AttachError
-from safestep.integrations.keras._extra import keras
+from safestep.integrations.keras._keras import keras
 from safestep.integrations.keras.guarding import Guarding, RadiusName
 from safestep.integrations.keras.ratios import Head, Policy
-from safestep.integrations.keras.throttled import refuse_averages
+from safestep.integrations.keras.throttled_optimizer import refuse_averages
 
 _BACKENDS = {"jax": "on_jax", "torch": "on_torch"}
 

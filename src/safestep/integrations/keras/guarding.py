@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from safestep.errors import AttachError
-from safestep.integrations.keras._extra import Array, keras, ops
+from safestep.integrations.keras._keras import Array, keras, ops
 from safestep.integrations.keras.ratios import Head, Policy, curvature_ratio, scale_of, softmax_ratio
 from safestep.integrations.keras.tensor_norms import all_finite
 

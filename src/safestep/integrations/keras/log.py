@@ -6,8 +6,8 @@ import warnings
 from typing import Any
 
 from safestep.errors import AttachError, SafestepWarning
-from safestep.integrations.keras._extra import keras
-from safestep.integrations.keras.throttled import Throttled, find_throttled
+from safestep.integrations.keras._keras import keras
+from safestep.integrations.keras.throttled_optimizer import Throttled, find_throttled
 
 
 class ThrottleLog(keras.callbacks.Callback):

@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from safestep._torch.rng import GeneratorStates, preserved_generators
 from safestep.errors import MeasurementError
-from safestep.integrations.keras._extra import keras
+from safestep.integrations.keras._keras import keras
 
 Logs = dict[str, Any]
 Tensors = list[Tensor]

@@ -9,7 +9,7 @@ import math
 from typing import Literal
 
 from safestep.errors import AttachError
-from safestep.integrations.keras._extra import Array, ops
+from safestep.integrations.keras._keras import Array, ops
 
 Head = Literal["softmax", "sigmoid"]
 Policy = Literal["cap", "pin", "watch"]

@@ -1,13 +1,13 @@
 """The published law of the global throttle on Keras tensors: from the change of gradients to the margin and alpha.
 
-The arithmetic of alpha is that of `safestep.formulas.throttle`, which `safestep.Throttle` uses too; here are the
+The arithmetic of alpha is that of `safestep.formulas.throttle_laws`, which `safestep.Throttle` uses too; here are the
 decisions that a traced step cannot branch on.
 """
 
 from __future__ import annotations
 
-from safestep.formulas.throttle import order_0, order_1, order_2, running_mean, secant_curvature
-from safestep.integrations.keras._extra import Array, ops
+from safestep.formulas.throttle_laws import order_0, order_1, order_2, running_mean, secant_curvature
+from safestep.integrations.keras._keras import Array, ops
 from safestep.policy.throttle import Throttle
 
 

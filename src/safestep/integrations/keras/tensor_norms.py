@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from safestep.integrations.keras._extra import Array, keras, ops
+from safestep.integrations.keras._keras import Array, keras, ops
 from safestep.integrations.keras.fusion_barrier import value_of
 
 

@@ -4,7 +4,7 @@ from safestep.tools.diagnostics.finite import Finite
 from safestep.tools.diagnostics.geometry import Geometry
 from safestep.tools.diagnostics.loss import Loss
 from safestep.tools.diagnostics.published import FIELDS, published
-from safestep.tools.diagnostics.secant import Secant
+from safestep.tools.diagnostics.secant_columns import Secant
 from safestep.tools.diagnostics.sharpness import Sharpness
 from safestep.tools.diagnostics.teacher import Teacher
 

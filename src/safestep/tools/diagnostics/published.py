@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from safestep.guard.columns import Diagnostic
+from safestep.guard.diagnose import Diagnostic
 from safestep.tools.diagnostics.finite import Finite
 from safestep.tools.diagnostics.geometry import Geometry
 from safestep.tools.diagnostics.loss import Closure, Loss
-from safestep.tools.diagnostics.secant import Secant
+from safestep.tools.diagnostics.secant_columns import Secant
 from safestep.tools.diagnostics.sharpness import Sharpness
 from safestep.tools.diagnostics.teacher import Teacher
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 
 import torch
 
-from safestep.formulas.curvature import margin, spectral_radius
+from safestep.formulas.quadratic_ratio import margin, spectral_radius
 from safestep.jvp.replay import no_trace
 from safestep.recording.forwards import Forwards
 from safestep.recording.step import Step
 from safestep.records.report import StepReport
-from safestep.tools.diagnostics.hessian import Hessian, Lanczos
+from safestep.tools.diagnostics.hessian_products import Hessian, Lanczos
 from safestep.tools.diagnostics.loss import Closure
 from safestep.tools.diagnostics.start import at_start
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from safestep.radius.base import Radius, State
+from safestep.radius.radius import Radius, State
 from safestep.records.reading import Status
 
 Target = float | Callable[[int], float]

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any, Literal, Self
 
 from safestep.errors import AttachError
-from safestep.integrations.keras._extra import Array, keras, ops
+from safestep.integrations.keras._keras import Array, keras, ops
 from safestep.integrations.keras.fusion_barrier import apart, value_of
 from safestep.integrations.keras.secant_law import curvature_and_mean, margin_of, next_scale
 from safestep.integrations.keras.tensor_norms import all_finite, distance, norm, wide_dtype
@@ -68,7 +68,7 @@ class Throttled(keras.optimizers.Optimizer):
         momentum 0.9 this law does not protect. Use `StepGuard` with the curvature radius there.
 
     Reference:
-        M. Blanco Valentin, ENABOL / kappa, experiment 000, see `safestep.formulas.throttle`.
+        M. Blanco Valentin, ENABOL / kappa, experiment 000, see `safestep.formulas.throttle_laws`.
     """
 
     def __init__(

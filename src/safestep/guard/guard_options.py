@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from safestep.distributed.ranks import Ranks
-from safestep.guard.columns import Diagnostic
+from safestep.guard.diagnose import Diagnostic
 from safestep.logs.sinks import Sinks
 from safestep.policy import Policy
 from safestep.radius import Radius
@@ -14,7 +14,7 @@ from safestep.recording.readout import Readout
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class GuardOptions:
     """See the arguments of `safestep.attach`, which have these names, but for two.
 
     Attributes:

@@ -12,7 +12,7 @@ from safestep.distributed.dtensor import whole
 from safestep.errors import MeasurementError, NothingToMeasureError
 from safestep.heads.output import Output
 from safestep.jvp.replay import without_autocast
-from safestep.radius.losses import Loss
+from safestep.radius.losses import LossTerms
 from safestep.radius.spreads import active_rows, head_of
 
 _CHUNK = 1 << 18
@@ -20,7 +20,7 @@ _CHUNK = 1 << 18
 with temporaries of a megabyte."""
 
 
-class Quadratic:
+class QuadraticModel:
     """Adds up the quadratic model along one step, forward by forward.
 
     Args:
@@ -34,7 +34,7 @@ class Quadratic:
         likely: the same for hard labels and a sum over rows; 0 where it was not looked at.
     """
 
-    def __init__(self, loss: Loss) -> None:
+    def __init__(self, loss: LossTerms) -> None:
         self.curvature = self.directional_derivative = self.half_l1_logit_grad = self.likely = 0.0
         self._loss, self._rows = loss, 0
         self._parts: list[tuple[float, int]] = []

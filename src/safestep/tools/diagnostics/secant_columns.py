@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from safestep.formulas.throttle import order_0
-from safestep.radius.base import State
+from safestep.formulas.throttle_laws import order_0
+from safestep.radius.radius import State
 from safestep.radius.secant import SecantCurvature
 from safestep.recording.forwards import Forwards
 from safestep.recording.proposal import Proposal
