@@ -9,7 +9,7 @@ import torch
 
 from safestep.bench import contestants
 from safestep.bench.cases import cases
-from safestep.bench.contestants import AGAIN, CLIP, CURVATURE, JVP, PLAIN, Contestant, entries
+from safestep.bench.contestants import AGAIN, CLIP, CURVATURE, JVP, PLAIN, Contestant, Entrant, entries
 from safestep.radius.softmax import Method
 
 CPU = torch.device("cpu")
@@ -32,15 +32,15 @@ def test_every_method_takes_part_in_both_situations():
     assert methods == {PLAIN, AGAIN, CLIP, JVP, CURVATURE, *get_args(Method)}
     for method in get_args(Method):
         assert [entry.situation for entry in entries() if entry.method == method] == ["inside", "capped"]
-    assert entries()[0] == Contestant(PLAIN, "inside")
+    assert entries()[0] == Entrant(PLAIN, "inside")
 
 
 @pytest.mark.parametrize("name", ["mlp", "gpt", "resnet"])
 def test_a_guard_inside_trains_as_the_plain_step_does(name):
-    plain, again = trained(Contestant(PLAIN, "inside"), QUICK[name]), trained(Contestant(AGAIN, "inside"), QUICK[name])
+    plain, again = trained(Entrant(PLAIN, "inside"), QUICK[name]), trained(Entrant(AGAIN, "inside"), QUICK[name])
     assert torch.equal(weights(plain), weights(again))
     for method in get_args(Method):
-        guarded = trained(Contestant(method, "inside"), QUICK[name])
+        guarded = trained(Entrant(method, "inside"), QUICK[name])
         assert torch.equal(weights(guarded), weights(plain)), method
         assert len(guarded.guard.history) == 3
         assert [report.status for report in guarded.guard.history[1:]] == ["inside"] * 2
@@ -49,10 +49,10 @@ def test_a_guard_inside_trains_as_the_plain_step_does(name):
 @pytest.mark.parametrize("name", ["mlp", "gpt", "resnet"])
 def test_the_jvp_by_hand_caps_as_the_exact_method_does(name):
     by_hand, exact = (
-        trained(Contestant(JVP, "capped"), QUICK[name], 1),
-        trained(Contestant("exact", "capped"), QUICK[name], 1),
+        trained(Entrant(JVP, "capped"), QUICK[name], 1),
+        trained(Entrant("exact", "capped"), QUICK[name], 1),
     )
-    free = trained(Contestant(PLAIN, "capped"), QUICK[name], 1)
+    free = trained(Entrant(PLAIN, "capped"), QUICK[name], 1)
     assert exact.guard.history[0].status == "capped"
     torch.testing.assert_close(weights(by_hand), weights(exact), rtol=1e-4, atol=1e-5)
     assert (weights(free) - weights(exact)).abs().max() > 0.01
@@ -65,7 +65,7 @@ def test_the_jvp_by_hand_caps_as_the_exact_method_does(name):
 def test_clipping_clips(monkeypatch):
     monkeypatch.setattr(contestants, "_LARGEST_NORM", 0.1)
     case = QUICK["mlp"]
-    clipped, plain = trained(Contestant(CLIP, "inside"), case), trained(Contestant(PLAIN, "inside"), case)
+    clipped, plain = trained(Entrant(CLIP, "inside"), case), trained(Entrant(PLAIN, "inside"), case)
     norms = [
         torch.cat([p.grad.flatten() for p in contestant.model.parameters()]).norm() for contestant in (clipped, plain)
     ]
@@ -73,7 +73,7 @@ def test_clipping_clips(monkeypatch):
 
 
 def test_reduced_precision_reaches_the_model():
-    contestant = Contestant(Contestant(JVP, "inside"), QUICK["gpt2-small"], CPU)
+    contestant = Contestant(Entrant(JVP, "inside"), QUICK["gpt2-small"], CPU)
     seen = []
     contestant.model.head.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
     contestant.train([QUICK["gpt2-small"].draw()])
@@ -81,8 +81,8 @@ def test_reduced_precision_reaches_the_model():
 
 
 def test_contestants_share_nothing():
-    entry = Contestant("exact", "capped")
+    entry = Entrant("exact", "capped")
     first, second = trained(entry, QUICK["mlp"]), Contestant(entry, QUICK["mlp"], CPU)
     assert len(second.guard.history) == 0
-    assert torch.equal(weights(second), weights(Contestant(Contestant(PLAIN, "inside"), QUICK["mlp"], CPU)))
+    assert torch.equal(weights(second), weights(Contestant(Entrant(PLAIN, "inside"), QUICK["mlp"], CPU)))
     assert not torch.equal(weights(first), weights(second))

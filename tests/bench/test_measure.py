@@ -9,7 +9,7 @@ import torch
 
 from safestep.bench import contestants, measure
 from safestep.bench.cases import cases
-from safestep.bench.contestants import AGAIN, JVP, PLAIN, Contestant, entries
+from safestep.bench.contestants import AGAIN, JVP, PLAIN, Entrant, entries
 
 CPU = torch.device("cpu")
 CASE = cases(quick=True)["mlp"]
@@ -67,16 +67,14 @@ def test_a_guard_needs_at_least_a_copy_of_the_parameters(rows):
 
 def test_steps_that_are_not_what_the_row_says_are_flagged(monkeypatch):
     monkeypatch.setattr(contestants, "RATES", {"inside": 1.0, "capped": 1e-9})
-    rows = measured(
-        [Contestant(PLAIN, "inside"), Contestant("exact", "inside"), Contestant("exact", "capped")], memory=False
-    )
+    rows = measured([Entrant(PLAIN, "inside"), Entrant("exact", "inside"), Entrant("exact", "capped")], memory=False)
     assert rows["exact", "inside"]["flag"] == "expected 6 steps inside, saw 6 capped"
     assert rows["exact", "capped"]["flag"] == "expected 6 steps capped, saw 6 inside"
 
 
 def test_a_run_that_blew_up_is_flagged(monkeypatch):
     monkeypatch.setattr(contestants, "RATES", {"inside": float("inf"), "capped": 1.0})
-    rows = measured([Contestant(PLAIN, "inside")], memory=False)
+    rows = measured([Entrant(PLAIN, "inside")], memory=False)
     assert rows[PLAIN, "inside"]["flag"] == "the parameters are not finite"
 
 
@@ -91,7 +89,7 @@ def test_of_some_cases_memory_alone_is_measured():
 def test_warming_up_goes_past_the_checks_or_to_its_end():
     case = CASE
     for method, most, wanted in (("exact", 50, 9), ("exact", 6, 6), (PLAIN, 50, 3)):
-        contestant = contestants.Contestant(Contestant(method, "inside"), case, CPU)
+        contestant = contestants.Contestant(Entrant(method, "inside"), case, CPU)
         count = []
         train = contestant.train
         contestant.train = lambda batches, count=count, train=train: (count.append(len(batches)), train(batches))

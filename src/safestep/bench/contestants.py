@@ -32,7 +32,7 @@ _MOST_RECORDS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Contestant:
+class Entrant:
     """What a contestant does.
 
     Attributes:
@@ -55,7 +55,7 @@ class Contestant:
         return f"{self.method}, {self.situation}" if self.method in METHODS else self.method
 
 
-def entries() -> list[Contestant]:
+def entries() -> list[Entrant]:
     """Return every contestant, the plain step first.
 
     Example:
@@ -64,8 +64,8 @@ def entries() -> list[Contestant]:
     """
     situations: tuple[Situation, ...] = get_args(Situation)
     return [
-        *(Contestant(method, "inside") for method in (PLAIN, AGAIN, CLIP, JVP, CURVATURE)),
-        *(Contestant(method, situation) for method in METHODS for situation in situations),
+        *(Entrant(method, "inside") for method in (PLAIN, AGAIN, CLIP, JVP, CURVATURE)),
+        *(Entrant(method, situation) for method in METHODS for situation in situations),
     ]
 
 
@@ -83,7 +83,7 @@ class Contestant:
         guard: of a method that measures, with the records of all its steps.
     """
 
-    def __init__(self, entry: Contestant, case: Case, device: torch.device) -> None:
+    def __init__(self, entry: Entrant, case: Case, device: torch.device) -> None:
         self.entry, self._autocast, self._device = entry, case.autocast, device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from safestep.bench.cases import Batch, Case
-from safestep.bench.contestants import AGAIN, PLAIN, Contestant
+from safestep.bench.contestants import AGAIN, PLAIN, Contestant, Entrant
 from safestep.bench.memory import PeakMeter
 from safestep.bench.timing import Quartiles, paired, take_turns
 
@@ -42,7 +42,7 @@ class Effort:
 
 
 def measure(
-    case: Case, entries: Sequence[Contestant], device: torch.device, effort: Effort, say: Say, *, memory: bool = True
+    case: Case, entries: Sequence[Entrant], device: torch.device, effort: Effort, say: Say, *, memory: bool = True
 ) -> list[Columns]:
     """Return a row for each contestant.
 
@@ -86,8 +86,8 @@ def measure(
 
 
 def _times(
-    case: Case, entries: Sequence[Contestant], device: torch.device, effort: Effort, say: Say
-) -> dict[Contestant, Columns]:
+    case: Case, entries: Sequence[Entrant], device: torch.device, effort: Effort, say: Say
+) -> dict[Entrant, Columns]:
     contestants = {entry: Contestant(entry, case, device) for entry in entries}
     batches: list[Batch] = []
     for entry, contestant in contestants.items():
@@ -131,7 +131,7 @@ def _warm_up(contestant: Contestant, batches: Sequence[Batch], most: int) -> Non
             return
 
 
-def _peaks(case: Case, entries: Sequence[Contestant], device: torch.device, say: Say) -> dict[Contestant, Columns]:
+def _peaks(case: Case, entries: Sequence[Entrant], device: torch.device, say: Say) -> dict[Entrant, Columns]:
     rows, plain = {}, dict[str, int]()
     for entry in entries:
         say(f"{case.about}: memory ({entry})")

@@ -14,7 +14,7 @@ import torch
 
 from safestep._version import __version__
 from safestep.bench.cases import FIXED, cases, sizes
-from safestep.bench.contestants import AGAIN, CURVATURE, JVP, Contestant, entries
+from safestep.bench.contestants import AGAIN, CURVATURE, JVP, Entrant, entries
 from safestep.bench.measure import Columns, Effort, Say, measure
 
 QUICK = Effort(rounds=2, steps=2, warmup=4)
@@ -55,7 +55,7 @@ def fixed(
         yield measure(FIXED[name], inside, device, effort, say, memory=False)
 
 
-def on_scale() -> list[Contestant]:
+def on_scale() -> list[Entrant]:
     """Return the contestants whose growth is drawn: a method that measures every step, where it also caps."""
     often = {"exact", "probe", CURVATURE}
     return [e for e in entries() if e.method != AGAIN and not (e.method in often and e.situation == "inside")]

@@ -1,6 +1,6 @@
 """The step ratio r of a batch and the scale s that a policy makes of it, in operations that can be traced.
 
-The equations are those of `formulas.softmax`, `formulas.curvature`, `safestep.Cap` and `safestep.Pin`.
+The equations are those of `formulas.softmax_ratio`, `formulas.quadratic_ratio`, `safestep.Cap` and `safestep.Pin`.
 """
 
 from __future__ import annotations
