@@ -52,6 +52,9 @@ def test_compositions_are_what_their_parts_give(t):
         (Cosine(7), 7),
         (PiecewiseConstant((3, 8), (1, 0.5, 0.1)), 8),
         (WarmUp(5).then(Cosine(7)), 12),
+        (0.5 * WarmUp(5), 5),
+        (WarmUp(5) * Cosine(7), 7),
+        (WarmUp(5).shifted(2), 3),
     ],
     ids=repr,
 )
@@ -63,7 +66,7 @@ def test_a_schedule_with_a_length_is_followed_for_it(first, length):
 
 
 @pytest.mark.parametrize(
-    "endless", [Constant(), A, B, A * WarmUp(5), WarmUp(5).then(A), WarmUp(5).shifted(2), 0.5 * A], ids=repr
+    "endless", [Constant(), A, B, A * WarmUp(5), WarmUp(5).then(A), WarmUp(5).shifted(5), 0.5 * A], ids=repr
 )
 def test_a_schedule_without_a_length_has_to_be_told_when_the_next_begins(endless):
     assert endless.length is None

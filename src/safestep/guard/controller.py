@@ -104,8 +104,9 @@ class Controller:
 
     def _scale(self, reading: Reading, proposal: Proposal) -> tuple[float, State]:
         """Return the scale that the policy stands for, and its new state in plain numbers."""
-        ratio, length = (torch.tensor(n, dtype=torch.float64) for n in (reading.ratio, proposal.step.length))
-        scale, state = self.policy.scale(ratio, length, proposal.target, self.policy_state)
+        with torch.device("cpu"):  # these are numbers of the host, whatever the default device; some have no float64
+            ratio, length = (torch.tensor(n, dtype=torch.float64) for n in (reading.ratio, proposal.step.length))
+            scale, state = self.policy.scale(ratio, length, proposal.target, self.policy_state)
         return float(scale), state and {key: _number(value) for key, value in state.items()}
 
     def unmeasured(self, step: Step, error: Exception, lrs: Rates) -> StepReport:

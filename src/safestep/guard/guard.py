@@ -140,6 +140,7 @@ class Guard:
         finally:
             self._round.close()
             self._silence.close()
+            self._recorder.close()
             self._finalizer()
 
     def __reduce__(self) -> tuple[type[DetachedGuard], tuple[str]]:

@@ -36,7 +36,7 @@ class Taken:
     Attributes:
         step: where it started and where the parameters are now.
         optimizers: those that stepped.
-        rates: their learning rates in this step; when it is judged a scheduler may have stepped.
+        rates: their learning rates in this step; when it is decided about a scheduler may have stepped.
         forwards: how many of the recorded forwards are of this step.
         place: `Trained.version` where the step began.
         loss_scale: what a gradient scaler multiplied the loss by.

@@ -1,4 +1,4 @@
-"""Restores a model after a trial (suggest_lr, probes, HessianRadius); replays have no_trace in `replay`."""
+"""Restores a model after a trial (suggest_lr, diagnostics, HessianRadius); replays have no_trace in `replay`."""
 
 from __future__ import annotations
 

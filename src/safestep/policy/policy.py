@@ -58,7 +58,7 @@ class Policy(ABC):
             ratio: r of the proposed step, of any shape, in float64; inf for a step that goes uphill.
             length: ``||p||_2`` of the proposal, in units of the parameters, of the same shape.
             target: what `target_at` said of this step.
-            state: what the previous call returned, None at first: a dictionary of numbers, or of tensors of that shape.
+            state: what the previous call returned, None at first; a guard hands single numbers back as floats.
 
         Returns:
             ``s`` of the same shape, finite and at least 0; and the new state, None if there is nothing to remember.

@@ -47,7 +47,7 @@ class CurvatureRadius(Radius):
             smoothed labels), ``"bce"`` of independent logits, ``"half_mse"`` for ``||z - y||^2 / (2 n)`` over n samples
             (all dimensions but the last), ``"mse"`` for the mean of ``(z - y)^2`` over all entries.
         reduction: ``"mean"``, over all samples of the step, several micro-batches together; or ``"sum"``. Whether the
-            loop weighs micro-batches of different sizes by their samples or alike cannot be forwards: the weights that
+            loop weighs micro-batches of different sizes by their samples or alike cannot be seen: the weights that
             bend more are taken, and such an r is not called exact.
         scale: the constant that the loop multiplies this loss by. For k micro-batches whose means are added and not
             divided by k it is k. A gradient scaler's factor does not count: it is found and taken out.

@@ -21,7 +21,7 @@ class Resolved:
 
     Attributes:
         reading: the predicted r.
-        vitals: length, directional_derivative and half_l1_logit_grad.
+        vitals: ``||p||``, ``g.p`` and ``e``.
         state: of the radius, to pass in at the next step.
     """
 

@@ -36,7 +36,7 @@ class HessianRadius(Radius):
     Equation:
         ``r = p.Hp / (-2 g.p)`` with gradient ``g`` and Hessian ``H`` of the closure's loss at the start of the step,
         by two reverse passes. ``r = 0`` where ``p.Hp <= 0``: the model does not bend upwards and limits nothing. A
-        step that goes uphill, ``g.p > 0``, is held however the loss curvatures.
+        step that goes uphill, ``g.p > 0``, is held however the loss bends.
 
     Attributes:
         closure: returns the scalar loss of the step's batch, such as ``lambda: loss_fn(model(x), y)`` with the

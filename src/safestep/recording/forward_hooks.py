@@ -72,9 +72,15 @@ class ForwardRecorder:
         )
 
     def close(self) -> None:
-        """Remove the hooks."""
+        """Remove the hooks, and leave the tapes of forwards that are running."""
         for handle in self.handles:
             handle.remove()
+        self._leave()
+
+    def _leave(self) -> None:
+        for call in reversed(self._running):
+            call.leave()
+        self._running = []
 
     @property
     def count(self) -> int:
@@ -103,9 +109,7 @@ class ForwardRecorder:
         if kwargs is None:  # the hooks were removed in this very call: the last optimizer has just been collected
             return
         if self._running and not on_stack(self._running[-1].frame, sys._getframe()):
-            for call in reversed(self._running):  # an interrupt, which calls no hook, ended that forward
-                call.leave()
-            self._running = []
+            self._leave()  # an interrupt, which calls no hook, ended that forward
         call = RunningForward(frame_of_call())
         try:
             self._enter(call, module, args, kwargs)
@@ -127,7 +131,10 @@ class ForwardRecorder:
         if torch._C._functorch.maybe_current_level() is None and not any_sharded(moving := self._trained.moving()):
             call.tape = Tape(moving, (t for t in tensors_in((args, kwargs)) if t.requires_grad))
 
-    def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *outputs: Any) -> None:
+        if not outputs:  # the hooks were removed in this very call, and torch no longer knows that they take keywords
+            return
+        (output,) = outputs
         call = self._running.pop() if self._running else RunningForward(None)
         tape, entry, forwards = call.leave(), call.entry, self._counted.forwards
         if entry is None or output is None:  # None: it raised
@@ -175,6 +182,10 @@ class ForwardRecorder:
     def _record_unread(self, entry: Entry, module: nn.Module, output: Any) -> None:
         device = next((parameter.device.type for parameter in module.parameters()), "cpu")
         listen(self._counted, self._entries.after(bare(module), entry, [unread_output()], device, None), [], output)
+
+
+_Hook = WeakHook
+"""The name of the stub in models that were saved whole by earlier versions."""
 
 
 def _holds_floats(output: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Switches off the recording of forwards that are not training: trials, probes, replays."""
+"""Switches off the recording of forwards that are not training: trials, diagnostics, replays."""
 
 from __future__ import annotations
 

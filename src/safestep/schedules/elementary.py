@@ -15,7 +15,7 @@ from torch import Tensor
 from safestep.errors import ScheduleError
 from safestep.schedules.ranges import above_0, between_0_and_1, from_0, from_0_to_1, whole
 from safestep.schedules.schedule import N, Schedule
-from safestep.schedules.sums import first_terms, geometric, power_law
+from safestep.schedules.sums import finite, first_terms, geometric, power_law
 
 
 @final
@@ -212,7 +212,10 @@ class PiecewiseConstant(Schedule):
         return self.at[-1]
 
     def _sum(self, power: float, first: int) -> float:
-        return math.inf if self.factors[-1] > 0.0 else first_terms(self, power, first, self.length)
+        if self.factors[-1] > 0.0:
+            return math.inf
+        pieces = zip((0, *self.at), self.at, self.factors, strict=False)
+        return finite(sum(math.pow(f, power) * max(0, end - max(begin, first)) for begin, end, f in pieces))
 
 
 @final

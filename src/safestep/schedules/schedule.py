@@ -157,7 +157,10 @@ class Schedule(ABC):
 
     def converges(self, power: float = 1.0) -> bool:
         """Return whether the sum over all steps of ``factor(t) ** power`` is finite; for errors see `sum`."""
-        return self.sum(power) < math.inf
+        try:
+            return self._sum(above_0(power, "power"), 0) < math.inf
+        except ArithmeticError:  # finite, but beyond the range of floats
+            return True
 
     @property
     def robbins_monro(self) -> bool:
@@ -216,6 +219,12 @@ class Shifted(Schedule):
     def _factor(self, t: N) -> N:
         return self.schedule._factor(t + self.by)
 
+    @property
+    def length(self) -> int | None:
+        """So many steps less; None if none is left."""
+        left = (self.schedule.length or 0) - self.by
+        return left if left > 0 else None
+
     def _sum(self, power: float, first: int) -> float:
         return self.schedule._sum(power, first + self.by)
 
@@ -230,6 +239,11 @@ class Scaled(Schedule):
 
     def _factor(self, t: N) -> N:
         return self.factor * self.schedule._factor(t)
+
+    @property
+    def length(self) -> int | None:
+        """That of the schedule."""
+        return self.schedule.length
 
     def _sum(self, power: float, first: int) -> float:
         total = self.schedule._sum(power, first) if self.factor > 0.0 else 0.0
@@ -246,3 +260,9 @@ class Product(Schedule):
 
     def _factor(self, t: N) -> N:
         return self.left._factor(t) * self.right._factor(t)
+
+    @property
+    def length(self) -> int | None:
+        """That of the longer one; None if one has no end of its own."""
+        ends = [self.left.length, self.right.length]
+        return None if None in ends else max(end for end in ends if end is not None)
