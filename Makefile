@@ -65,10 +65,10 @@ test-long: $(VENV)/.test
 test-processors: $(CAPABILITIES) two-threads no-mkldnn $(EXAMPLES)
 
 $(CAPABILITIES): capability-%: $(VENV)/.test
-	ATEN_CPU_CAPABILITY=$* $(SUITE)
+	SAFESTEP_DIAGONAL=1 ATEN_CPU_CAPABILITY=$* $(SUITE)
 
 two-threads: $(VENV)/.test
-	SAFESTEP_THREADS=2 $(SUITE)
+	SAFESTEP_DIAGONAL=2 SAFESTEP_THREADS=2 $(SUITE)
 
 no-mkldnn: $(VENV)/.test
 	SAFESTEP_MKLDNN=off $(SUITE)

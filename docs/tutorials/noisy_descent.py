@@ -560,7 +560,9 @@ for batch in BATCHES:
 noise_floor(measured_floors, law=floor_of)
 
 assert [floor.measured[-1] for floor in measured_floors] == [math.inf] * 3  # beyond 2/h no batch is large enough
-assert all(off < 4 for floor in measured_floors for off, _ in floor.off)
+for floor in measured_floors:
+    for seen, error, law in zip(floor.measured[:-1], floor.errors[:-1], floor.law[:-1], strict=True):
+        assert abs(seen - law) < 4 * error
 assert all(math.isclose(floor_of(rate, 1), 4 * floor_of(rate, 4)) for rate in GRID[:-1])
 
 # %% [markdown]

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from safestep.cli import app as cli
+from safestep.cli import simulate_command
 from safestep.simulation import picture
 
 
@@ -93,6 +94,13 @@ def test_every_option_reaches_the_simulation(undrawn):
     assert simulate(*words, "--seed", "4").stdout != told.stdout
 
 
+def test_a_long_simulation_says_how_far_it_is(undrawn, monkeypatch):
+    monkeypatch.setattr(simulate_command, "_EVERY", 0.0)
+    told = simulate("--runs", "3", "--steps", "5")
+    assert told.exit_code == 0, told.output
+    assert told.stderr.splitlines() == [f"3 runs of 5 steps: {step} done" for step in range(1, 6)]
+
+
 def test_an_interrupt_is_told(undrawn, monkeypatch):
     def interrupted(ensemble, label):
         raise KeyboardInterrupt
@@ -168,7 +176,7 @@ def test_help_says_how_each_text_is_written():
         (["--runs", "0"], "runs = 0: expected a whole number of at least 1"),
         (["--seed", "-1"], "seed = -1: expected a whole number of at least 0"),
         (["--seed", "9223372036854775808"], "seed = 9223372036854775808: expected one below 2**63"),
-        (["--runs", "1000000000000", "--steps", "0"], "do not fit into memory: they need at least 1.28e+05 GB of"),
+        (["--runs", "1000000000000", "--steps", "0"], "do not fit into memory: they need at least 1.28e+05 GB, and"),
         (["--runs", "1000000000000"], "expected fewer --runs, --traces or --steps"),
         (["--policy", "hat"], "no policy 'hat'. Did you mean watch?"),
         (["--traces", "2"], "traces = 2 of 1 runs"),

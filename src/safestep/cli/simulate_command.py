@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +23,8 @@ from safestep.simulation.objectives import NAMED, read_objective
 
 _PICTURES = (".png", ".svg", ".pdf")
 _ANIMATIONS = (".gif", ".html")
+_EVERY = 10.0
+"""Seconds between two lines about how far a simulation is."""
 _DRAWN = 8
 """So many runs are drawn unless more are asked for."""
 _TENSORS = 8
@@ -115,7 +119,14 @@ def command(
         _check_memory(goal.dimension * (_TENSORS * runs + drawn * (steps + 1)))
         with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
             task = bar.add_task(f"{runs} runs of {steps} steps", total=steps)
-            ensemble = simulation(progress=lambda step: bar.update(task, completed=step))
+            say_now = _now_and_then(f"{runs} runs of {steps} steps")
+
+            def progress(step: int) -> None:
+                bar.update(task, completed=step)
+                if not screen.is_terminal:
+                    say_now(step)
+
+            ensemble = simulation(progress=progress)
         say(screen, outcome.outcome(ensemble))
         if runs > 1 and (why := outcome.why_no_law(ensemble)):
             say(screen, f"no exact law: {why}")
@@ -148,9 +159,31 @@ def _check_files(out: Path | None, animation: Path | None, dimension: int, trace
 
 def _check_memory(numbers: int) -> None:
     """Refuse what cannot fit into the memory of this machine, before any of it is begun."""
-    need_bytes, there = 8 * numbers, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    need_bytes, there = 8 * numbers, _free_memory()
     if need_bytes > there:
         raise SettingError(
-            f"the runs do not fit into memory: they need at least {need_bytes / 1e9:.3g} GB of {there / 1e9:.3g} GB; "
-            "expected fewer --runs, --traces or --steps"
+            f"the runs do not fit into memory: they need at least {need_bytes / 1e9:.3g} GB, and {there / 1e9:.3g} GB "
+            "are free; expected fewer --runs, --traces or --steps"
         )
+
+
+def _free_memory() -> int:
+    """Return how many bytes can be had: what Linux says, which counts caches that it takes back; elsewhere all."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _now_and_then(what: str) -> Callable[[int], None]:
+    """Return what says, every ten seconds, how far a simulation is where no bar can show it."""
+    last = time.monotonic()
+
+    def line(step: int) -> None:
+        nonlocal last
+        if (now := time.monotonic()) - last >= _EVERY:
+            last = now
+            typer.echo(f"{what}: {step} done", err=True)
+
+    return line

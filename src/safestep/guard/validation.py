@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
@@ -12,7 +13,7 @@ from torch.optim import Optimizer
 from safestep._torch.unwrap import bare
 from safestep._torch.warn_once import warn
 from safestep.errors import AttachError
-from safestep.policy import Policy
+from safestep.policy import Policy, Watch
 from safestep.radius import Radius
 from safestep.recording.nonfinite import parameters_of
 
@@ -73,6 +74,20 @@ def check_parts(radius: object, policy: object) -> None:
         raise AttachError(f"radius={radius!r}: expected a safestep.Radius, such as SoftmaxRadius() or one of your own")
     if not isinstance(policy, Policy):
         raise AttachError(f"policy={policy!r}: expected a safestep.Policy, such as Cap(1.0) or one of your own")
+    inner = policy.policy if isinstance(policy, Watch) and policy.policy is not None else policy
+    _check_signature(inner, "scale", ("ratio", "length", "target", "state"))
+    if radius is not None:
+        _check_signature(radius, "measure", ("proposal", "state"))
+
+
+def _check_signature(part: object, name: str, arguments: tuple[str, ...]) -> None:
+    signature = inspect.signature(getattr(part, name))
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        raise AttachError(
+            f"{type(part).__name__}.{name}{signature}: expected {name}({', '.join(arguments)}), see docs/extending.md"
+        ) from error
 
 
 def check_model(model: object) -> nn.Module:

@@ -90,7 +90,12 @@ def name_figure(figure: Figure, title: str) -> None:
 
 
 def legend(ax: Axes) -> None:
-    """Explain every label of the axes below them, if there are two; inside, where the figure lays out nothing."""
+    """Explain every label of the axes below them, if there are two; inside, where the figure lays out nothing.
+
+    Axes without any data say so.
+    """
+    if not ax.has_data():
+        ax.text(0.5, 0.5, "nothing to show", transform=ax.transAxes, ha="center", fontsize=TEXT_SIZE, color=FAINT)
     handles, labels, columns = _entries([ax])
     if len(labels) < 2:
         return

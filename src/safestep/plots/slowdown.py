@@ -70,7 +70,7 @@ def slowdown(rows: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) -> Ax
     ax.axvline(1.0, color=style.INK, lw=1.0, zorder=1)
     ax.set_xlim(_FIRST, _LAST)
     ax.spines["left"].set_visible(False)
-    name_axes(ax, "What control costs", "steps to target, over those without", "")
+    name_axes(ax, "What control costs", "steps, over those without", "")
     for law in dict.fromkeys(row["law"] for row in rows):
         ax.plot([], [], "o", label=f"{law} law", **looks[law])
     legend(ax)

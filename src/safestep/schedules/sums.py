@@ -49,8 +49,8 @@ def _in_first_terms(s: float, q: float) -> float:
         return total
     if s >= _MANY:  # they fall fast: those that count, e^-40 of the first
         k = torch.arange(2 + int(q * math.expm1(_MANY / s)), dtype=torch.float64, device="cpu")
-        return torch.exp(-s * torch.log1p(k / q)).sum().item()
-    zeta = torch.special.zeta(*torch.tensor([s, q + 1.0], dtype=torch.float64, device="cpu")).item()
+        return float(torch.exp(-s * torch.log1p(k / q)).sum())
+    zeta: float = torch.special.zeta(*torch.tensor([s, q + 1.0], dtype=torch.float64, device="cpu")).item()
     return 1.0 + math.pow(q, s) * zeta
 
 

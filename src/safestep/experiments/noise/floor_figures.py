@@ -22,7 +22,7 @@ FLOORS = {noise: f"noise_floor_{noise}" for noise in WORDS}
 def floor_figures(records: Sequence[Record], settings: Mapping[str, Any]) -> dict[str, Figure]:
     """Return a figure for each kind of noise that the records hold, by name."""
     from safestep import plots
-    from safestep.plots.panel import panel, single_figure
+    from safestep.plots.panel import name_axes, panel, single_figure
 
     figures: dict[str, Figure] = {}
     for noise, name in FLOORS.items():
@@ -32,7 +32,8 @@ def floor_figures(records: Sequence[Record], settings: Mapping[str, Any]) -> dic
             floors = [_floor(group) for group in grouped(sorted(chosen, key=lambda record: record["batch"]), "batch")]
             law = partial(law_floor, cast(Kind, noise), scale=settings["scale"], samples=settings["samples"])
             figures[name] = single_figure()
-            plots.noise_floor(floors, law=law, ax=panel(figures[name]))
+            ax = plots.noise_floor(floors, law=law, ax=panel(figures[name]))
+            name_axes(ax, f"Noise floor, {WORDS[noise]}", ax.get_xlabel(), ax.get_ylabel())
     return figures
 
 

@@ -46,8 +46,6 @@ def next_scale(law: Throttle, alpha: Array, velocity: Array, margin: Array) -> t
         scale = order_1(alpha, margin, law.chi, law.gain, law.low, law.high)
     else:
         scale, speed = order_2(alpha, velocity, margin, law.chi, law.gain, law.damping, law.low, law.high)
+    scale, speed = ops.cast(scale, alpha.dtype), ops.cast(speed, velocity.dtype)  # what overflows here, counts
     counts = ops.logical_and(ops.isfinite(margin), ops.isfinite(speed))
-    return (
-        ops.where(counts, ops.cast(scale, alpha.dtype), ops.full_like(alpha, law.low)),
-        ops.where(counts, ops.cast(speed, velocity.dtype), velocity),
-    )
+    return ops.where(counts, scale, ops.full_like(alpha, law.low)), ops.where(counts, speed, velocity)
