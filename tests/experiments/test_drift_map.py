@@ -102,8 +102,8 @@ def test_a_killed_run_is_told_as_far_as_it_went_and_continued(whole, tmp_path):
     (tmp_path / "results.json").write_text(json.dumps(killed))
     draw(tmp_path)
     text = write_page(tmp_path).read_text(encoding="utf-8")
-    assert "1 row is here so far" in text
-    assert "1 line cut short" in text
+    assert "rows so far: 1" in text
+    assert "left out: 1 (line 13: cut short" in text
     assert len(carry_out(tmp_path)) == len(SETTINGS.laws) - 1
     assert read_results(tmp_path)["rows"] == results["rows"]
 
