@@ -116,10 +116,9 @@ def _save(figure: Figure, path: Path) -> Path:
 
 
 def _words(figure: Figure) -> dict[str, str]:
-    """Return what a figure shows, for those who cannot see it: its title, and what is drawn against what."""
+    """Return what a figure shows, for those who cannot see it: its title, what is drawn against what, and for whom."""
     titles = [figure.get_suptitle(), *(ax.get_title(loc="left") for ax in figure.axes)]
     title, *others = filter(None, titles)
-    axes = dict.fromkeys(
-        f"{ax.get_ylabel()} against {ax.get_xlabel()}" for ax in figure.axes if ax.get_ylabel() and ax.get_xlabel()
-    )
-    return {"Title": title, "Description": "; ".join([*others, *axes])}
+    axes = dict.fromkeys(" against ".join(filter(None, (ax.get_ylabel(), ax.get_xlabel()))) for ax in figure.axes)
+    labels = dict.fromkeys(label for ax in figure.axes for label in ax.get_legend_handles_labels()[1])
+    return {"Title": title, "Description": "; ".join(filter(None, [*others, *axes, ", ".join(labels)]))}
