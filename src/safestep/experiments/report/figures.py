@@ -119,6 +119,8 @@ def _words(figure: Figure) -> dict[str, str]:
     """Return what a figure shows, for those who cannot see it: its title, what is drawn against what, and for whom."""
     titles = [figure.get_suptitle(), *(ax.get_title(loc="left") for ax in figure.axes)]
     title, *others = filter(None, titles)
-    axes = dict.fromkeys(" against ".join(filter(None, (ax.get_ylabel(), ax.get_xlabel()))) for ax in figure.axes)
+    named = [(ax.get_ylabel(), ax.get_xlabel()) for ax in figure.axes]
+    whole = [pair for pair in named if all(pair)] or named  # of panels in a row each has one of two
+    axes = dict.fromkeys(" against ".join(filter(None, pair)) for pair in whole)
     labels = dict.fromkeys(label for ax in figure.axes for label in ax.get_legend_handles_labels()[1])
     return {"Title": title, "Description": "; ".join(filter(None, [*others, *axes, ", ".join(labels)]))}
