@@ -13,6 +13,7 @@ from safestep.lab.affine_teacher import AffineTeacher
 from safestep.lab.drift import half_mse
 from safestep.policy import Throttle, Watch
 from safestep.radius import CurvatureRadius, SecantCurvature
+from zoo.crossing import LONG
 
 TEACHER = AffineTeacher(seed=42)
 RATES = torch.logspace(-2, 0.3, 41, dtype=torch.float64)
@@ -114,7 +115,7 @@ def test_losses_are_those_of_a_guarded_optimizer_in_float64(law):
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize(
     ("steps", "side", "close"),
-    [(100, 2, 1e-4), pytest.param(1000, 4, 1e-2, marks=pytest.mark.slow)],
+    [(100, 2, 1e-4), pytest.param(1000, 4, 1e-2, marks=pytest.mark.skipif(not LONG, reason="of make test-long"))],
     ids=["few", "93 cells of all laws"],
 )
 def test_cells_spread_over_the_plane_end_as_in_real_training(planes, law, steps, side, close):
