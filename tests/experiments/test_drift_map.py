@@ -84,7 +84,7 @@ def test_the_figure_says_what_the_rows_say(whole):
     with Image.open(whole / "figures" / "drift_maps.png") as image:
         said = f"{image.text['Title']} {image.text['Description']}".replace("\N{NO-BREAK SPACE}", " ")
     for row in results["rows"]:
-        assert f"{row['label'].lower()}: {100 * row['share_diverged']:.1f} %" in said.lower()
+        assert f"{row['label'].lower()}: {100 * row['share_diverged']:.1f}%" in said.lower()
 
 
 def test_the_page_is_whole_and_the_figure_has_words(whole):

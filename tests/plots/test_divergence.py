@@ -35,7 +35,7 @@ def test_there_is_a_panel_a_law_with_its_share_and_the_line_of_theory(readable):
     safe = DriftMap("curvature on the batch", rates, gains, limits, [[0, 0, 0], [0, 0, 0]])
     figure = drift_maps([lost, safe])
     readable(figure)
-    assert [ax.get_title(loc="left") for ax in figure.axes] == ["no throttle: 16.7 %", "curvature on the\nbatch: 0.0 %"]
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["no throttle: 16.7%", "curvature on the\nbatch: 0.0%"]
     for ax in figure.axes:
         assert list(ax.lines[0].get_xdata()) == limits
         assert list(ax.lines[0].get_ydata()) == gains

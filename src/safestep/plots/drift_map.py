@@ -80,7 +80,7 @@ def drift_maps(maps: Sequence[DriftMap]) -> Figure:
     Example:
         >>> row = DriftMap("none", [0.1, 1.0], [1.0, 4.0], [1.8, 0.1], [[0, 0], [0, 2]])
         >>> drift_maps([row]).axes[0].get_title(loc="left")
-        'none: 25.0 %'
+        'none: 25.0%'
     """
     figure = grid_of_panels(len(maps), x="learning rate η", y="gain γ")
     for shown, ax in zip(maps, figure.axes, strict=True):
@@ -105,7 +105,7 @@ def _draw(ax: Axes, shown: DriftMap) -> None:
     ax.yaxis.set_major_locator(LogLocator(base=2))
     ax.plot(shown.limits, shown.gains, color=style.INK, lw=1.3, ls=(0, (4, 2)))
     ax.grid(visible=False)
-    name_small(ax, f"{shown.label}: {100 * shown.share_diverged:.1f} %")
+    name_small(ax, f"{shown.label}: {100 * shown.share_diverged:.1f}%")
 
 
 def _edges(values: Sequence[float]) -> list[float]:
