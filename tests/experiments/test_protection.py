@@ -15,6 +15,7 @@ from safestep.experiments.runner.experiment import key_of
 from safestep.experiments.runner.rundir import RunDirectory, read_records, read_results
 from safestep.experiments.runner.session import Session
 from safestep.experiments.runner.settings import SettingError
+from safestep.lab.disturbances import DISTURBANCES
 
 EXPERIMENT = find("protection")
 SETTINGS = EXPERIMENT.settings(
@@ -104,6 +105,25 @@ def test_the_exact_cap_holds_every_aim(whole):
     assert (exact["runs"], exact["audited"], exact["runs_above"], exact["touched"]) == (4, 20, 0, 0)
     assert exact["share_above_105"] == exact["accuracy_lost"] == 0
     assert exact["worst"] <= 1.001
+
+
+@pytest.fixture(scope="module")
+def cheap(tmp_path_factory):
+    """Longer runs, in which the tiered method comes to leave steps out."""
+    directory = tmp_path_factory.mktemp("runs") / "cheap"
+    carry_out(directory, replace(SETTINGS, steps=20, methods=("probe", "tiered"), disturbances=tuple(DISTURBANCES)))
+    return {row["label"]: row for row in read_results(directory)["summary"]}
+
+
+@pytest.mark.parametrize("method", ["probe", "tiered"])
+def test_the_cheap_methods_keep_the_aims_of_the_page(cheap, method):
+    """At most 0.5 % of the steps above 1.05 of the target, none above 1.2, nothing that is inside touched."""
+    found = cheap[method]
+    assert found["audited"] == found["steps"] >= 20 * len(DISTURBANCES)
+    assert (found["share_skipped"] > 0) == (method == "tiered")
+    assert found["share_above_105"] <= 0.005
+    assert found["worst"] <= 1.2
+    assert found["touched"] == 0
 
 
 def test_the_page_shows_the_summary_for_one_seed_and_explains_it(whole):

@@ -34,9 +34,9 @@ def dots(ax):
 def test_every_case_has_its_dot_and_its_share(legend):
     ax = slowdown([ROW, ROW | {"batch": "32", "slowdown": 0.9}, ROW | {"law": "secant"}])
     assert [line.get_xydata().tolist()[0] for line in dots(ax)] == [[1.02, 0.0], [0.9, 1.0], [1.02, 0.0]]
-    assert [text.get_text() for text in ax.texts] == ["3.1 %", "3.1 %", "held"]
+    assert [text.get_text() for text in ax.texts] == ["3.1 %", "3.1 %"]
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["linear, SGD, full", "linear, SGD, 32"]
-    assert set(legend(ax)) == {"curvature law", "secant law", "more than allowed"}
+    assert set(legend(ax)) == {"curvature law", "secant law", "more than allowed", "at the right: steps held"}
 
 
 @pytest.mark.parametrize(("factor", "marker"), [(math.inf, ">"), ("inf", ">"), (1.6, ">"), (0.5, "<"), (1.0, "o")])

@@ -85,10 +85,10 @@ def noise_floor(
         highest *= (highest / lowest) ** _MARKS
     log_axis(ax, left, right, along="x")
     log_axis(ax, lowest, highest)
-    stable = max((rate for curve in curves for rate, _ in curve), default=left)
-    if unstable and stable < unstable[-1]:  # all that is known is that the limit lies between two rates
-        limit = math.sqrt(stable * min(rate for rate in unstable if rate > stable))
-        ax.axvspan(limit, right, color=style.COLOURS["fixed"], alpha=0.1, lw=0, zorder=0)
+    stable = [rate for rate, value in exact if value < math.inf]
+    if unstable and max(stable, default=0.0) < unstable[0]:
+        limit = _limit(max(stable, default=left), unstable[0], floors[0].batch, law if stable else None)
+        ax.axvspan(limit, right, color=style.COLOURS["fixed"], alpha=0.1, lw=0, zorder=0, label="beyond the limit")
     colours = style.palette(str(floor.batch) for floor in floors)
     for floor, rows, curve in zip(floors, settled, curves, strict=True):
         colour = colours[str(floor.batch)]
@@ -113,6 +113,14 @@ def noise_floor(
     name_axes(ax, "Noise floor", "learning rate η", "stationary E f")
     legend(ax)
     return ax
+
+
+def _limit(low: float, high: float, batch: int, law: Callable[[float, int], float] | None) -> float:
+    """Return where floors end, between a rate with one and a rate without, as near as the law tells it."""
+    for _ in range(60 if law is not None else 0):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if law is not None and law(middle, batch) < math.inf else (low, middle)
+    return high if law is not None else math.sqrt(low * high)
 
 
 def _curve(floor: Floor, law: Callable[[float, int], float] | None) -> list[tuple[float, float]]:

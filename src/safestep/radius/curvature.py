@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, get_args
+from typing import ClassVar, get_args
 
 from torch import Tensor
 
+from safestep._torch.warn_once import warn
 from safestep.errors import MeasurementError
 from safestep.formulas.quadratic_ratio import curvature_ratio
 from safestep.heads.output import Output
@@ -15,9 +16,9 @@ from safestep.heads.places import Path, named
 from safestep.jvp.selection import Route, as_state, from_state
 from safestep.jvp.tangents import Tangents, check_forwards, say_doubts_of_heads, unit_of
 from safestep.radius.across_ranks import mean
-from safestep.radius.loss_check import say_doubts
+from safestep.radius.loss_check import doubts
 from safestep.radius.losses import LOSSES, LossName, Reduction
-from safestep.radius.quadratic_model import QuadraticModel
+from safestep.radius.quadratic_model import QuadraticModel, QuadraticTerms
 from safestep.radius.radius import Needs, Radius, State
 from safestep.recording.forward import Forward
 from safestep.recording.forwards import Forwards
@@ -114,7 +115,7 @@ class CurvatureRadius(Radius):
         check = looked >= 0 and looked & (looked - 1) == 0
         unit = unit_of(step.length)  # a power of two, the same on all ranks, whatever each finds convenient
 
-        def found() -> _Found:
+        def found() -> QuadraticTerms:
             nonlocal route
             tangents = Tangents(step, forwards, "train", route)
             try:
@@ -122,21 +123,16 @@ class CurvatureRadius(Radius):
             finally:
                 route = tangents.route
             found = [self._summed(model, parts, forwards, exact=tangents.exact) for model in models]
-            return _Found(*map(sum, zip(*found, strict=True))).over(unit / tangents.unit)
+            return QuadraticTerms(*map(sum, zip(*found, strict=True))).over(unit / tangents.unit)
 
         # On several ranks the loss is the mean of theirs, and so are both terms of its quadratic model.
-        model = _Found(*mean(proposal, found, len(_Found._fields)))
+        model = QuadraticTerms(*mean(proposal, found, len(QuadraticTerms._fields)))
         if check:
-            directional_derivative = model.directional_derivative * unit
-            said = say_doubts(
-                self,
-                step,
-                forwards,
-                directional_derivative=directional_derivative,
-                half_l1_logit_grad=model.half_l1_logit_grad,
-                likely=model.likely,
-            )
-            looked = -1 if said else looked if model.half_l1_logit_grad == directional_derivative == 0.0 else looked + 1
+            said = list(doubts(self, proposal, model.over(1.0 / unit)))
+            for doubt in said:
+                warn(doubt)
+            shown = model.half_l1_logit_grad != 0.0 or model.directional_derivative != 0.0
+            looked = -1 if said else looked + shown
         elif looked > 0:
             looked += 1
         ratio = curvature_ratio(model.curvature, model.directional_derivative) * unit
@@ -166,30 +162,14 @@ class CurvatureRadius(Radius):
                 _gradient(output)
         say_doubts_of_heads(forwards)
 
-    def _summed(self, model: QuadraticModel, parts: float, forwards: Forwards, *, exact: bool) -> _Found:
+    def _summed(self, model: QuadraticModel, parts: float, forwards: Forwards, *, exact: bool) -> QuadraticTerms:
         whole = self.reduction == "sum"
-        return _Found(
+        return QuadraticTerms(
             self.scale * (parts * model.curvature if whole else model.mean),
             parts * model.directional_derivative / forwards.loss_scale,
             parts * model.half_l1_logit_grad / forwards.loss_scale,
             self.scale * (parts * model.likely if whole else model.likely / model.count),
             float(not (exact and (whole or model.even))),
-        )
-
-
-class _Found(NamedTuple):
-    """What one rank found, for a direction ``p / unit``: see `Quadratic`."""
-
-    curvature: float
-    directional_derivative: float
-    half_l1_logit_grad: float
-    likely: float
-    rough: float
-
-    def over(self, factor: float) -> _Found:
-        """Return the same for a direction that is shorter by a factor."""
-        return self._replace(
-            curvature=self.curvature / factor**2, directional_derivative=self.directional_derivative / factor
         )
 
 

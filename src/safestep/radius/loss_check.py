@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from safestep._torch.warn_once import warn
 from safestep.radius.losses import LossName, Reduction
-from safestep.recording.forwards import Forwards
-from safestep.recording.step import Step
+from safestep.radius.quadratic_model import QuadraticTerms
+from safestep.recording.proposal import Proposal
 
 _TOO_MUCH = 1.5
 """Labels of any kind leave at most the gradient that hard ones would; beyond this factor it is another loss."""
@@ -27,42 +26,17 @@ class NamedLoss(Protocol):
     def scale(self) -> float: ...  # noqa: D102
 
 
-def say_doubts(
-    named: NamedLoss,
-    step: Step,
-    forwards: Forwards,
-    *,
-    directional_derivative: float,
-    half_l1_logit_grad: float,
-    likely: float,
-) -> bool:
-    """Warn of what does not fit; on several ranks all say the same, as a warning may be made an error.
-
-    Returns:
-        Whether something was said.
+def doubts(named: NamedLoss, proposal: Proposal, terms: QuadraticTerms) -> Iterator[str]:
+    """Yield what does not fit; on several ranks the same on all, as a warning may be made an error.
 
     Args:
         named: what the radius is given.
-        step: the step.
-        forwards: the forwards it was measured on.
-        directional_derivative: ``g.p`` by the gradient at the logits.
-        half_l1_logit_grad: ``||dL/dz||_1 / 2``.
-        likely: the same for hard labels of the loss as given; 0 where the gradient does not tell the labels.
+        proposal: the step, and the forwards it was measured on.
+        terms: of the step itself, for the whole batch.
     """
-    doubts = list(_doubts(named, step, forwards, directional_derivative, half_l1_logit_grad, likely))
-    for doubt in doubts:
-        warn(doubt)
-    return bool(doubts)
-
-
-def _doubts(
-    named: NamedLoss,
-    step: Step,
-    forwards: Forwards,
-    directional_derivative: float,
-    half_l1_logit_grad: float,
-    likely: float,
-) -> Iterator[str]:
+    step, forwards = proposal.step, proposal.forwards
+    directional_derivative, half_l1_logit_grad = terms.directional_derivative, terms.half_l1_logit_grad
+    likely = terms.likely
     if likely > 0.0 and (factor := half_l1_logit_grad / likely) > _TOO_MUCH:
         yield (
             f"the gradient at the logits is {factor:.3g} times that of CurvatureRadius(loss={named.loss!r}, "

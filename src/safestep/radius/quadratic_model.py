@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +19,22 @@ from safestep.radius.spreads import active_rows, head_of
 _CHUNK = 1 << 18
 """Elements of the logits that are looked at at a time: no further tensor of their size is made, and a CPU is fastest
 with temporaries of a megabyte."""
+
+
+class QuadraticTerms(NamedTuple):
+    """What one rank found, for a direction ``p / unit``: see `Quadratic`."""
+
+    curvature: float
+    directional_derivative: float
+    half_l1_logit_grad: float
+    likely: float
+    rough: float
+
+    def over(self, factor: float) -> QuadraticTerms:
+        """Return the same for a direction that is shorter by a factor."""
+        return self._replace(
+            curvature=self.curvature / factor**2, directional_derivative=self.directional_derivative / factor
+        )
 
 
 class QuadraticModel:

@@ -52,7 +52,8 @@ pictures: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, 
 """,
     captions={
         "audited_ratios": """For every length on the horizontal axis, the share of all audited steps that were longer.
-A perfect cap falls straight down at 1. What a cheap method lets through is to the right of it.""",
+A perfect cap falls straight down at 1. What a cheap method lets through is to the right of it. Where methods
+agree their lines lie on each other, the first of the legend the broadest.""",
     },
     reading="""
 <dl>
