@@ -56,7 +56,7 @@ CORNERS = (
     Corner(
         ("torch.amp.GradScaler.step.__code__",),
         "the scale of the loss, from the scaler's call among the callers; neither optimizer nor model knows its scaler",
-        "radius/test_curvature.py::test_neither_a_gradient_scaler_nor_clipping_changes_what_the_loss_is",
+        "radius/test_curvature_gradient.py::test_neither_a_gradient_scaler_nor_clipping_changes_what_the_loss_is",
     ),
     Corner(
         ("torch._compile", "torch._dynamo", "torch._dynamo.eval_frame", "DisableContext."),
@@ -82,7 +82,7 @@ CORNERS = (
     Corner(
         ("torch.autograd.Variable._execution_engine.queue_callback",),
         "a callback at the end of backward, as torch's own data-parallel wrappers use; hooks are called before it",
-        "radius/test_curvature.py::test_gradients_that_are_not_of_the_step_do_not_count",
+        "radius/test_curvature_gradient.py::test_gradients_that_are_not_of_the_step_do_not_count",
     ),
     Corner(
         ("torch.utils._python_dispatch.TorchDispatchMode", "torch._ops.OpOverload", "._schema"),

@@ -23,7 +23,7 @@ _SMALL = 21
 """Characters of a line above a small panel."""
 _LEFT, _BELOW = -46, -36
 """Points from the lower left corner of the axes to the legend: past the ticks and what they count."""
-_TEXT: dict[str, Any] = {"fontsize": LABEL_SIZE, "labelcolor": INK, "handlelength": 1.4, "columnspacing": 1.0}
+_TEXT: dict[str, Any] = {"fontsize": LABEL_SIZE - 1.0, "labelcolor": INK, "handlelength": 2.2, "columnspacing": 1.0}
 
 
 def single_figure(width: float = WIDTH, height: float = HEIGHT, *, dpi: float = DPI) -> Figure:

@@ -137,7 +137,7 @@ class CurvatureRadius(Radius):
             looked += 1
         ratio = curvature_ratio(model.curvature, model.directional_derivative) * unit
         uphill = ratio == math.inf and math.isfinite(model.curvature) and model.directional_derivative >= 0.0
-        message = "uphill on this batch: g.p >= 0" if uphill else forwards.parts
+        message = "uphill on this batch: g.p >= 0" if uphill else forwards.kept_of_all
         reading = Reading(step.index, ratio, f"{route.way}/train", model.rough == 0.0, message, uphill=uphill)
         return reading, {"route": as_state(route), "looked": looked}
 

@@ -163,7 +163,7 @@ class SoftmaxRadius(Radius):
         known = replace(known, track=track)
         if ratio is None:
             return self._differentiated(proposal, known)
-        return self._reading(proposal.step, ratio, way, message=proposal.forwards.parts), known
+        return self._reading(proposal.step, ratio, way, message=proposal.forwards.kept_of_all), known
 
     def predict(self, proposal: Proposal, state: State) -> Prediction | None:
         r"""Return what a step is without reading the device; None if it has to be measured.
@@ -212,7 +212,7 @@ class SoftmaxRadius(Radius):
         idle = forwards.peers.lockstep and spreads.empty
         ratio = -math.inf if idle else step_ratio(spreads.largest(self.quantile)) * tangents.unit
         exact = tangents.exact and self.quantile == 1.0
-        return self._reading(step, ratio, tangents.way, exact=exact, message=forwards.parts), replace(
+        return self._reading(step, ratio, tangents.way, exact=exact, message=forwards.kept_of_all), replace(
             known, route=tangents.route
         )
 

@@ -66,7 +66,7 @@ class Forwards:
         return len(self.kept) + self.dropped
 
     @property
-    def parts(self) -> str:
+    def kept_of_all(self) -> str:
         """How many of the forwards were kept, for a record; an empty text if all."""
         return f"r of {len(self.kept)} of {self.count} micro-batches" if self.dropped else ""
 

@@ -115,12 +115,15 @@ def _duration(started: str | None, finished: str | None) -> str:
 
 
 def _command(results: Mapping[str, Any], experiment: Experiment[Any] | None) -> str:
-    """Return the command that does the same again: the settings that are not the defaults, spelled out."""
+    """Return the command that does the same again: the settings that are not the defaults, spelled out.
+
+    Settings of another version, which this one would refuse, are left out.
+    """
     defaults = experiment.settings().as_record() if experiment else {}
     words = ["safestep", "run", str(results["experiment"])]
     if results["seeds"]:
         words += ["--seeds", written_seeds(results["seeds"])]
     for key, value in results["settings"].items():
-        if key not in defaults or defaults[key] != value:
+        if experiment is None or (key in defaults and defaults[key] != value):
             words += ["--set", assignment(key, value)]
     return shlex.join(words)
