@@ -86,9 +86,8 @@ class Controller:
             if not reading.finite:
                 what = "r" if math.isfinite(step.length) else "the step"
                 return self._refuse(step, replace(reading, message=f"{what} is not finite"), lrs, keep=keep)
-            if (
-                forwards.dropped and reading.message == forwards.kept_of_all
-            ):  # a radius that asked no forward says nothing
+            # A radius that asked no forward has not said how many were kept.
+            if forwards.dropped and reading.message == forwards.kept_of_all:
                 self._say("max_forwards", _PARTS.format(count=forwards.count, kept=len(forwards.kept)))
             would, policy_state = self._scale(reading, proposal)
             reading = replace(reading, message=reading.message or self.policy.says(reading.ratio, step.length))
