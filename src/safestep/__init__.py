@@ -18,7 +18,15 @@ from safestep.guard.audit import Audit
 from safestep.guard.guard import Guard
 from safestep.logs import JsonLines
 from safestep.policy import Cap, Pin, Policy, Throttle, Watch
-from safestep.radius import CurvatureRadius, HessianRadius, Radius, SecantCurvature, SoftmaxRadius, Tightest
+from safestep.radius import (
+    CurvatureRadius,
+    HessianRadius,
+    Radius,
+    SecantCurvature,
+    SoftmaxRadius,
+    Tightest,
+    default_limit,
+)
 from safestep.radius.tiers import Tiers
 from safestep.recording.readout import Readout
 from safestep.records.reading import Reading, Status
@@ -58,6 +66,7 @@ __all__ = [
     "Watch",
     "__version__",
     "attach",
+    "default_limit",
     "logs",
     "schedules",
     "suggest_lr",

@@ -160,7 +160,7 @@ def test_a_spike_of_any_height_is_capped(lr, dtype):
 def test_a_quantile_is_that_quantile_and_says_so(quantile):
     """Five samples: 0.2 is the smallest spread, 1.0 the largest, each found by measuring the samples one at a time."""
     training = Training(ZOO["mlp"], ALL["SGD"])
-    guard = training.attach(policy=Watch(), radius=SoftmaxRadius(method="exact", quantile=quantile))
+    guard = training.attach(policy=Watch(), radius=SoftmaxRadius(method="exact", over=quantile))
     ((scene, p),) = steps_with_twin(training, 1)
     (x,), labels = scene.batch.args, scene.batch.labels
     one_by_one = sorted(

@@ -235,7 +235,17 @@ def test_a_pin_without_an_end_and_a_watch_of_nothing():
 
 
 @pytest.mark.parametrize(
-    "options", [{"method": "fast"}, {"head": "linear"}, {"mode": "test"}, {"quantile": 0.0}, {"quantile": 1.1}], ids=str
+    "options",
+    [
+        {"method": "fast"},
+        {"head": "linear"},
+        {"mode": "test"},
+        {"over": 0.0},
+        {"over": 1.1},
+        {"over": "median"},
+        {"sample": 256},
+    ],
+    ids=str,
 )
 def test_a_bad_radius(options):
     ((name, _),) = options.items()

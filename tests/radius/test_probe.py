@@ -76,7 +76,7 @@ def test_the_mode_is_that_of_the_exact_method(case, mode):
 @pytest.mark.parametrize("quantile", [0.2, 0.5, 0.8, 1.0])
 def test_the_quantile_is_that_of_the_exact_method(quantile):
     (exact, _), (probed, ways) = (
-        ratios(ZOO["mlp"], ALL["SGD"], 30.0, quantile=quantile, method=method) for method in ("exact", "probe")
+        ratios(ZOO["mlp"], ALL["SGD"], 30.0, over=quantile, method=method) for method in ("exact", "probe")
     )
     assert probed == pytest.approx(exact, rel=PERCENT)
     assert all(("quantile" in way) is (quantile < 1.0) for way in ways)

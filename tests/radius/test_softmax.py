@@ -118,7 +118,7 @@ class Masked(nn.Module):
 @pytest.mark.parametrize("quantile", [0.01, 0.5, 0.9, 1.0])
 def test_a_quantile_is_an_actual_sample_and_never_called_exact(quantile):
     model, (x, y) = small_mlp(), batch(10)
-    report, start, p = step_with(model, [(x, y)], radius=SoftmaxRadius(method="exact", quantile=quantile))
+    report, start, p = step_with(model, [(x, y)], radius=SoftmaxRadius(method="exact", over=quantile))
     ordered = dense_spreads(model, start, p, x).sort().values / math.pi
     assert report.ratio == pytest.approx(ordered[max(math.ceil(quantile * 10), 1) - 1].item(), rel=1e-12)
     assert report.exact == (quantile == 1.0)
@@ -221,7 +221,16 @@ def test_an_empty_batch_is_an_error():
 
 @pytest.mark.parametrize(
     "options",
-    [{"method": "fast"}, {"head": "relu"}, {"mode": "test"}, {"quantile": 0.0}, {"quantile": 1.1}, {"sync": "always"}],
+    [
+        {"method": "fast"},
+        {"head": "relu"},
+        {"mode": "test"},
+        {"over": 0.0},
+        {"over": 1.1},
+        {"over": "median"},
+        {"sample": 256},
+        {"sync": "always"},
+    ],
 )
 def test_options_are_checked_at_construction(options):
     with pytest.raises(ValueError, match=next(iter(options))):

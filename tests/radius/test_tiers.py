@@ -249,7 +249,7 @@ def test_a_target_that_drops_is_kept_at_once():
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"radius": SoftmaxRadius(quantile=0.9)}, "a quantile of a part is none of the whole"),
+        ({"radius": SoftmaxRadius(over=0.9)}, "a quantile of a part is none of the whole"),
         ({"rows": 7}, "two rows at least"),
         ({"radius": SoftmaxRadius(tiers=Tiers(rows=1))}, "nobody wants it"),
         ({"radius": SoftmaxRadius(mode="eval")}, "there are no recorded logits of an eval forward to compare with"),

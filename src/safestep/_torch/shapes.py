@@ -11,13 +11,13 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or os.environ.get("SAFESTEP_CHECK_SHAPES"):
-    from jaxtyping import Bool, Float
+    from jaxtyping import Bool, Float, Int
 else:
 
     class _PlainArray:
         def __class_getitem__(cls, item: tuple[Any, str]) -> Any:
             return item[0]
 
-    Bool = Float = _PlainArray
+    Bool = Float = Int = _PlainArray
 
-__all__ = ["Bool", "Float"]
+__all__ = ["Bool", "Float", "Int"]

@@ -57,6 +57,7 @@ class Guard:
             keep=sum(parameter.nbytes for parameter in bare(model).parameters()) if needs.logits else 0,
             tape=needs.tape,
             hold=needs.gradient,
+            factor=needs.factor,
             most=options.max_forwards,
             readout=options.readout,
         )

@@ -113,7 +113,7 @@ def _report_of(row: Any) -> StepReport:
         for f in fields(StepReport)
         if f.name != "extras" and not (f.name in LATER and row.get(f.name, "") == "")
     }
-    if not LATER & values.keys() and values["age"] > 0:
+    if "predicted_ratio" not in values and values["age"] > 0:
         values |= {"predicted_ratio": values["ratio"], "ratio": math.nan, "radius": math.nan}
         values["applied_ratio"] = math.nan if values["scale"] > 0.0 else 0.0
     flags = {"True", "False"}

@@ -111,3 +111,26 @@ def mean(proposal: Proposal, measure: Callable[[], Sequence[float]], size: int) 
     if empty == peers.count:
         raise idle or NothingToMeasureError(_ANOTHER)
     return [value / peers.count for value in sums]
+
+
+def averaged(proposal: Proposal, measure: Callable[[], tuple[Reading, Known]], known: Known) -> tuple[Reading, Known]:
+    """Measure here, and return the reading with the mean over the ranks of r, as `mean` does.
+
+    Args:
+        proposal: the step, which all ranks take, and the forwards of this one.
+        measure: measures on this rank.
+        known: what is known if there is nothing to measure on here.
+    """
+    peers = proposal.forwards.peers
+    if peers.alone:
+        return measure()
+    reading, later = Reading(proposal.step.index, 0.0, "other ranks"), known
+
+    def numbers() -> list[float]:
+        nonlocal reading, later
+        reading, later = measure()
+        return [reading.ratio, float(not reading.exact), reading.standard_error**2, reading.kl]
+
+    ratio, rough, variance, kl = mean(proposal, numbers, 4)
+    error = math.sqrt(variance / peers.count)
+    return replace(reading, ratio=ratio, exact=rough == 0.0, standard_error=error, kl=kl), later

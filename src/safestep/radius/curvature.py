@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar, get_args
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, get_args
 
 from torch import Tensor
 
@@ -20,6 +20,8 @@ from safestep.radius.loss_check import doubts
 from safestep.radius.losses import LOSSES, LossName, Reduction
 from safestep.radius.quadratic_model import QuadraticModel, QuadraticTerms
 from safestep.radius.radius import Needs, Radius, State
+from safestep.radius.row_sample import Sample, check_sample
+from safestep.radius.sampled_curvature import SampleMemory, confirmed, estimate
 from safestep.recording.forward import Forward
 from safestep.recording.forwards import Forwards
 from safestep.recording.proposal import Proposal
@@ -52,6 +54,11 @@ class CurvatureRadius(Radius):
             bend more are taken, and such an r is not called exact.
         scale: the constant that the loop multiplies this loss by. For k micro-batches whose means are added and not
             divided by k it is k. A gradient scaler's factor does not count: it is found and taken out.
+        sample: how much of the batch ``p.Gp`` is measured on: ``"all"``, exactly; or a number of entries (tokens, or
+            samples), or a share of them, by one forward of that many without gradients; ``"some"`` is 256 of them, of
+            fewer than 1024 a quarter, and never below 64. ``g.p`` is of all rows in any case: the gradients of the
+            parameters tell it, clipped or not. Rows are whole, at least two, spread evenly and others in each step;
+            the record has the standard error that this leaves.
 
     Raises:
         ValueError: at construction, for an unknown option or a scale that is not positive.
@@ -79,6 +86,13 @@ class CurvatureRadius(Radius):
 
         It holds the gradient at the logits, a tensor of their size for each micro-batch, from backward to the step.
 
+        A sample is measured by differences of the logits over a small part of the step (at its end, where it is far
+        inside). Where rows cannot be run without each other (BatchNorm in training mode, contrastive losses) the whole
+        batch is, by one forward. With dropout they draw masks of their own: as likely as training's, but others. At
+        the 1st, 2nd, 4th, 8th ... measurement, wherever the gradients do not tell ``g.p`` (a penalty in the loss,
+        gradients clipped layer by layer or zeroed before the last of several optimizers stepped, sharded parameters),
+        and where no difference tells the sample, the exact way takes over.
+
     Reference:
         M. Blanco Valentin, ENABOL / kappa, experiment 000, whose throttle keeps ``eta lambda`` below 2; J. Martens,
         "New insights and perspectives on the natural gradient method", JMLR 21 (2020), for ``G``.
@@ -87,6 +101,7 @@ class CurvatureRadius(Radius):
     loss: LossName = "cross_entropy"
     reduction: Reduction = "mean"
     scale: float = 1.0
+    sample: Sample = "all"
 
     agrees_across_ranks: ClassVar[bool] = True
 
@@ -100,14 +115,40 @@ class CurvatureRadius(Radius):
                 )
         if not 0.0 < self.scale < math.inf:
             raise ValueError(f"scale={self.scale!r}: expected the positive number that the loss is multiplied by")
+        check_sample(self.sample)
 
     @property
     def needs(self) -> Needs:
-        """The recorded training pass, and the gradient at its logits."""
-        return Needs(tape=True, gradient=True)
+        """The gradient at the logits; and the recorded training pass, or what measuring on a sample goes by."""
+        whole = self.sample == "all"
+        return Needs(tape=whole, gradient=True, logits=not whole, factor=not whole)
+
+    def exact(self) -> CurvatureRadius:
+        """Return the same radius on the whole batch, for an audit."""
+        return replace(self, sample="all")
+
+    def read_norms(self, proposal: Proposal, state: State) -> None:
+        """Read ``g.p`` off the gradients, where a sample needs it."""
+        proposal.step.read(directional_derivative=self.sample != "all")
 
     def measure(self, proposal: Proposal, state: State) -> tuple[Reading, State]:
         """Return r of a step over the recorded forwards, and what was learned of the model. See `Radius.measure`."""
+        if self.sample == "all":
+            reading, later, _ = self._measured(proposal, state)
+            return reading, later
+        memory = SampleMemory.from_state(None if state is None else state["sample"])
+        measured = 1 if state is None else state["measured"] + 1
+        known = {"measured": measured}
+        if measured & (measured - 1):
+            estimated, memory = estimate(self, self.sample, proposal, memory)
+            if estimated is not None:
+                return estimated, {**(state or {}), **known, "sample": memory.as_state()}
+        reading, later, terms = self._measured(proposal, state)
+        memory = confirmed(proposal, terms, memory)
+        return reading, {**later, **known, "sample": memory.as_state()}
+
+    def _measured(self, proposal: Proposal, state: State) -> tuple[Reading, dict[str, Any], QuadraticTerms]:
+        """Measure on the whole batch."""
         step, forwards = proposal.step, proposal.forwards
         route = Route() if state is None else from_state(state["route"])
         looked = 0 if state is None else state.get("looked", 1)
@@ -138,8 +179,16 @@ class CurvatureRadius(Radius):
         ratio = curvature_ratio(model.curvature, model.directional_derivative) * unit
         uphill = ratio == math.inf and math.isfinite(model.curvature) and model.directional_derivative >= 0.0
         message = "uphill on this batch: g.p >= 0" if uphill else forwards.kept_of_all
-        reading = Reading(step.index, ratio, f"{route.way}/train", model.rough == 0.0, message, uphill=uphill)
-        return reading, {"route": as_state(route), "looked": looked}
+        reading = Reading(
+            step.index,
+            ratio,
+            f"{route.way}/train",
+            model.rough == 0.0,
+            message,
+            uphill=uphill,
+            standard_error=0.0 if model.rough == 0.0 else math.nan,
+        )
+        return reading, {"route": as_state(route), "looked": looked}, model.over(1.0 / unit)
 
     def _added_up(self, forwards: Forwards, tangents: Tangents, *, check: bool) -> tuple[list[QuadraticModel], float]:
         """Measure on this rank, head by head; return also over how many forwards the step went, for each kept one."""

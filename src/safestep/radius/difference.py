@@ -11,7 +11,7 @@ from torch import Tensor
 from safestep.formulas.softmax_ratio import step_ratio
 from safestep.jvp.derivative import Line
 from safestep.jvp.replay import Mode, run
-from safestep.radius.spreads import Spreads
+from safestep.radius.spreads import Over, Spreads
 from safestep.recording.forward import Forward
 from safestep.recording.forwards import Forwards
 
@@ -49,7 +49,7 @@ class FiniteDifference:
         mode: train or eval, as in training.
         line: from the start of the step to its proposal.
         every: whether samples without a gradient count too.
-        quantile: which sample counts; 1 is the largest.
+        over: which statistic of the samples counts.
         rough: whether the logits are known to be rounder than their type says.
     """
 
@@ -58,8 +58,12 @@ class FiniteDifference:
     mode: Mode
     line: Line
     every: bool = False
-    quantile: float = 1.0
+    over: Over = "max"
     rough: bool = False
+
+    def collector(self) -> Spreads:
+        """Return what takes in the rows that move."""
+        return Spreads(every=self.every)
 
     def origins(self, *, again: bool) -> list[list[Tensor]]:
         """Return the heads ``z(theta_0)`` of each forward: those of training where they were kept.
@@ -82,7 +86,7 @@ class FiniteDifference:
         is copied.
         """
         moved = {} if part == 1.0 else self.line.at(part)
-        spreads = Spreads(every=self.every)
+        spreads = self.collector()
         # So long a look bends: both ways along the step, what bends evenly cancels.
         both = part != 1.0 and self._aim(origins) == _ROUGH_AIM
         back = self.line.at(-part) if both else {}
@@ -94,7 +98,12 @@ class FiniteDifference:
         return spreads
 
     def ratio(self, guess: float, origins: list[list[Tensor]], careless: float) -> float | None:
-        r"""Return r of the step, or None if no difference tells it.
+        """Return r of the step, or None if no difference tells it; see `look`."""
+        found = self.look(guess, origins, careless)
+        return None if found is None else found[0]
+
+    def look(self, guess: float, origins: list[list[Tensor]], careless: float) -> tuple[float, Spreads] | None:
+        r"""Return r of the step with the rows that tell it, or None if no difference does.
 
         Equation:
             ``r = max spread(z(theta_0 + eps p) - z(theta_0)) / (pi eps)`` with ``eps = 0.004 / guess``, again with the
@@ -111,10 +120,10 @@ class FiniteDifference:
         if guess <= careless and careless > 0.0:
             part = 1.0
         for _ in range(_TRIES):
-            ratio = self._ratio(part, origins)
+            ratio, spreads = self._ratio(part, origins)
             change = part * ratio
             if (part == 1.0 and ratio <= careless and careless > 0.0) or aim * _SHORTEST <= change <= aim * _LONGEST:
-                return ratio
+                return ratio, spreads
             if not math.isfinite(change):
                 part /= _LEAP
                 continue
@@ -123,12 +132,12 @@ class FiniteDifference:
             part = 1.0 if part < 1.0 < longer and careless > 0.0 else longer
         return None
 
-    def _ratio(self, part: float, origins: list[list[Tensor]]) -> float:
+    def _ratio(self, part: float, origins: list[list[Tensor]]) -> tuple[float, Spreads]:
         """Return r by the difference over a part of the step; where forwards need all ranks, the largest of any."""
         peers, spreads = self.forwards.peers.in_step, self.spreads(part, origins)
         if peers.alone:
-            return step_ratio(spreads.largest(self.quantile))
-        return step_ratio(peers.largest(0.0 if spreads.empty else spreads.largest(self.quantile)))
+            return step_ratio(spreads.statistic(self.over)), spreads
+        return step_ratio(peers.largest(0.0 if spreads.empty else spreads.statistic(self.over))), spreads
 
     def steady(self, ratio: float, origins: list[list[Tensor]]) -> bool:
         """Return whether a shorter look than the one that gave r gives the same: one forward more.
@@ -136,7 +145,7 @@ class FiniteDifference:
         What looks like float32 may have been computed in less (a cast inside the model, quantised values).
         """
         part = min(1.0, self._aim(origins) / ratio) * (_ROUGH_PART if self.rough else _PART)
-        return abs(self._ratio(part, origins) - ratio) <= _SAME * ratio
+        return abs(self._ratio(part, origins)[0] - ratio) <= _SAME * ratio
 
     def _aim(self, origins: list[list[Tensor]]) -> float:
         return self.forwards.peers.in_step.largest(self._own_aim(origins))

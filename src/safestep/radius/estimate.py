@@ -12,6 +12,7 @@ from safestep.formulas.softmax_ratio import step_ratio
 from safestep.jvp.derivative import Line
 from safestep.jvp.replay import Mode, no_trace
 from safestep.radius.difference import INSIDE, FiniteDifference, first_guess
+from safestep.radius.spreads import Over
 from safestep.radius.subset import largest_of_all, rows_of
 from safestep.radius.tiers import Tiers, Track
 from safestep.recording.forward import Forward
@@ -27,7 +28,7 @@ class ProbingOptions(Protocol):
     @property
     def mode(self) -> Mode: ...  # noqa: D102
     @property
-    def quantile(self) -> float: ...  # noqa: D102
+    def over(self) -> Over: ...  # noqa: D102
     @property
     def tiers(self) -> Tiers: ...  # noqa: D102
 
@@ -63,7 +64,7 @@ class Probing:
         checked = probes & (probes - 1) == 0 or peers.some(any(map(self.forwards.left, self.forwards.kept)))
         with no_trace(self.forwards.model, differentiable=False):
             # Rows are not run alone where a forward needs all ranks: each may have others, or none.
-            if sample and self.options.mode == "train" and self.options.quantile == 1.0 and peers.alone:
+            if sample and self.options.mode == "train" and self.options.over == "max" and peers.alone:
                 ratio, samples = self._sampled(checked)
                 track = replace(track, samples=samples)
                 if ratio is not None:
@@ -105,7 +106,7 @@ class Probing:
     def _difference(self, parts: list[Forward]) -> FiniteDifference:
         line = Line.of(self.proposal.step, self.forwards.model)
         options, rough = self.options, bool(self.track.rough)
-        return FiniteDifference(self.forwards, parts, options.mode, line, options.every, options.quantile, rough)
+        return FiniteDifference(self.forwards, parts, options.mode, line, options.every, options.over, rough)
 
     def _careless(self) -> float:
         return 0.0 if self.proposal.always else self.options.tiers.inside * self.proposal.aim

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
 
-from safestep.radius.losses import LossName, Reduction
+from safestep.radius.losses import NamedLoss
 from safestep.radius.quadratic_model import QuadraticTerms
 from safestep.recording.proposal import Proposal
 
@@ -13,17 +12,6 @@ _TOO_MUCH = 1.5
 """Labels of any kind leave at most the gradient that hard ones would; beyond this factor it is another loss."""
 _MORE = 1.05
 """Clipping makes the gradients of the parameters smaller than the loss's; beyond this factor they hold more than it."""
-
-
-class NamedLoss(Protocol):
-    """What a radius is given of the loss, see `safestep.radius.curvature.CurvatureRadius`."""
-
-    @property
-    def loss(self) -> LossName: ...  # noqa: D102
-    @property
-    def reduction(self) -> Reduction: ...  # noqa: D102
-    @property
-    def scale(self) -> float: ...  # noqa: D102
 
 
 def doubts(named: NamedLoss, proposal: Proposal, terms: QuadraticTerms) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -14,6 +14,17 @@ from safestep.heads.model_heads import Wanted
 
 LossName = Literal["cross_entropy", "bce", "half_mse", "mse"]
 Reduction = Literal["mean", "sum"]
+
+
+class NamedLoss(Protocol):
+    """What a radius is given of the loss, see `safestep.radius.curvature.CurvatureRadius`."""
+
+    @property
+    def loss(self) -> LossName: ...  # noqa: D102
+    @property
+    def reduction(self) -> Reduction: ...  # noqa: D102
+    @property
+    def scale(self) -> float: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,11 +22,13 @@ class Needs:
         logits: the logits of the training forward, by reference, where they are no larger than the parameters.
         tape: what is needed to differentiate the training forward along the step without running it again.
         gradient: the gradient at the logits, by reference.
+        factor: by what the gradients of the parameters are multiplied between backward and the step (clipping).
     """
 
     logits: bool = False
     tape: bool = False
     gradient: bool = False
+    factor: bool = False
 
     def __or__(self, other: Needs) -> Needs:
         """Return what either needs."""
@@ -34,6 +36,7 @@ class Needs:
             logits=self.logits or other.logits,
             tape=self.tape or other.tape,
             gradient=self.gradient or other.gradient,
+            factor=self.factor or other.factor,
         )
 
 
@@ -51,7 +54,7 @@ class Radius(ABC):
         ...     def measure(self, proposal, state):
         ...         return Reading(proposal.step.index, proposal.step.length, "length"), state
         >>> Length().needs
-        Needs(logits=False, tape=False, gradient=False)
+        Needs(logits=False, tape=False, gradient=False, factor=False)
     """
 
     agrees_across_ranks: ClassVar[bool] = False

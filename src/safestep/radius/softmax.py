@@ -14,11 +14,13 @@ from safestep.formulas.softmax_ratio import Head, step_ratio
 from safestep.jvp.replay import Mode
 from safestep.jvp.selection import Route, as_state, from_state
 from safestep.jvp.tangents import Tangents, check_forwards, check_recorded, say_doubts_of_heads
-from safestep.radius.across_ranks import largest
+from safestep.radius.across_ranks import averaged, largest
 from safestep.radius.deferred import Prediction, Resolved
 from safestep.radius.estimate import Probing
 from safestep.radius.radius import Needs, Radius, State
-from safestep.radius.spreads import Spreads
+from safestep.radius.row_sample import Sample, check_sample
+from safestep.radius.sampling import RowTrack, sampled
+from safestep.radius.spreads import Over, Spreads
 from safestep.radius.tiers import Tier, Tiers, Track
 from safestep.recording.forwards import Forwards
 from safestep.recording.proposal import Proposal
@@ -35,8 +37,8 @@ class SoftmaxRadius(Radius):
     r"""Limits the spread of a step's effect on the logits.
 
     Equation:
-        ``r = max_i spread(J_i p) / pi`` over the samples ``i`` that have a gradient, with ``J_i`` the Jacobian of the
-        logits of sample ``i`` in the parameters and ``p`` the displacement of the whole step: momentum,
+        ``r = max_i spread(J_i p) / pi``, or the mean, over the samples ``i`` that have a gradient, with ``J_i`` the
+        Jacobian of the logits of sample ``i`` in the parameters and ``p`` the displacement of the whole step: momentum,
         preconditioning and weight decay included. ``spread`` is `safestep.formulas.softmax_ratio.spread`.
 
     Attributes:
@@ -48,8 +50,11 @@ class SoftmaxRadius(Radius):
             where the gradient shows those; ``"sigmoid"`` for independent logits whatever it shows.
         mode: ``"train"`` measures with the train/eval flags, batch statistics and dropout masks of the training
             forward; ``"eval"`` measures the model as it would be evaluated. With BatchNorm the two differ by factors.
-        quantile: 1 for the largest sample, the only choice with a guarantee; below 1 that quantile of the samples,
-            rounded up to an actual sample, and no reading is called exact.
+        over: ``"max"`` for the largest sample, the only choice with a guarantee; ``"mean"`` over the samples, which
+            steers training better (the largest jumps from batch to batch); or a number in (0, 1], that quantile of the
+            samples, rounded up to an actual one and never called exact.
+        sample: how much of the batch a mean is measured on, every step: a number of entries (tokens, or samples), a
+            share of them, or ``"all"``; see `safestep.CurvatureRadius`. The largest of a sample is not the largest.
         rows: ``"trained"`` for the samples that have a gradient; ``"all"`` for every one, where a loss lets samples go
             for a while: those outside the clip of PPO have no gradient, and are the ones that have moved farthest.
             Padding and ignored labels then count too.
@@ -60,7 +65,7 @@ class SoftmaxRadius(Radius):
             scales every step, or remembers something, has each measured.
 
     Raises:
-        ValueError: at construction, for an unknown option or a quantile outside (0, 1].
+        ValueError: at construction, for an unknown option, a quantile outside (0, 1], or a sample of what is no mean.
         TypeError: at construction, if ``tiers`` is no `Tiers`.
 
     Example:
@@ -84,7 +89,8 @@ class SoftmaxRadius(Radius):
     method: Method = "tiered"
     head: Head = "softmax"
     mode: Mode = "train"
-    quantile: float = 1.0
+    over: Over = "max"
+    sample: Sample = "all"
     rows: Rows = "trained"
     tiers: Tiers = field(default_factory=Tiers)
     sync: Sync = "auto"
@@ -98,15 +104,21 @@ class SoftmaxRadius(Radius):
         for name, allowed in options.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(map(repr, allowed))}")
-        if not 0.0 < self.quantile <= 1.0:
-            raise ValueError(f"quantile={self.quantile!r}: expected a number in (0, 1]; 1 is the largest sample")
+        if self.over not in ("max", "mean") and not (isinstance(self.over, float | int) and 0.0 < self.over <= 1.0):
+            raise ValueError(f"over={self.over!r}: expected 'max', 'mean', or a quantile in (0, 1]")
+        check_sample(self.sample)
+        if self.sample != "all" and self.over != "mean":
+            raise ValueError(
+                f"sample={self.sample!r} with over={self.over!r}: a sample tells a mean, and no extreme. Give "
+                "over='mean', or sample='all'"
+            )
         if not isinstance(self.tiers, Tiers):
             raise TypeError(f"tiers={self.tiers!r}: expected a safestep.Tiers(...)")
 
     @property
     def needs(self) -> Needs:
         """What the method needs to know."""
-        exact, trained = self.method == "exact", self.mode == "train"
+        exact, trained = self.method == "exact" and self.sample == "all", self.mode == "train"
         return Needs(logits=trained and not exact, tape=trained and exact)
 
     @property
@@ -116,13 +128,13 @@ class SoftmaxRadius(Radius):
 
     def exact(self) -> SoftmaxRadius:
         """Return the same radius by the exact method, for an audit."""
-        return replace(self, method="exact")
+        return replace(self, method="exact", sample="all")
 
     def read_norms(self, proposal: Proposal, state: State) -> None:
         """Read off the step what the method needs to know of it."""
         step, forwards = proposal.step, proposal.forwards
-        if self.method == "exact":
-            step.read()
+        if self.method == "exact" or self.sample != "all":
+            _ = step.vitals
             return
         with contextlib.suppress(LossMismatchError):  # measuring will meet it again
             forwards.resolve(self.head)
@@ -137,6 +149,8 @@ class SoftmaxRadius(Radius):
 
     def measure(self, proposal: Proposal, state: State) -> tuple[Reading, State]:
         """Return r of a step over the recorded forwards, and what was learned. See `Radius.measure`."""
+        if self.sample != "all":
+            return self._sampled(proposal, state)
         step, forwards = proposal.step, proposal.forwards
         known = _Memory() if state is None else _Memory.from_state(state)
         target = proposal.aim
@@ -149,7 +163,8 @@ class SoftmaxRadius(Radius):
             track = known.track.skipped()
             predicted = track.expected(step.length)
             return self._reading(step, predicted, "skip", age=track.age), replace(known, track=track).as_state()
-        reading, known = largest(proposal, lambda: self._measured(proposal, known, tier), known)
+        agreed = averaged if self.over == "mean" else largest
+        reading, known = agreed(proposal, lambda: self._measured(proposal, known, tier), known)
         if reading.finite and self.method != "exact":
             known = replace(known, track=known.track.measured(reading.ratio, step.vitals))
         return reading, known.as_state()
@@ -165,6 +180,26 @@ class SoftmaxRadius(Radius):
             return self._differentiated(proposal, known)
         return self._reading(proposal.step, ratio, way, message=proposal.forwards.kept_of_all), known
 
+    def _sampled(self, proposal: Proposal, state: State) -> tuple[Reading, State]:
+        """Measure the mean on a sample of the rows; on the whole batch where no probe tells it."""
+        state = state or {"route": as_state(Route()), "rows": RowTrack().as_state()}
+
+        def found() -> tuple[Reading, State]:
+            check_forwards(proposal.forwards, self._resolve)
+            there, rows = sampled(
+                proposal, self.sample, RowTrack.from_state(state["rows"]), mode=self.mode, every=self.every
+            )
+            if there is None:
+                reading, memory = self._differentiated(proposal, _Memory(from_state(state["route"])))
+                return reading, {"route": as_state(memory.route), "rows": rows.as_state()}
+            spread, bend = there.spread(), there.bend()
+            ratio, error = step_ratio(spread.value), step_ratio(spread.standard_error)
+            reading = self._reading(proposal.step, ratio, there.way, message=proposal.forwards.kept_of_all)
+            rows = replace(rows, ratio_rate=ratio / proposal.step.length) if proposal.step.length > 0.0 else rows
+            return replace(reading, standard_error=error, kl=bend.value / 2), {**state, "rows": rows.as_state()}
+
+        return averaged(proposal, found, state)
+
     def predict(self, proposal: Proposal, state: State) -> Prediction | None:
         r"""Return what a step is without reading the device; None if it has to be measured.
 
@@ -176,6 +211,7 @@ class SoftmaxRadius(Radius):
             not forwards.peers.alone
             or self.sync == "auto"
             or self.method != "tiered"
+            or self.sample != "all"
             or proposal.always
             or state is None
             or not forwards.kept
@@ -210,8 +246,8 @@ class SoftmaxRadius(Radius):
             spreads.add(output, value, tangent)
         # Of an empty batch that the others could not do without, what was learned counts, and no sample does.
         idle = forwards.peers.lockstep and spreads.empty
-        ratio = -math.inf if idle else step_ratio(spreads.largest(self.quantile)) * tangents.unit
-        exact = tangents.exact and self.quantile == 1.0
+        ratio = -math.inf if idle else step_ratio(spreads.statistic(self.over)) * tangents.unit
+        exact = tangents.exact and self.over in ("max", "mean", 1.0)
         return self._reading(step, ratio, tangents.way, exact=exact, message=forwards.kept_of_all), replace(
             known, route=tangents.route
         )
@@ -219,8 +255,8 @@ class SoftmaxRadius(Radius):
     def _reading(
         self, step: Step, ratio: float, way: str, *, exact: bool = False, age: int = 0, message: str = ""
     ) -> Reading:
-        quantile = "" if self.quantile == 1.0 else f"/quantile {self.quantile:g}"
-        return Reading(step.index, ratio, f"{way}/{self.mode}{quantile}", exact, message, age)
+        over = "" if self.over in ("max", 1.0) else "/mean" if self.over == "mean" else f"/quantile {self.over:g}"
+        return Reading(step.index, ratio, f"{way}/{self.mode}{over}", exact, message, age)
 
     def _resolve(self, forwards: Forwards) -> None:
         forwards.resolve(self.head)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +18,10 @@ from safestep.heads.output import Output
 
 _CHUNK = 1 << 20
 """Elements of the logits that are looked at at a time: no second tensor of their size is made."""
+
+
+Over = Literal["max", "mean"] | float
+"""Which statistic of the samples counts: the largest, the mean, or a quantile in (0, 1]."""
 
 
 @dataclass(slots=True)
@@ -79,12 +84,14 @@ class Spreads:
             )
         return counted
 
-    def largest(self, quantile: float = 1.0) -> float:
-        """Return the largest spread, or a quantile of them, rounded up to an actual sample; nan if one is nan."""
+    def statistic(self, over: Over) -> float:
+        """Return the largest spread, the mean, or a quantile rounded up to an actual sample; nan if one is nan."""
         counted = self.counted()
-        if quantile == 1.0:
+        if over == "mean":
+            return float(counted.mean(dtype=torch.float64))
+        if over in ("max", 1.0):
             return float(counted.max())  # max and not sort: it propagates nan
-        rank = max(1, math.ceil(quantile * counted.numel()))
+        rank = max(1, math.ceil(float(over) * counted.numel()))
         return float(counted.kthvalue(rank).values) if bool(torch.isfinite(counted).all()) else float(counted.max())
 
 

@@ -28,11 +28,19 @@ def rows_of(forward: Forward, one_in: int, first: int) -> Forward | None:
     Returns:
         A forward to run again; None if the batch is too small, or no input has its rows.
     """
+    size = batch_of(forward)
+    return None if size // one_in < _FEWEST else cut_to(forward, slice(first % one_in, None, one_in))
+
+
+def batch_of(forward: Forward) -> int:
+    """Return how many rows its heads have in common; 0 if they have none."""
     sizes = {output.shape[0] if len(output.shape) > 1 else 0 for output in forward.heads}
-    size = sizes.pop() if len(sizes) == 1 else 0  # heads of different lengths are no heads of the same rows
-    if size // one_in < _FEWEST:
-        return None
-    rows, found = slice(first % one_in, None, one_in), []
+    return sizes.pop() if len(sizes) == 1 else 0  # heads of different lengths are no heads of the same rows
+
+
+def cut_to(forward: Forward, rows: slice) -> Forward | None:
+    """Return the forward of some rows of the batch; None if no input has its rows."""
+    size, found = batch_of(forward), []
 
     def cut(tensor: Tensor) -> Tensor:
         if tensor.ndim == 0 or tensor.shape[0] != size:
@@ -48,12 +56,15 @@ def rows_of(forward: Forward, one_in: int, first: int) -> Forward | None:
 
 
 def _cut(output: Output, rows: slice) -> Output:
-    known, labelled = output.kept(), output.labelled
+    known, labelled, gradient = output.kept(), output.labelled, output.gradient
     value = None if known is None else known[rows]
+    max_logits = output.max_logits[rows]
     return replace(
         output,
-        max_logits=output.max_logits[rows],
+        shape=torch.Size((len(max_logits), *output.shape[1:])),
+        max_logits=max_logits,
         active={axis: active[rows] for axis, active in output.active.items()},
+        gradient=None if gradient is None else gradient[rows],
         labelled=None if labelled is None else labelled[rows],
         value=value,
         version=0 if value is None else value._version,

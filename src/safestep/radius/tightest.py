@@ -84,13 +84,15 @@ class Tightest(Radius):
             for index, (radius, target) in enumerate(self.limits):
                 reading, later = measured(radius, _aimed(proposal, target), _part(state, index))
                 name = type(radius).__name__
-                readings.append(replace(reading, ratio=reading.ratio / target, method=f"{name}: {reading.method}"))
+                ratio, error = reading.ratio / target, reading.standard_error / target
+                readings.append(replace(reading, ratio=ratio, standard_error=error, method=f"{name}: {reading.method}"))
                 states.append(later)
         finally:
             forwards.shared = shared  # of this step alone: the same forwards may be asked about another one (an audit)
         # nan binds: whatever cannot be measured is not inside
         binding = max(readings, key=lambda reading: (math.isnan(reading.ratio), reading.ratio))
-        return binding, {"parts": states}
+        kl = next((reading.kl for reading in readings if not math.isnan(reading.kl)), math.nan)
+        return replace(binding, kl=kl), {"parts": states}
 
 
 def _aimed(proposal: Proposal, target: float) -> Proposal:

@@ -20,6 +20,7 @@ from safestep.recording.counted import CountedForwards
 from safestep.recording.entries import Entries, Entry
 from safestep.recording.forward import Forward
 from safestep.recording.forwards import Forwards
+from safestep.recording.gradient_witness import GradientWitness
 from safestep.recording.logits import LogitsFinder, Reader
 from safestep.recording.optimizer_hooks import in_backward
 from safestep.recording.output_hooks import listen
@@ -43,6 +44,7 @@ class ForwardRecorder:
         tape: whether to record forwards on a tape. A step of several forwards is not taped: all their activations would
             have to be held.
         hold: whether to hold dL/dz from backward to the step, by reference: a tensor of the logits' size.
+        factor: whether to see by what factor gradients are multiplied between backward and the step.
         most: how many forwards of one step are kept.
         readout: a way to logits for measuring, where the model makes none.
     """
@@ -55,11 +57,13 @@ class ForwardRecorder:
         keep: int = 0,
         tape: bool = False,
         hold: bool = False,
+        factor: bool = False,
         most: int = 256,
         readout: Readout | None = None,
     ) -> None:
         self._trained, self._tape, self._readout = trained, tape, readout
         self._reader, self.heads = Reader(logits), Heads(chosen=logits is not None)
+        self._witness = GradientWitness(trained.moving()) if factor else None
         self._follower = OutputFollower(trained.model, self._reader, self.heads, keep)
         self._counted = CountedForwards(self._none(), Stored(trained.left_by_backward), most, hold=hold)
         self._running: list[RunningForward] = []  # a model may call itself
@@ -69,6 +73,7 @@ class ForwardRecorder:
             # First, since a replay runs the user's pre-hooks again; always, since a forward may raise.
             model.register_forward_pre_hook(WeakHook(self._before), with_kwargs=True, prepend=True),
             model.register_forward_hook(WeakHook(self._after), with_kwargs=True, always_call=True),
+            *(self._witness.handles if self._witness else ()),
         )
 
     def close(self) -> None:
@@ -88,7 +93,7 @@ class ForwardRecorder:
         return len(self._counted.forwards.kept)
 
     def _none(self) -> Forwards:
-        return Forwards(self._trained.model, self._reader, self.heads, self._readout)
+        return Forwards(self._trained.model, self._reader, self.heads, self._readout, witness=self._witness)
 
     def take(self, count: int) -> Forwards:
         """Hand out the first ``count`` forwards and keep the later ones for the next step."""

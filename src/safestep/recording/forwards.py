@@ -15,6 +15,7 @@ from safestep.heads.labels import labelled_rows
 from safestep.heads.model_heads import Heads, Wanted
 from safestep.heads.output import Output
 from safestep.recording.forward import Forward
+from safestep.recording.gradient_witness import GradientWitness
 from safestep.recording.logits import Reader
 from safestep.recording.readout import Readout
 
@@ -42,6 +43,7 @@ class Forwards:
         searched: whether the model also ran at other parameters during the step (a line search): the gradients stored
             now are of those.
         shared: J p of the forwards, kept for other radii of the same step; None where nobody else will ask.
+        witness: what the gradients were when backward left them; None where nobody wanted to know.
         peers: the ranks that take this step together, each with forwards of its own.
     """
 
@@ -58,6 +60,7 @@ class Forwards:
     searched: bool = False
     resolved: bool = False
     shared: dict[Any, Any] | None = None
+    witness: GradientWitness | None = None
     peers: Peers = ALONE
 
     @property

@@ -51,6 +51,10 @@ class Reading:
         age: steps since r was last measured; 0 if it was measured at this one, else ``ratio`` is a prediction.
         uphill: whether the loss rises along the step from its start, so that no length is short enough: ``ratio`` is
             then inf.
+        standard_error: of ``ratio``, where it was estimated from a part of the rows; 0 where nothing was left to
+            chance, nan where that is not known.
+        kl: the predicted mean KL divergence between the predictions before and after the step,
+            ``mean Var_softmax(z)(J p) / 2``, in nats; nan where the radius does not tell it.
     """
 
     step: int
@@ -60,6 +64,8 @@ class Reading:
     message: str = ""
     age: int = 0
     uphill: bool = False
+    standard_error: float = math.nan
+    kl: float = math.nan
 
     @property
     def predicted(self) -> bool:

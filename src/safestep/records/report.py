@@ -46,6 +46,9 @@ class StepReport:
         message: what the user should know of this step.
         age: steps since r was last measured; 0 if at this one.
         predicted_ratio: what r was taken to be where it was not measured; nan where it was.
+        standard_error: of ``ratio``, where it was estimated from a part of the batch's rows; nan where it was not.
+        predicted_kl: the mean KL divergence between the predictions before and after the step as applied, to second
+            order, in nats: ``s^2 mean Var(J p) / 2``; nan where the radius does not tell it.
         extras: what the diagnostics added, by name.
     """
 
@@ -66,6 +69,8 @@ class StepReport:
     message: str = ""
     age: int = 0
     predicted_ratio: float = math.nan
+    standard_error: float = math.nan
+    predicted_kl: float = math.nan
     extras: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -100,6 +105,8 @@ class StepReport:
             message=reading.message,
             age=reading.age,
             predicted_ratio=reading.ratio if reading.predicted else math.nan,
+            standard_error=reading.standard_error,
+            predicted_kl=scale * scale * reading.kl if scale > 0.0 else 0.0 * reading.kl,
         )
 
     @property
@@ -240,7 +247,7 @@ class History:
 _SHOWN = 20
 COLUMNS = (*(f.name for f in fields(StepReport) if f.name != "extras"), "effective_lr")
 """The columns of every record, in order; those of diagnostics come beside them."""
-LATER = frozenset({"predicted_ratio"})
+LATER = frozenset({"predicted_ratio", "standard_error", "predicted_kl"})
 """Columns that logs of earlier versions do not have."""
 _KINDS: dict[str, Callable[[Any], Any]] = {"status": str, "lrs": list, "effective_lrs": list}
 """Columns whose cells are not the attribute as it is."""

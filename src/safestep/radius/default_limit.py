@@ -1,0 +1,101 @@
+"""The limit that a guard keeps where none is named, and what it goes by where that cannot be computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from safestep._torch.warn_once import warn
+from safestep.errors import LossMismatchError, first_line
+from safestep.radius.across_ranks import measured
+from safestep.radius.curvature import CurvatureRadius
+from safestep.radius.radius import Needs, Radius, State
+from safestep.radius.row_sample import Sample
+from safestep.radius.softmax import SoftmaxRadius
+from safestep.radius.tightest import Tightest
+from safestep.recording.proposal import Proposal
+from safestep.records.reading import Reading
+
+CURVATURE = 0.2
+"""40 % of the way to the minimum of the batch's quadratic model along the step."""
+SPREAD = 0.25
+"""Mean spread of the change of the logits, in units of pi."""
+
+_INSTEAD = (
+    "the default limit (curvature and mean spread) cannot be computed for this loss: {why}. The step is kept within "
+    "{instead} instead; to choose: attach(..., radius=...)"
+)
+
+
+@dataclass(frozen=True)
+class DefaultLimit(Radius):
+    """A limit, and another that takes over where the loss is not one of the first. Made by `default_limit`.
+
+    Attributes:
+        limit: asked first.
+        instead: asked from the first step on whose loss the former refuses; said once. On several ranks nothing takes
+            over, since one might refuse alone.
+    """
+
+    limit: Tightest
+    instead: Radius = field(default_factory=SoftmaxRadius)
+
+    agrees_across_ranks: ClassVar[bool] = True
+
+    @property
+    def needs(self) -> Needs:
+        """What either needs."""
+        return self.limit.needs | self.instead.needs
+
+    @property
+    def parts(self) -> tuple[Radius, ...]:
+        """The two."""
+        return self.limit, self.instead
+
+    def exact(self) -> DefaultLimit:
+        """Return the same with exact methods, for an audit."""
+        return DefaultLimit(self.limit.exact(), self.instead.exact())
+
+    def read_norms(self, proposal: Proposal, state: State) -> None:
+        """Read off the step what the one that is asked needs to know of it."""
+        radius = self.instead if state is not None and state["instead"] else self.limit
+        radius.read_norms(proposal, None if state is None else state["state"])
+
+    def measure(self, proposal: Proposal, state: State) -> tuple[Reading, State]:
+        """Return the reading of the limit, or of what takes over. See `Radius.measure`."""
+        instead, known = (False, None) if state is None else (state["instead"], state["state"])
+        if not instead:
+            try:
+                reading, known = measured(self.limit, proposal, known)
+                return reading, {"instead": False, "state": known}
+            except LossMismatchError as error:
+                if not proposal.forwards.peers.alone:
+                    raise
+                warn(_INSTEAD.format(why=first_line(error), instead=self.instead))
+                known = None
+        reading, known = measured(self.instead, proposal, known)
+        return reading, {"instead": True, "state": known}
+
+
+def default_limit(*, sample: Sample = "some") -> DefaultLimit:
+    r"""Return the recommended limit: curvature at 0.2, with a wide second limit on the mean spread at 0.25.
+
+    Equation:
+        ``r = max(p.Gp / (-2 g.p) / 0.2, mean spread(J p) / (0.25 pi))``, so that ``r = 1`` is the recommended length:
+        ``Cap(1.0)`` keeps every step within it, ``Pin(1.0)`` sets every step to it.
+
+    Args:
+        sample: how much of each batch is measured, see `CurvatureRadius`.
+
+    Example:
+        >>> [target for _, target in default_limit().limit.limits]
+        [0.2, 0.25]
+
+    Note:
+        The curvature alone does not bound a model that interpolates its data, where ``p.Gp`` and ``g.p`` vanish
+        together; the mean spread does. Both are made for cross-entropies. Where the loss is another one with a softmax
+        or sigmoids, the largest spread takes over (`SoftmaxRadius`), which is said; any other loss is refused.
+    """
+    return DefaultLimit(
+        Tightest({CurvatureRadius(sample=sample): CURVATURE, SoftmaxRadius(over="mean", sample=sample): SPREAD})
+    )

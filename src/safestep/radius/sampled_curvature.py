@@ -1,0 +1,148 @@
+"""The curvature radius from some rows: p.Gp of a sample, g.p of the gradients that are there anyway."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from safestep.formulas.quadratic_ratio import curvature_ratio
+from safestep.heads.output import Output
+from safestep.jvp.tangents import check_forwards
+from safestep.radius.across_ranks import mean
+from safestep.radius.losses import LOSSES, LossTerms, NamedLoss
+from safestep.radius.quadratic_model import QuadraticTerms
+from safestep.radius.row_sample import Sample
+from safestep.radius.sampling import RowTrack, sampled
+from safestep.radius.spreads import active_rows, head_of
+from safestep.recording.forwards import Forwards
+from safestep.recording.gradient_witness import factor_of
+from safestep.recording.proposal import Proposal
+from safestep.recording.step import Step
+from safestep.records.reading import Reading
+
+_MOST = 3
+_SAME = 0.05
+"""Relative distance up to which the two ways to g.p agree; beyond it the gradients hold more than this loss."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleMemory:
+    """What was learned of measuring on a sample.
+
+    Attributes:
+        rows: how rows are run again.
+        sees: whether the gradients of the parameters tell g.p of this loss.
+    """
+
+    rows: RowTrack = field(default_factory=RowTrack)
+    sees: bool = True
+
+    def as_state(self) -> dict[str, Any]:
+        """Return plain data, for a checkpoint."""
+        return {"rows": self.rows.as_state(), "sees": self.sees}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any] | None) -> SampleMemory:
+        """Return the memory of a checkpoint; None is the untried one."""
+        return cls() if state is None else cls(RowTrack.from_state(state["rows"]), state["sees"])
+
+
+def estimate(
+    named: NamedLoss, sample: Sample, proposal: Proposal, memory: SampleMemory
+) -> tuple[Reading | None, SampleMemory]:
+    """Return r of a step from a sample of its rows, None if that cannot be had, and what was learned.
+
+    Equation:
+        ``r = p.Gp / (-2 g.p)`` with ``g.p = sum_k p_k g_k / c`` over all parameters, ``c`` the factor that their
+        gradients were multiplied by since backward, and ``p.Gp`` the weighted mean of the sample's bends.
+    """
+    step, forwards = proposal.step, proposal.forwards
+    slope = step.vitals.directional_derivative
+    left, now = _witnessed(forwards)
+    if not memory.sees or forwards.searched or slope is None or not now or _hidden(step):
+        return None, memory
+    rows, way = memory.rows, ""
+    loss = LOSSES[named.loss]
+
+    def found() -> list[float]:
+        nonlocal rows, way
+        check_forwards(forwards, lambda seen: seen.resolve(loss.wanted))
+        there, rows = sampled(proposal, sample, rows, every=not loss.ignores)
+        if there is None:
+            return [math.nan] * (3 + _MOST)
+        way = there.way
+        bend = there.bend(lambda output: _weight(named, loss, forwards, output))
+        kl = there.bend().value / 2 if loss.wanted != "any" else math.nan
+        return [bend.value, bend.standard_error**2, kl, *left]
+
+    bend, variance, kl, *left = mean(proposal, found, 3 + _MOST)
+    slope /= factor_of(left, now)
+    if not (math.isfinite(bend) and math.isfinite(slope)):
+        return None, replace(memory, rows=rows)
+    ratio = curvature_ratio(bend, slope)
+    error = math.sqrt(variance / forwards.peers.count) / (2.0 * abs(slope)) if slope else math.nan
+    uphill = ratio == math.inf and slope >= 0.0
+    message = "uphill on this batch: g.p >= 0" if uphill else forwards.kept_of_all
+    rows = replace(rows, ratio_rate=ratio / step.length) if math.isfinite(ratio) and step.length > 0.0 else rows
+    reading = Reading(
+        step.index,
+        ratio,
+        f"{way}/train",
+        exact=False,
+        message=message,
+        uphill=uphill,
+        standard_error=error,
+        kl=kl,
+    )
+    return reading, replace(memory, rows=rows)
+
+
+def confirmed(proposal: Proposal, terms: QuadraticTerms, memory: SampleMemory) -> SampleMemory:
+    """Return whether the gradients of the parameters told the same g.p as those at the logits.
+
+    Args:
+        proposal: the step.
+        terms: of the step itself, measured on the whole batch.
+        memory: what was known before.
+    """
+    step, forwards = proposal.step, proposal.forwards
+    left, now = _witnessed(forwards)
+    factor = factor_of(mean(proposal, lambda: left, _MOST), now)
+    slope = step.vitals.directional_derivative
+    if slope is None or not math.isfinite(factor) or terms.directional_derivative == 0.0:
+        return memory  # nothing was learned
+    apart = abs(slope / factor - terms.directional_derivative)
+    sees = apart <= _SAME * abs(terms.directional_derivative) or forwards.dropped > 0
+    return replace(memory, sees=sees)
+
+
+def _witnessed(forwards: Forwards) -> tuple[list[float], list[float]]:
+    """Return what backward left of the witnesses, without the loss scale, and what there is now; nan for none."""
+    numbers = [] if forwards.witness is None else forwards.witness.numbers()
+    half = len(numbers) // 2
+    filled = [math.nan] * (_MOST - half)
+    return [number / forwards.loss_scale for number in numbers[:half]] + filled, numbers[half:] + filled
+
+
+def _weight(named: NamedLoss, loss: LossTerms, forwards: Forwards, output: Output) -> float:
+    """Return what the mean bend of an entry of a head is multiplied by in the loss."""
+    classes = output.shape[head_of(output).axis] if loss.entries and output.shape else 1
+    twice = 2.0 if named.loss == "mse" else 1.0
+    if named.reduction == "mean":
+        return named.scale * twice / classes
+    same = [one for forward in forwards.kept for one in forward.heads if one.path == output.path]
+    rows = (
+        sum(int(active_rows(one, one.max_logits.unsqueeze(-1)).sum()) for one in same)
+        if loss.ignores
+        else sum(one.max_logits.numel() for one in same)
+    )
+    parts = 1.0 + forwards.dropped / max(1, len(forwards.kept))
+    return named.scale * twice * parts * rows
+
+
+def _hidden(step: Step) -> bool:
+    """Return whether a parameter moved whose gradient is not there any more, so that g.p is not to be had."""
+    return any(q.grad is None and not torch.equal(q.detach(), start) for q, start in step.start.items())
