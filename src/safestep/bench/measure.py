@@ -21,6 +21,7 @@ _MEASUREMENTS = 9
 _SOONER, _LATER = 4, 3
 """Steps of which memory is measured: the first, with the checks at the 1st, 2nd and 4th, and the 5th to 7th."""
 FEW = _SOONER + _LATER
+"""All of them."""
 
 E = TypeVar("E", bound=Entrant)
 Say = Callable[[str], object]

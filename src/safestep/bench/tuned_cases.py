@@ -86,7 +86,7 @@ def _on_text(name: str, width: int, layers: int, length: int, batch: int, rate: 
 
 _FULL = (
     _on_digits(mlp_case(), 1, 28, 2048, 5e-3, 300),
-    _on_text("gpt-1024", 128, 2, 128, 8, 5e-3, 300),
+    _on_text("gpt-1024", 128, 2, 128, 8, 2e-3, 300),
     _on_text("gpt-8192", 128, 2, 128, 64, 1e-2, 90),
     _on_digits(resnet_case(width=8, batch=64), 3, 32, 1024, 1e-2, 300),
 )

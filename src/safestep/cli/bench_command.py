@@ -109,9 +109,7 @@ def fixed(
 def run(
     models: Annotated[str, typer.Option(help=f"Which: {', '.join(TUNED)}.", show_default="all")] = "",
     rounds: Annotated[int | None, typer.Option(min=1, help="How often everyone trains.", show_default="3")] = None,
-    factor: Annotated[
-        float, typer.Option(min=0.0, help="Multiplies the learning rates, which are the best ones.")
-    ] = 1.0,
+    factor: Annotated[float, typer.Option(help="Multiplies the learning rates, which are the best ones.")] = 1.0,
     device: Device = "cpu",
     threads: Threads = 2,
     out: Out = None,
