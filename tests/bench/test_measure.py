@@ -93,13 +93,13 @@ def test_warming_up_goes_past_the_checks_or_to_its_end():
         count = []
         train = contestant.train
         contestant.train = lambda batches, count=count, train=train: (count.append(len(batches)), train(batches))
-        measure._warm_up(contestant, measure._draw(case, CPU, 3, seed=0), most)
+        measure._warm_up(contestant, measure.draw(case, CPU, 3, seed=0), most)
         assert sum(count) == wanted
 
 
 def test_batches_depend_on_the_seed_alone_and_leave_the_generator():
     before = torch.get_rng_state()
-    (first, _), (second, _) = (measure._draw(CASE, CPU, 1, seed=4)[0] for _ in range(2))
+    (first, _), (second, _) = (measure.draw(CASE, CPU, 1, seed=4)[0] for _ in range(2))
     assert torch.equal(first, second)
-    assert not torch.equal(first, measure._draw(CASE, CPU, 1, seed=5)[0][0])
+    assert not torch.equal(first, measure.draw(CASE, CPU, 1, seed=5)[0][0])
     assert torch.equal(torch.get_rng_state(), before)

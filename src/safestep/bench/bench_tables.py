@@ -74,6 +74,16 @@ def _ways(row: Record) -> str:
     return ", ".join(f"{name.partition('/')[0]} {100 * count / steps:.0f} %" for name, count in ordered)
 
 
+def _counts(found: Mapping[str, int]) -> str:
+    """Return what was found how often, the most frequent first.
+
+    Example:
+        >>> _counts({"capped": 3, "inside": 297})
+        '297 inside, 3 capped'
+    """
+    return ", ".join(f"{count} {name}" for name, count in sorted(found.items(), key=lambda item: -item[1]))
+
+
 def _quartiles(row: Record, name: str) -> str:
     if f"{name}_median" not in row:
         return ""
@@ -95,7 +105,22 @@ COLUMNS: Columns = {
     "how measured": _ways,
 }
 """Of `safestep bench overhead`, `scale` and `fixed`. Peak memory is that of the steps after the first four."""
-_WORDS = ("", "how measured")
+RUN: Columns = {
+    "": who,
+    "whole run": lambda row: percent(row["run_ratio"]),
+    "a stretch (quartiles)": _overhead,
+    "early": lambda row: percent(row["thirds"][0]),
+    "middle": lambda row: percent(row["thirds"][1]),
+    "late": lambda row: percent(row["thirds"][2]),
+    "peak memory": _memory,
+    "steps": lambda row: _counts(row["statuses"]),
+    "how measured": lambda row: _counts(row["methods"]),
+    "r (quartiles)": lambda row: _quartiles(row, "r"),
+    "final loss": lambda row: f"{row['loss']:.4f}",
+    "beside plain": lambda row: f"{row['loss_beside']:+.4f}".replace("-", "−"),
+}
+"""Of `safestep bench run`."""
+_WORDS = ("", "steps", "how measured")
 """Columns of words; the others are numbers."""
 DESCENT: Columns = {
     "": lambda row: str(row["method"]),
@@ -119,9 +144,10 @@ def tables(rows: Sequence[Record]) -> Iterator[tuple[str, Table]]:
             continue
         shown.add(about)
         first = members[0]
-        columns = COLUMNS if "ratio_median" in first else DESCENT if "ns_median" in first else PEAKS
+        kinds = {"thirds": RUN, "ratio_median": COLUMNS, "ns_median": DESCENT, "peak_bytes": PEAKS}
+        columns = next(columns for key, columns in kinds.items() if key in first)
         cells = [[show(row) for show in columns.values()] for row in members]
-        yield about + (_plain_step(first) if columns is COLUMNS else ""), on_screen(list(columns), cells, _WORDS)
+        yield about + (_plain_step(first) if "ms_median" in first else ""), on_screen(list(columns), cells, _WORDS)
 
 
 def _plain_step(row: Record) -> str:

@@ -15,8 +15,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from safestep.bench.cases import RATES, TARGETS, Batch, Case, Situation
 from safestep.guard.attach import attach
 from safestep.guard.guard import Guard
-from safestep.policy import Cap, Watch
-from safestep.radius import CurvatureRadius
+from safestep.policy import Cap, Policy, Watch
+from safestep.radius import CurvatureRadius, Radius
 from safestep.radius.softmax import Method, SoftmaxRadius
 from safestep.records.reading import Status
 
@@ -45,8 +45,17 @@ class Entrant:
     situation: Situation
 
     @property
-    def wanted(self) -> Status:
-        """What the records of its steps have to say."""
+    def guarded(self) -> tuple[Radius, Policy] | None:
+        """What its steps are guarded by; None if they are not."""
+        if self.method == CURVATURE:
+            return CurvatureRadius(), Watch()
+        if self.method in METHODS:
+            return SoftmaxRadius(method=self.method), Cap(TARGETS[self.situation])  # type: ignore[arg-type]
+        return None
+
+    @property
+    def wanted(self) -> Status | None:
+        """What the records of its steps have to say; None for whatever comes."""
         if self.method == CURVATURE:
             return Status.WATCHED
         return Status.INSIDE if self.situation == "inside" else Status.CAPPED
@@ -76,33 +85,32 @@ class Contestant:
         entry: in which.
         case: the model; the same initial weights for every contestant.
         device: where.
+        rate: AdamW's learning rate; that of the situation by default.
 
     Attributes:
         entry: as given.
         model: what is trained.
+        optimizer: of it.
         guard: of a method that measures, with the records of all its steps.
     """
 
-    def __init__(self, entry: Entrant, case: Case, device: torch.device) -> None:
+    def __init__(self, entry: Entrant, case: Case, device: torch.device, rate: float | None = None) -> None:
         self.entry, self._autocast, self._device = entry, case.autocast, device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             self.model = case.build().to(device)
-        self._optimizer = torch.optim.AdamW(self.model.parameters(), lr=RATES[entry.situation])
+        rate = RATES[entry.situation] if rate is None else rate
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=rate)
         self.guard: Guard | None = None
-        if entry.method == CURVATURE:
-            self.guard = attach(
-                self.model, self._optimizer, radius=CurvatureRadius(), policy=Watch(), history=_MOST_RECORDS
-            )
-        elif entry.method in METHODS:
-            radius, cap = SoftmaxRadius(method=entry.method), Cap(TARGETS[entry.situation])  # type: ignore[arg-type]
-            self.guard = attach(self.model, self._optimizer, radius=radius, policy=cap, history=_MOST_RECORDS)
+        if entry.guarded:
+            radius, policy = entry.guarded
+            self.guard = attach(self.model, self.optimizer, radius=radius, policy=policy, history=_MOST_RECORDS)
 
     def train(self, batches: Sequence[Batch]) -> None:
         """Take a step on each batch."""
         for inputs, labels in batches:
-            self._optimizer.zero_grad()
-            logits = self._forward(self.model, inputs)
+            self.optimizer.zero_grad()
+            logits = self.forward(inputs)
             nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten()).backward()
             del logits
             if self.entry.method == CLIP:
@@ -110,18 +118,19 @@ class Contestant:
             if self.entry.method == JVP:
                 self._step_by_hand(inputs)
             else:
-                self._optimizer.step()
+                self.optimizer.step()
 
-    def _forward(self, model: nn.Module, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the model's logits, in the case's precision."""
         with torch.autocast(self._device.type, dtype=self._autocast, enabled=self._autocast is not None):
-            logits: Tensor = model(inputs)
+            logits: Tensor = self.model(inputs)
         return logits
 
     def _step_by_hand(self, inputs: Tensor) -> None:
         """Cap the step as one would without safestep: differentiate the model along it, from the start."""
         model, parameters = self.model, dict(self.model.named_parameters())
         start = {name: parameter.detach().clone() for name, parameter in parameters.items()}
-        self._optimizer.step()
+        self.optimizer.step()
 
         def logits(tensors: dict[str, Tensor]) -> Tensor:
             buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}  # statistics stay untouched

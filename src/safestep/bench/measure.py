@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -20,7 +20,10 @@ _MEASUREMENTS = 9
 """A guard checks its derivative at the 1st, 2nd, 4th and 8th measurement; warming up goes past that."""
 _SOONER, _LATER = 4, 3
 """Steps of which memory is measured: the first, with the checks at the 1st, 2nd and 4th, and the 5th to 7th."""
+FEW = _SOONER + _LATER
+"""All of them."""
 
+E = TypeVar("E", bound=Entrant)
 Say = Callable[[str], object]
 """Called with a line on what is being measured."""
 Columns = dict[str, Any]
@@ -77,7 +80,8 @@ def measure(
         for entry in taking_part
     }
     if memory:
-        for entry, columns in _peaks(case, [e for e in taking_part if e.method != AGAIN], device, say).items():
+        builds = {e: partial(Contestant, e, case, device) for e in taking_part if e.method != AGAIN}
+        for entry, columns in peaks(case, builds, device, say).items():
             rows[entry] |= columns
     if case.timed:
         for entry, columns in _times(case, taking_part, device, effort, say).items():
@@ -92,20 +96,15 @@ def _times(
     batches: list[Batch] = []
     for entry, contestant in contestants.items():
         say(f"{case.about}: warming up ({entry})")
-        _warm_up(contestant, _draw(case, device, effort.steps, seed=1), effort.warmup)
+        _warm_up(contestant, draw(case, device, effort.steps, seed=1), effort.warmup)
     warmed_up = {entry: len(one.guard.history) if one.guard else 0 for entry, one in contestants.items()}
 
     def prepare(number: int) -> None:
         say(f"{case.about}: round {number + 1} of {effort.rounds}")
-        batches[:] = _draw(case, device, effort.steps, seed=2 + number)
-
-    def clock() -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter()
+        batches[:] = draw(case, device, effort.steps, seed=2 + number)
 
     turns = {entry: partial(contestant.train, batches) for entry, contestant in contestants.items()}
-    rounds = list(take_turns(turns, effort.rounds, prepare, clock))
+    rounds = list(take_turns(turns, effort.rounds, prepare, partial(clock, device)))
     plain, rows = entries[0], {}
     for entry, contestant in contestants.items():
         milliseconds = Quartiles.of([times[entry] for times in rounds]).median / effort.steps * 1e3
@@ -115,7 +114,7 @@ def _times(
             "ms_median": milliseconds,
             "added_us": added,
             "rows_per_ms": case.rows / milliseconds,
-            **_confirmed(contestant, warmed_up[entry], effort.rounds * effort.steps),
+            **confirmed(contestant, warmed_up[entry], effort.rounds * effort.steps),
         }
     return rows
 
@@ -131,13 +130,14 @@ def _warm_up(contestant: Contestant, batches: Sequence[Batch], most: int) -> Non
             return
 
 
-def _peaks(case: Case, entries: Sequence[Entrant], device: torch.device, say: Say) -> dict[Entrant, Columns]:
+def peaks(case: Case, builds: Mapping[E, Callable[[], Contestant]], device: torch.device, say: Say) -> dict[E, Columns]:
+    """Return the columns of memory of each contestant, the plain step first, and what its records say."""
     rows, plain = {}, dict[str, int]()
-    for entry in entries:
+    for entry, build in builds.items():
         say(f"{case.about}: memory ({entry})")
         with PeakMeter(device) as meter:
-            contestant = Contestant(entry, case, device)
-            batches = _draw(case, device, _SOONER + _LATER, seed=1)
+            contestant = build()
+            batches = draw(case, device, FEW, seed=1)
             with meter.window("first"):
                 contestant.train(batches[:_SOONER])
             with meter.window("later"):
@@ -149,12 +149,12 @@ def _peaks(case: Case, entries: Sequence[Entrant], device: torch.device, say: Sa
             "extra_peak_bytes": meter.peaks["later"] - plain["later"],
             "peak_ratio": meter.peaks["later"] / plain["later"],
             "first_peak_ratio": meter.peaks["first"] / plain["first"],
-            **_confirmed(contestant, _SOONER, _LATER),
+            **confirmed(contestant, _SOONER, _LATER),
         }
     return rows
 
 
-def _confirmed(contestant: Contestant, since: int, steps: int) -> Columns:
+def confirmed(contestant: Contestant, since: int, steps: int) -> Columns:
     """Return what the records say of the steps from one on, and whether that is what was to be measured."""
     guard, wanted = contestant.guard, contestant.entry.wanted
     reports = guard.history[since:] if guard is not None else []
@@ -162,9 +162,10 @@ def _confirmed(contestant: Contestant, since: int, steps: int) -> Columns:
     flag = ""
     if not all(bool(parameter.isfinite().all()) for parameter in contestant.model.parameters()):
         flag = "the parameters are not finite"
-    if guard is not None and statuses != {str(wanted): steps}:
+    expected = {str(wanted): steps} if wanted else statuses
+    if guard is not None and (statuses != expected or statuses.total() != steps):
         seen = ", ".join(f"{count} {status}" for status, count in statuses.items()) or "none recorded"
-        flag = f"expected {steps} steps {wanted}, saw {seen}"
+        flag = f"expected {steps} steps{f' {wanted}' if wanted else ''}, saw {seen}"
     ratios = sorted(report.known_ratio for report in reports)
     return {
         "statuses": dict(statuses),
@@ -174,7 +175,15 @@ def _confirmed(contestant: Contestant, since: int, steps: int) -> Columns:
     }
 
 
-def _draw(case: Case, device: torch.device, count: int, seed: int) -> list[Batch]:
+def clock(device: torch.device) -> float:
+    """Return the time in seconds, after what is queued on the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def draw(case: Case, device: torch.device, count: int, seed: int) -> list[Batch]:
+    """Return that many batches on the device; no generator is moved."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return [(inputs.to(device), labels.to(device)) for inputs, labels in (case.draw() for _ in range(count))]

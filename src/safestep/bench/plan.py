@@ -1,4 +1,4 @@
-"""The benchmarks `overhead`, `scale` and `fixed`: what each measures, case by case, and on which machine."""
+"""The benchmarks `overhead`, `scale`, `fixed` and `run`: what each measures, case by case, and on which machine."""
 
 from __future__ import annotations
 
@@ -16,9 +16,13 @@ from safestep._version import __version__
 from safestep.bench.cases import FIXED, cases, sizes
 from safestep.bench.contestants import AGAIN, CURVATURE, JVP, Entrant, entries
 from safestep.bench.measure import Columns, Effort, Say, measure
+from safestep.bench.tuned_cases import tuned_cases
+from safestep.bench.whole_run import Turns, runners, whole_run
 
 QUICK = Effort(rounds=2, steps=2, warmup=4)
 """Enough to see everything work, not to see a result."""
+QUICK_TURNS = Turns(rounds=2, stretches=3)
+"""The same for whole runs."""
 LONG = Effort(rounds=60, steps=20, warmup=400)
 """Steps of a millisecond: many of them."""
 
@@ -53,6 +57,15 @@ def fixed(
     inside = [entry for entry in entries() if entry.situation == "inside" and entry.method != JVP]
     for name in names:
         yield measure(FIXED[name], inside, device, effort, say, memory=False)
+
+
+def run(
+    names: Sequence[str], device: torch.device, turns: Turns, say: Say, *, factor: float = 1.0, quick: bool = False
+) -> Iterator[list[Columns]]:
+    """Measure whole runs of the named cases, at a multiple of the best rate; yields the rows of each."""
+    for name in names:
+        case = tuned_cases(quick=quick)[name].at(factor)
+        yield whole_run(case, runners(), device, turns, say)
 
 
 def on_scale() -> list[Entrant]:

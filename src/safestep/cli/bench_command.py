@@ -1,8 +1,9 @@
-"""The command line of the benchmarks: `safestep bench overhead`, `scale`, `fixed` and `descent`."""
+"""The command line of the benchmarks: `safestep bench overhead`, `scale`, `fixed`, `run` and `descent`."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -15,10 +16,12 @@ from rich.console import Console
 
 from safestep._torch.extras import need
 from safestep.bench import many_runs, plan
-from safestep.bench.bench_tables import tables
+from safestep.bench.bench_tables import tables, who
 from safestep.bench.cases import AXES, FIXED, NAMES, ON_CPU
 from safestep.bench.grid import in_markdown
 from safestep.bench.measure import Columns, Effort, Say
+from safestep.bench.tuned_cases import TUNED
+from safestep.bench.whole_run import Turns
 from safestep.cli.user_errors import errors_told
 from safestep.errors import RunDirectoryError, UnknownNameError
 from safestep.experiments.report.screen import console, say, show
@@ -30,7 +33,7 @@ from safestep.records.report import plain
 bench = typer.Typer(name="bench", help="Measure what measuring costs.", no_args_is_help=True)
 
 _CPU = torch.device("cpu")
-Amount = TypeVar("Amount", Effort, many_runs.Work)
+Amount = TypeVar("Amount", Effort, Turns, many_runs.Work)
 
 Rounds = Annotated[int | None, typer.Option(min=1, help="How often the contestants take turns.", show_default="20")]
 Device = Annotated[str, typer.Option(help="Where to compute: cpu or cuda.")]
@@ -103,6 +106,31 @@ def fixed(
 
 
 @bench.command()
+def run(
+    models: Annotated[str, typer.Option(help=f"Which: {', '.join(TUNED)}.", show_default="all")] = "",
+    rounds: Annotated[int | None, typer.Option(min=1, help="How often everyone trains.", show_default="3")] = None,
+    factor: Annotated[float, typer.Option(help="Multiplies the learning rates, which are the best ones.")] = 1.0,
+    device: Device = "cpu",
+    threads: Threads = 2,
+    out: Out = None,
+    quick: Quick = False,
+) -> None:
+    """What guards cost over a whole training run with warm-up and cosine, beside plain and clip_grad_norm_.
+
+    Stretches of the same run are taken in turns, and only times of the same
+    stretch are compared. The directory gets results.json and tables.md.
+    """
+    with errors_told():
+        names = _chosen(models, TUNED, TUNED, "model")
+        if not 0.0 < factor < math.inf:
+            raise SettingError(f"factor={factor:g}: expected a positive number, of which 1 is the best learning rate")
+        turns, where = _effort(plan.QUICK_TURNS if quick else Turns(), rounds), _device(device)
+        settings = {"models": names, **asdict(turns), "factor": factor, "device": device, "threads": threads}
+        measured = partial(plan.run, names, where, turns, factor=factor, quick=quick)
+        _carry_out("run", settings | {"quick": quick}, out, measured, where)
+
+
+@bench.command()
 def descent(
     rounds: Annotated[int | None, typer.Option(min=1, help="How often they take turns.", show_default="7")] = None,
     threads: Threads = 2,
@@ -154,7 +182,7 @@ def _carry_out(
         files = [path / RESULTS, page, *draw(results, path / "figures")]
     for row in results["rows"]:
         if row.get("flag"):
-            say(screen, f"not what it should be: {row['about']}, {row['method']}, {row['situation']}: {row['flag']}")
+            say(screen, f"not what it should be: {row['about']}, {who(row)}: {row['flag']}")
     for file in files:
         say(screen, f"written: {file}")
 
