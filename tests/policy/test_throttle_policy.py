@@ -56,9 +56,9 @@ def test_a_step_uphill_leaves_alpha_as_it_is(order):
 def test_a_quantum_lifts_alpha_up_to_what_order_0_allows():
     throttle = Throttle(order=1, quantum=0.3)
     assert scale_of(throttle, 1.0, length=1.0)[0] == pytest.approx(0.3)  # k chi = 0.15 would be rounded away
-    assert not throttle.says(1.0, 1.0)
+    assert not throttle.says(1.0, 1.0, 0.75)
     assert scale_of(throttle, 10.0, length=1.0)[0] == pytest.approx(0.075)
-    assert "shorter than the quantum" in throttle.says(10.0, 1.0)
+    assert "shorter than the quantum" in throttle.says(10.0, 1.0, 0.75)
 
 
 def test_the_quantum_reaches_the_record():

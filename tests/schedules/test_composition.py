@@ -13,6 +13,7 @@ from safestep import schedules
 from safestep.schedules import (
     Constant,
     Cosine,
+    DecayAtEnd,
     Inverse,
     PiecewiseConstant,
     Product,
@@ -52,6 +53,7 @@ def test_compositions_are_what_their_parts_give(t):
         (Cosine(7), 7),
         (PiecewiseConstant((3, 8), (1, 0.5, 0.1)), 8),
         (WarmUp(5).then(Cosine(7)), 12),
+        (WarmUp(5) * DecayAtEnd(7), 7),
         (0.5 * WarmUp(5), 5),
         (WarmUp(5) * Cosine(7), 7),
         (WarmUp(5).shifted(2), 3),
@@ -79,6 +81,7 @@ def test_a_schedule_without_a_length_has_to_be_told_when_the_next_begins(endless
     [
         (Constant(0.3), 0, 0.3),
         (Cosine(9, floor=0.1), 9, 0.1),
+        (DecayAtEnd(10, share=0.5), 9, 0.2),
         (WarmUp(9), 8, 1.0),
         (WarmUp(9).then(Cosine(9)), 18, 0.0),
         (0 * A, 0, 0.0),

@@ -11,6 +11,7 @@ import torch
 from safestep.schedules import (
     Constant,
     Cosine,
+    DecayAtEnd,
     Exponential,
     Inverse,
     PiecewiseConstant,
@@ -34,6 +35,7 @@ NUMBERS = {  # where a number goes, and numbers outside its range
     "Staircase.ratio": (lambda value: Staircase(3, value), [0, 1, 2, -0.1]),
     "PiecewiseConstant.factors": (lambda value: PiecewiseConstant((3,), (1, value)), [-1e-9]),
     "Cosine.floor": (lambda value: Cosine(3, value), [-0.1, 1.1]),
+    "DecayAtEnd.share": (lambda value: DecayAtEnd(9, value), [0, -0.3, 1.1]),
     "WarmUp.start": (lambda value: WarmUp(3, value), [-0.1, 1.1]),
     "Scaled.factor": (lambda value: Scaled(value, Inverse(0.1)), [-1]),
 }
@@ -41,6 +43,7 @@ WHOLE = {
     "Staircase.every": (Staircase, [0, -1]),
     "PiecewiseConstant.at": (lambda value: PiecewiseConstant((value,), (1, 0.1)), [0, -3]),
     "Cosine.steps": (Cosine, [0, -1]),
+    "DecayAtEnd.total": (DecayAtEnd, [0, -1]),
     "WarmUp.steps": (WarmUp, [0, -1]),
     "Then.after": (lambda value: Then(Inverse(0.1), Inverse(0.1), value), [0, -1]),
     "Shifted.by": (lambda value: Shifted(Inverse(0.1), value), [-1]),

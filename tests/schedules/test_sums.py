@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from safestep.schedules import (
     Constant,
     Cosine,
+    DecayAtEnd,
     Exponential,
     Inverse,
     PiecewiseConstant,
@@ -228,6 +229,7 @@ def test_a_first_step_that_is_none_is_an_error(first):
         (PiecewiseConstant((30,), (1, 0)), True, True),
         (Cosine(9), True, True),
         (Cosine(9, floor=0.01), False, False),
+        (DecayAtEnd(9), False, False),
         (WarmUp(9), False, False),
         (WarmUp(9).then(Inverse(0.1)), False, True),
         (0.5 * Inverse(0.1).shifted(2), False, True),

@@ -16,6 +16,7 @@ from safestep.errors import SafestepError
 from safestep.schedules import (
     Constant,
     Cosine,
+    DecayAtEnd,
     Exponential,
     Inverse,
     PiecewiseConstant,
@@ -39,6 +40,7 @@ PUBLISHED = {
     Staircase(30): lambda t: 10.0 ** -math.floor(t / 30),
     PiecewiseConstant((30, 60), (1, 0.1, 0.01)): lambda t: 1.0 if t < 30 else 0.1 if t < 60 else 0.01,
     Cosine(80, floor=0.2): lambda t: 0.2 + 0.8 * (1 + math.cos(math.pi * min(t, 80) / 80)) / 2,
+    DecayAtEnd(80, share=0.25): lambda t: 1.0 if t < 60 else max(80 - t, 1) / 20,
     WarmUp(40, start=0.1): lambda t: 0.1 + 0.9 * (t + 1) / 40 if t < 40 else 1.0,
     Inverse(0.1).shifted(2): lambda t: 1 / (1 + 0.1 * (t + 2)),
     WarmUp(40).then(Inverse(0.1)): lambda t: (t + 1) / 40 if t < 40 else 1 / (1 + 0.1 * (t - 40)),

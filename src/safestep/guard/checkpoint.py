@@ -6,11 +6,12 @@ import base64
 import io
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 
+from safestep.guard.wind_down import WindDown
 from safestep.policy import Policy
 from safestep.radius import Radius
 from safestep.radius.radius import State
@@ -33,6 +34,7 @@ class Saved:
         radius: what the radius remembers.
         policy: what the policy remembers.
         forwards: what the recorder learnt of the model's forwards; empty if that is not known.
+        wind_down: the end of the run; None if nobody has decided on one, as before there was any.
     """
 
     step: int
@@ -41,6 +43,7 @@ class Saved:
     radius: State = None
     policy: State = None
     forwards: dict[str, Any] = field(default_factory=dict)
+    wind_down: WindDown | None = None
 
     def as_state(self, radius: Radius, policy: Policy) -> dict[str, Any]:
         """Return numbers and texts under the same keys for every guard, new or old.
@@ -51,7 +54,8 @@ class Saved:
         Raises:
             TypeError: if something remembered is not plain data, and could not be loaded again.
         """
-        memory = {"radius": self.radius, "policy": self.policy, "forwards": self.forwards}
+        end = self.wind_down and asdict(self.wind_down)
+        memory = {"radius": self.radius, "policy": self.policy, "forwards": self.forwards, "wind_down": end}
         return {
             "version": VERSION,
             "step": self.step,
@@ -123,7 +127,8 @@ def _unpacked(text: object) -> dict[str, Any]:
         file = io.BytesIO(base64.b64decode(text, validate=True))
         # On the CPU: the device it was saved from may be another rank's, or not there any more.
         memory = torch.load(file, map_location="cpu", weights_only=True)
-        return {part: memory[part] for part in (*_PARTS, "forwards")}
+        end = memory.get("wind_down")
+        return {part: memory[part] for part in (*_PARTS, "forwards")} | {"wind_down": end and WindDown(**end)}
     except (ValueError, TypeError, KeyError, RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
         raise ValueError(
             f"what the guard remembered cannot be read ({_first_line(error)}): the checkpoint is cut short or damaged; "

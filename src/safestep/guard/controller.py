@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 
 from safestep._torch.warn_once import Once
+from safestep.guard.wind_down import WindDown
 from safestep.policy import Policy
 from safestep.radius import Radius
 from safestep.radius.across_ranks import measured
@@ -26,6 +27,10 @@ _PARTS = (
     "a step of {count} micro-batches: r is measured on {kept} of them, spread evenly over the step, and may be larger "
     "on another. For all of them: attach(..., max_forwards={count}), which keeps their inputs until the step"
 )
+_OVER = (
+    "step {step} comes after the end of the run that this guard was told: the target stays at {target:.3g}, that of "
+    "the last step. To train longer, go back to a checkpoint from before the decay and give a later end"
+)
 _EARLY = "shortened early: r was predicted, not measured (sync='never')"
 
 
@@ -40,20 +45,24 @@ class Controller:
     Attributes:
         radius_state: what the radius returned last; None before the first step.
         policy_state: likewise the policy.
+        wind_down: the end of the run, once somebody has decided on it.
     """
 
     def __init__(self, radius: Radius, policy: Policy, say: Once) -> None:
         self.radius, self.policy = radius, policy
         self.radius_state: State = None
         self.policy_state: State = None
+        self.wind_down: WindDown | None = None
         self._say = say
         self._no_target: Exception | None = None  # what the policy raised instead of a target
 
     def propose(self, step: Step, forwards: Forwards) -> Proposal:
         """Ask the policy, once, what it aims at in this step; what it raises is kept until `decide`."""
-        target, self._no_target = math.nan, None
+        target, self._no_target, end = math.nan, None, self.wind_down
         try:
-            target = self.policy.target_at(step.index)
+            target = self.policy.target_at(step.index) * (end.factor(step.index) if end else 1.0)
+            if self.policy.over(step.index) or (end and end.over(step.index)):
+                self._say("over", _OVER.format(step=step.index, target=target))
         except Exception as error:
             self._no_target = error
         return Proposal(step, forwards, target, self.policy.always)
@@ -90,7 +99,9 @@ class Controller:
             if forwards.dropped and reading.message == forwards.kept_of_all:
                 self._say("max_forwards", _PARTS.format(count=forwards.count, kept=len(forwards.kept)))
             would, policy_state = self._scale(reading, proposal)
-            reading = replace(reading, message=reading.message or self.policy.says(reading.ratio, step.length))
+            reading = replace(
+                reading, message=reading.message or self.policy.says(reading.ratio, step.length, proposal.target)
+            )
         except Exception as error:
             if self.policy.writes:
                 raise

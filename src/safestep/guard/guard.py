@@ -24,6 +24,7 @@ from safestep.guard.round import Round, Taken
 from safestep.guard.silence import Elsewhere, Silence
 from safestep.guard.stalls import NOTHING_PROPOSED, Standstill
 from safestep.guard.stub import DetachedGuard
+from safestep.guard.wind_down import begin
 from safestep.heads.head import Head
 from safestep.policy import Policy
 from safestep.radius import Radius
@@ -180,6 +181,7 @@ class Guard:
             radius=self._controller.radius_state,
             policy=self._controller.policy_state,
             forwards=self._recorder.as_state(),
+            wind_down=self._controller.wind_down,
         )
         return saved.as_state(self.radius, self.policy)
 
@@ -194,6 +196,7 @@ class Guard:
         self._resolve()
         self._index, self._standstill.undone, self._standstill.held = saved.step, saved.undone, saved.held
         self._controller.radius_state, self._controller.policy_state = saved.radius, saved.policy
+        self._controller.wind_down = saved.wind_down
         self._recorder.load_state(saved.forwards)
         self._round.step = Step(self._index)
 
@@ -222,6 +225,31 @@ class Guard:
         audit = Audit(self.radius.exact(), fraction)
         self._columns.diagnostics = (*self._columns.diagnostics, audit)
         return audit
+
+    def wind_down(self, steps: int) -> None:
+        """End a run whose length was not known: from the coming step on the target goes linearly to 0.
+
+        The first of these steps has the whole target, the last ``1 / steps`` of it, and there the run is to stop; its
+        checkpoints hold how far it is. On several ranks all call it at the same step. A checkpoint from before goes on
+        as if it had not been called. Where the length is known: ``Cap(schedule=DecayAtEnd(total))``.
+
+        Args:
+            steps: at least 1; 3/7 of those taken so far make 30 % of the whole run.
+
+        Raises:
+            ScheduleError: for what is no number of steps, a second wind-down, or a policy that aims at no target.
+
+        Example:
+            >>> import torch, safestep
+            >>> model = torch.nn.Linear(4, 3)
+            >>> guard = safestep.attach(model, torch.optim.SGD(model.parameters(), lr=10.0), policy=safestep.Pin(0.5))
+            >>> guard.wind_down(2_000)
+
+        Reference:
+            A. Hägele et al., arXiv 2405.18392: a constant rate and a cooldown, instead of a length fixed beforehand.
+        """
+        self._resolve()  # the index counts what was recorded
+        self._controller.wind_down = begin(self.policy, self._index, steps, self._controller.wind_down)
 
     def _before_forward(self, *_: object) -> None:
         """Before the model is used where only some of the optimizers have stepped, act on what has moved."""

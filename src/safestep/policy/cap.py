@@ -8,13 +8,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from safestep.policy.policy import Policy, Target, check_target, evaluate_target
+from safestep.policy.aimed import Aimed
 from safestep.radius.radius import State
 from safestep.records.reading import Status
 
 
 @dataclass(frozen=True)
-class Cap(Policy):
+class Cap(Aimed):
     r"""Keep the ratio of every step at or below a target.
 
     Equation:
@@ -23,34 +23,28 @@ class Cap(Policy):
     Attributes:
         target: the largest r, dimensionless: 0.5 careful, 1 the radius, 2 mostly works; inf never caps. A function
             of the step (from 0) follows a schedule.
+        schedule: a function from the step to a positive factor on the target, such as ``DecayAtEnd(total=10_000)``.
 
     Raises:
-        ValueError: at construction, for a target that is not positive.
+        ValueError: at construction, for a target that is not positive, or a schedule that is no function.
 
     Example:
         >>> Cap(1.0).scale(torch.tensor([0.5, 4.0]), torch.ones(2), 1.0, None)
         (tensor([1.0000, 0.2500]), None)
+        >>> from safestep.schedules import DecayAtEnd
+        >>> [Cap(2.0, schedule=DecayAtEnd(total=8, share=0.5)).target_at(step) for step in range(8)]
+        [2.0, 2.0, 2.0, 2.0, 2.0, 1.5, 1.0, 0.5]
 
     Reference:
         P. Sao, arXiv 2603.13552 (2026), the capped controller.
     """
 
-    target: Target = 1.0
-
     scaled: ClassVar[Status] = Status.CAPPED
-
-    def __post_init__(self) -> None:
-        """Check the target."""
-        check_target(self.target)
 
     @property
     def always(self) -> bool:
         """Never: a step inside is left alone."""
         return False
-
-    def target_at(self, step: int) -> float:
-        """Return the largest r allowed in this step."""
-        return evaluate_target(self.target, step)
 
     def scale(self, ratio: Tensor, length: Tensor, target: float, state: State) -> tuple[Tensor, State]:
         """Return ``min(1, target / r)``; 1 where r = 0."""

@@ -9,13 +9,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from safestep.policy.policy import Policy, Target, check_target, evaluate_target
+from safestep.policy.aimed import Aimed
 from safestep.radius.radius import State
 from safestep.records.reading import Status
 
 
 @dataclass(frozen=True)
-class Pin(Policy):
+class Pin(Aimed):
     r"""Make the ratio of every step equal to a target, whatever the learning rate proposes.
 
     Equation:
@@ -26,9 +26,10 @@ class Pin(Policy):
     Attributes:
         target: r of every step, dimensionless and finite: 0.5 careful, 1 the radius. A function of the step (from 0)
             follows a schedule.
+        schedule: a function from the step to a positive factor on the target, such as ``DecayAtEnd(total=10_000)``.
 
     Raises:
-        ValueError: at construction, for a target that is not positive or not finite.
+        ValueError: at construction, for a target that is not positive or not finite, or a schedule that is no function.
 
     Example:
         >>> Pin(1.0).scale(torch.tensor([0.01, 4.0]), torch.ones(2), 1.0, None)
@@ -43,19 +44,17 @@ class Pin(Policy):
         The tutorials of piyush314/ghosts-of-softmax, where this controller is called rho-set.
     """
 
-    target: Target = 1.0
-
     scaled: ClassVar[Status] = Status.PINNED
 
     def __post_init__(self) -> None:
-        """Check the target."""
-        check_target(self.target)
+        """Check the target, which has to be finite, too."""
+        super().__post_init__()
         if not callable(self.target):
             _finite(self.target)
 
     def target_at(self, step: int) -> float:
         """Return the r that this step is set to."""
-        return _finite(evaluate_target(self.target, step))
+        return _finite(super().target_at(step))
 
     def scale(self, ratio: Tensor, length: Tensor, target: float, state: State) -> tuple[Tensor, State]:
         """Return ``target / r``; 1 where r = 0, or so small that the quotient overflows."""

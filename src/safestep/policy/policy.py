@@ -1,20 +1,15 @@
-"""What every policy is: the abstract class, and targets that may follow a schedule."""
+"""What every policy is: the abstract class."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from numbers import Real
 from typing import ClassVar
 
 from torch import Tensor
 
 from safestep.radius.radius import Radius, State
 from safestep.records.reading import Status
-
-Target = float | Callable[[int], float]
-"""The largest r a policy lets through: a positive number (inf allowed), or a function of the step, counted from 0."""
 
 
 class Policy(ABC):
@@ -68,30 +63,10 @@ class Policy(ABC):
         """Return the r that the policy aims at in this step; nan for a policy that aims at none."""
         return math.nan
 
-    def says(self, ratio: float, length: float) -> str:
+    def over(self, step: int) -> bool:
+        """Return whether a step comes after the end that the policy was told of the run: a guard warns, once."""
+        return False
+
+    def says(self, ratio: float, length: float, target: float) -> str:
         """Return what the user should know of what it did to one step, for its record; an empty text for nothing."""
         return ""
-
-
-def check_target(target: Target) -> None:
-    """Raise ValueError unless the target is a function or a positive number."""
-    if not callable(target):
-        _positive(target, "target")
-
-
-def evaluate_target(target: Target, step: int) -> float:
-    """Return the target at a step, counted from 0.
-
-    Raises:
-        ValueError: if it is not a positive number.
-    """
-    return _positive(target(step), f"target({step})") if callable(target) else float(target)
-
-
-def _positive(value: object, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not float(value) > 0:
-        raise ValueError(
-            f"{name} = {value!r}: expected a positive number (1 is the radius, inf never caps), "
-            "or a function from the step to one"
-        )
-    return float(value)

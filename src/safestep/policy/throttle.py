@@ -107,17 +107,17 @@ class Throttle(Policy):
 
     def scale(self, ratio: Tensor, length: Tensor, target: float, state: State) -> tuple[Tensor, State]:
         """Return alpha, 0 for a step uphill, and what the law remembers."""
-        margin, bounds = 2.0 * ratio, {"low": self.low, "high": self.high}
+        margin, chi, bounds = 2.0 * ratio, 2.0 * target, {"low": self.low, "high": self.high}
         uphill = torch.isinf(ratio)  # nothing that a law could learn from
-        highest = order_0(margin, self.chi, **bounds)
+        highest = order_0(margin, chi, **bounds)
         alpha, later = highest, state
         if self.order != 0:
             known = state or {"alpha": torch.full_like(highest, self.start), "velocity": torch.zeros_like(highest)}
             before, velocity = known["alpha"], known["velocity"]
             if self.order == 1:
-                alpha, faster = order_1(before, margin, self.chi, self.gain, **bounds), velocity
+                alpha, faster = order_1(before, margin, chi, self.gain, **bounds), velocity
             else:
-                alpha, faster = order_2(before, velocity, margin, self.chi, self.gain, self.damping, **bounds)
+                alpha, faster = order_2(before, velocity, margin, chi, self.gain, self.damping, **bounds)
         if self.quantum is not None:
             alpha, _ = quantised(alpha, length, self.quantum, highest)
         if self.order != 0:
@@ -127,10 +127,10 @@ class Throttle(Policy):
             }
         return torch.where(uphill, 0.0, alpha), later
 
-    def says(self, ratio: float, length: float) -> str:
+    def says(self, ratio: float, length: float, target: float) -> str:
         """Return what the user should know of this step, or an empty text."""
         if self.quantum is None or math.isinf(ratio):
             return ""
-        highest = order_0(2.0 * ratio, self.chi, low=self.low, high=self.high)
+        highest = order_0(2.0 * ratio, 2.0 * target, low=self.low, high=self.high)
         feasible = quantised(highest, length, self.quantum, highest)[1]
         return "" if feasible else f"a step within chi is shorter than the quantum {self.quantum:g}"

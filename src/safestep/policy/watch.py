@@ -58,6 +58,10 @@ class Watch(Policy):
         """Return the target of the watched policy; nan without one."""
         return self.policy.target_at(step) if self.policy else math.nan
 
+    def over(self, step: int) -> bool:
+        """Return what the watched policy says; False without one."""
+        return self.policy.over(step) if self.policy else False
+
     def scale(self, ratio: Tensor, length: Tensor, target: float, state: State) -> tuple[Tensor, State]:
         """Return what the watched policy returns, and the state it would have reached; 1 without one."""
         return self.policy.scale(ratio, length, target, state) if self.policy else (torch.ones_like(ratio), state)

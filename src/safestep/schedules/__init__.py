@@ -1,6 +1,7 @@
 """Schedules of a learning rate or a target: pure functions from the step t, counted from 0, to a factor."""
 
 from safestep.errors import ScheduleError
+from safestep.schedules.at_end import DecayAtEnd
 from safestep.schedules.elementary import (
     Constant,
     Cosine,
@@ -16,6 +17,7 @@ from safestep.schedules.schedule import Product, Scaled, Schedule, Shifted, Then
 __all__ = [
     "Constant",
     "Cosine",
+    "DecayAtEnd",
     "Exponential",
     "Inverse",
     "PiecewiseConstant",

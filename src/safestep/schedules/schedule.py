@@ -85,6 +85,10 @@ class Schedule(ABC):
         """After how many steps the schedule has done what it is for; None if it has no end of its own."""
         return None
 
+    def over(self, t: float) -> bool:
+        """Return whether step ``t`` comes after the run whose length a `DecayAtEnd` in this schedule was told."""
+        return False
+
     def then(self, second: Schedule, after: int | None = None) -> Then:
         """Follow this schedule for ``after`` steps and then another one, which counts from 0 again.
 
@@ -203,6 +207,10 @@ class Then(Schedule):
         """Where the second ends."""
         return None if self.second.length is None else self.after + self.second.length
 
+    def over(self, t: float) -> bool:
+        """Return what the one says that is followed at ``t``."""
+        return self.first.over(t) if t < self.after else self.second.over(t - self.after)
+
     def _sum(self, power: float, first: int) -> float:
         rest = self.second._sum(power, max(first - self.after, 0))
         return rest if rest == math.inf else finite(first_terms(self.first, power, first, self.after) + rest)
@@ -225,6 +233,10 @@ class Shifted(Schedule):
         left = (self.schedule.length or 0) - self.by
         return left if left > 0 else None
 
+    def over(self, t: float) -> bool:
+        """Return what the schedule says of its own step."""
+        return self.schedule.over(t + self.by)
+
     def _sum(self, power: float, first: int) -> float:
         return self.schedule._sum(power, first + self.by)
 
@@ -244,6 +256,10 @@ class Scaled(Schedule):
     def length(self) -> int | None:
         """That of the schedule."""
         return self.schedule.length
+
+    def over(self, t: float) -> bool:
+        """Return what the schedule says."""
+        return self.schedule.over(t)
 
     def _sum(self, power: float, first: int) -> float:
         total = self.schedule._sum(power, first) if self.factor > 0.0 else 0.0
@@ -266,3 +282,7 @@ class Product(Schedule):
         """That of the longer one; None if one has no end of its own."""
         ends = [self.left.length, self.right.length]
         return None if None in ends else max(end for end in ends if end is not None)
+
+    def over(self, t: float) -> bool:
+        """Return whether one of the two says so."""
+        return self.left.over(t) or self.right.over(t)

@@ -141,7 +141,7 @@ def read_policy(text: str) -> Policy:
 
     Example:
         >>> read_policy("cap:0.5"), read_policy("cap")
-        (Cap(target=0.5), Cap(target=1.0))
+        (Cap(target=0.5, schedule=None), Cap(target=1.0, schedule=None))
     """
     return _named(text, "policy", POLICIES)
 

@@ -177,6 +177,14 @@ def check_different_targets_are_told() -> None:
     assert "aim at different targets (0.1 to 0.2)" in raised(run.step)
 
 
+def check_a_wind_down_on_one_rank_is_told() -> None:
+    run = Run("data parallel", policy=Cap(0.1)).steps(2)
+    if here():
+        run.guard.wind_down(4)
+    run.step()  # its first step has the whole target on every rank
+    assert "aim at different targets (0.075 to 0.1)" in raised(run.step)
+
+
 def check_models_of_their_own_are_told() -> None:
     """Ranks that train different models, though processes are joined."""
     torch.manual_seed(distributed.get_rank())

@@ -64,7 +64,9 @@ def check_distributed_checkpoints() -> None:
 def check_a_state_that_rank_0_saved() -> None:
     """As of a DistributedDataParallel model: one file, read by all."""
     for name, options in GUARDS.items():
-        whole = Run("data parallel", adam, **options).steps(BEFORE)
+        whole = Run("data parallel", adam, **options).steps(BEFORE - 1)
+        whole.guard.wind_down(AFTER + 1)  # saved within it
+        whole.step()
         path = PLACE / f"{distributed.get_world_size()}-{name}.pt"
         if distributed.get_rank() == 0:
             state = {
@@ -86,6 +88,9 @@ def check_a_state_that_rank_0_saved() -> None:
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs), name
         assert resumed.guard.history["ratio"] == whole.guard.history["ratio"][BEFORE:], name
         alike(resumed.guard.history["scale"])
+        alike(targets := resumed.guard.history["target"])
+        assert targets == whole.guard.history["target"][BEFORE:], name
+        assert targets[-1] < targets[0], name
 
 
 def check_one_rank_that_was_not_resumed_is_told() -> None:
