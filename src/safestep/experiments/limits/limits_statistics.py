@@ -13,7 +13,11 @@ _MEDIAN = SoftmaxRadius(method="exact", quantile=0.5)
 
 @dataclass(frozen=True)
 class Statistic:
-    """What a step is measured by, and the target of the held-out runs: chosen by looking at the tuning runs alone."""
+    """What a step is measured by, and the one target of the held-out runs.
+
+    The target may be changed after a look at tuning runs, never after one at held-out runs. These are of small studies
+    that went before; no full tuning run has confirmed them yet.
+    """
 
     radius: Radius
     chosen: float

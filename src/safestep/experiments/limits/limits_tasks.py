@@ -63,8 +63,8 @@ def _rates(*rates: float) -> Mapping[str, float]:
     return dict(zip(OPTIMIZERS, rates, strict=True))
 
 
-# The best of four plain rates, half a decade apart, on one seed that no run of the study has to use again: a rate of 1
-# in settings should lie near the best, whichever that is.
+# About the best of three or four plain rates, half a decade apart, on seed 0 alone (of the LSTM by Muon a guess): the
+# best of a run should be within what settings try around 1, whichever it is.
 SUBJECTS: Mapping[str, Subject] = {
     "text-gpt": Subject(text_gpt, "loss", _rates(1.0, 0.3, 0.03, 0.03), tuned=True),
     "digits-mlp": Subject(digits_mlp, "accuracy", _rates(1.0, 0.1, 0.01, 0.01), tuned=True),

@@ -39,9 +39,10 @@ the picture (“vit”). Optimizers: SGD without and with momentum 0.9, AdamW, a
 between layers, both under one guard. The rate 1 is a first guess for each task and optimizer; the best is looked for
 among those of the plain runs.</p>
 <h3>Chosen and held-out</h3>
-<p>Targets are chosen on <em>tuning</em> runs: seeds of their own, and two of the tasks, the GPT and the perceptron.
-<em>Held-out</em> runs are of fresh seeds and of all tasks, at the one target that was chosen for each number. No row of
-the table is of both, and no choice looks at a held-out run.</p>
+<p><em>Tuning</em> runs compare targets, on seeds of their own and on two of the tasks, the GPT and the perceptron; the
+table marks the best target of each number. <em>Held-out</em> runs are of fresh seeds and of all tasks, at one target
+for each number, written down beforehand. No row of the table is of both, and nothing is chosen by a held-out
+run.</p>
 <p>Sources: P. Sao, “Ghosts of Softmax”, <a href="https://arxiv.org/abs/2603.13552">arXiv 2603.13552</a> (2026), for the
 spread; J. Martens and R. Grosse, <a href="https://arxiv.org/abs/1503.05671">arXiv 1503.05671</a> (2015), for the
 quadratic model along a step; K. Jordan et al., “Muon” (2024).</p>
