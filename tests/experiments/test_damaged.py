@@ -23,6 +23,7 @@ RUNS = {
     "noise-floor": ["rates=0.1,0.2", "batches=1,4", "noises=gaussian", "runs=50", "most_steps=40", "unstable_steps=20"],
     "noisy-descent": ["runs=50", "steps=10", "long_steps=20"],
     "drift-throttle": ["runs=B", "laws=secant", "drift_steps=20", "warmup_steps=5", "samples=40"],
+    "limits": ["steps=2", "tasks=digits-mlp", "optimizers=sgd", "statistics=curvature", "rates=1,3", "tuning_seeds=5"],
 }
 
 

@@ -9,9 +9,9 @@ import torch
 
 from safestep.lab.digits import load_split
 from safestep.lab.stdlib_text import load_text
-from safestep.lab.tasks import digits_mlp, digits_transformer, shuffled, text_gpt
+from safestep.lab.tasks import digits_cnn, digits_mlp, digits_transformer, shuffled, text_gpt, text_lstm
 
-TASKS = [digits_mlp, digits_transformer, text_gpt]
+TASKS = [digits_mlp, digits_transformer, digits_cnn, text_gpt, text_lstm]
 
 
 def first(task, count, size, seed=3):
@@ -52,7 +52,8 @@ def test_loss_and_test_are_those_of_a_plain_loop(make):
     assert task.loss(inputs, labels).item() == pytest.approx(-chosen.mean().item(), rel=1e-5)
     held, answers = task.held_out
     with torch.no_grad():
-        logits = task.model(held)
+        logits = task.model.eval()(held)
+    task.model.train()
     loss, accuracy = task.test()
     assert accuracy == pytest.approx((logits.argmax(-1) == answers).double().mean().item(), rel=1e-6)
     assert loss == pytest.approx(-logits.log_softmax(-1).gather(-1, answers[..., None]).mean().item(), rel=1e-5)
@@ -62,6 +63,7 @@ def test_loss_and_test_are_those_of_a_plain_loop(make):
 @pytest.mark.parametrize("make", TASKS)
 def test_a_factor_of_one_changes_nothing_and_a_hundred_does(make):
     task = make(7)
+    task.model.eval()  # BatchNorm takes a factor out in training
     inputs, labels = first(task, 1, 6)[0]
     assert torch.equal(task.logits(inputs, 1.0), task.model(inputs))
     assert (task.logits(inputs, 100.0) - task.logits(inputs)).abs().max() > 0.5

@@ -1,4 +1,4 @@
-"""Small models for experiments: a perceptron, and two tiny transformers that read digits and continue text."""
+"""Small models for experiments: a perceptron, a convolution and a transformer for digits, two that continue text."""
 
 from __future__ import annotations
 
@@ -29,6 +29,21 @@ def mlp(inputs: int = 64, width: int = 128, classes: int = 10) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(inputs, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, classes)
     )
+
+
+def cnn(width: int = 16, classes: int = 10) -> nn.Sequential:
+    """Return two convolutions with BatchNorm and a perceptron behind them, for flattened 8 x 8 images.
+
+    Example:
+        >>> cnn()(torch.zeros(5, 64)).shape
+        torch.Size([5, 10])
+    """
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 8, 8)),
+        nn.Conv2d(1, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
+        nn.Conv2d(width, 2 * width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(2 * width), nn.ReLU(),
+        nn.Flatten(), nn.Linear(32 * width, 64), nn.ReLU(), nn.Linear(64, classes),
+    )  # fmt: skip
 
 
 class Block(nn.Module):
@@ -111,4 +126,23 @@ class CharGPT(nn.Module):
         """
         tokens = gain * self.embedding(text) + self.places[: text.shape[-1]]
         logits: Tensor = self.head(self.norm(self.blocks(tokens)))
+        return logits
+
+
+class CharLSTM(nn.Module):
+    """A recurrent network that gives, for every character of a text, logits of the next one.
+
+    Example:
+        >>> CharLSTM(96)(torch.zeros(2, 64, dtype=torch.int64)).shape
+        torch.Size([2, 64, 96])
+    """
+
+    def __init__(self, characters: int, width: int = 96) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(characters, width)
+        self.memory, self.head = nn.LSTM(width, width, batch_first=True), nn.Linear(width, characters)
+
+    def forward(self, text: Tensor, gain: float = 1.0) -> Tensor:
+        """Return logits ``(batch, length, characters)`` of pieces ``(batch, length)``, as `CharGPT` does."""
+        logits: Tensor = self.head(self.memory(gain * self.embedding(text))[0])
         return logits

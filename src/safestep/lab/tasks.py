@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from safestep.lab.digits import CLASSES, load_split
-from safestep.lab.models import CharGPT, DigitsTransformer, mlp
+from safestep.lab.models import CharGPT, CharLSTM, DigitsTransformer, cnn, mlp
 from safestep.lab.stdlib_text import CHARACTERS, load_text, windows
 
 Batch = tuple[Tensor, Tensor]
@@ -85,6 +85,11 @@ def digits_transformer(seed: int) -> Task:
     return _digits(DigitsTransformer(classes=CLASSES), 64, seed)
 
 
+def digits_cnn(seed: int) -> Task:
+    """Return the digits for convolutions with BatchNorm, in the split of a seed."""
+    return _digits(cnn(classes=CLASSES), 64, seed)
+
+
 def _digits(model: nn.Module, batch_size: int, seed: int) -> Task:
     split = load_split(seed)
 
@@ -100,6 +105,15 @@ def text_gpt(_: int) -> Task:
 
     Pieces to learn begin anywhere. Those of the held-out text lie side by side; the rest at its end is left out.
     """
+    return _text(CharGPT(len(CHARACTERS), _CONTEXT))
+
+
+def text_lstm(_: int) -> Task:
+    """Return what `text_gpt` does, for a recurrent network."""
+    return _text(CharLSTM(len(CHARACTERS)))
+
+
+def _text(model: nn.Module) -> Task:
     train, held_out = load_text()
 
     def batches(size: int, generator: torch.Generator) -> Iterator[Batch]:
@@ -107,4 +121,4 @@ def text_gpt(_: int) -> Task:
             yield windows(train, torch.randint(len(train) - _CONTEXT, (size,), generator=generator), _CONTEXT)
 
     test = windows(held_out, range(0, len(held_out) - _CONTEXT, _CONTEXT), _CONTEXT)
-    return Task(CharGPT(len(CHARACTERS), _CONTEXT), len(CHARACTERS), 16, batches, test)
+    return Task(model, len(CHARACTERS), 16, batches, test)
