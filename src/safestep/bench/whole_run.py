@@ -18,11 +18,13 @@ from safestep.bench.contestants import AGAIN, CLIP, PLAIN, Contestant, Entrant
 from safestep.bench.measure import FEW, Columns, Say, clock, confirmed, draw, peaks
 from safestep.bench.timing import Key, Quartiles, paired, take_turns
 from safestep.bench.tuned_cases import TunedCase
-from safestep.policy import Cap, Policy
-from safestep.radius import CurvatureRadius, Radius, SoftmaxRadius
+from safestep.policy import Cap, Pin, Policy
+from safestep.radius import CurvatureRadius, Radius, SoftmaxRadius, default_limit
 from safestep.schedules import Cosine, WarmUp
 
 GUARDS: Mapping[str, tuple[Radius, Policy]] = {
+    "Cap, default limit": (default_limit(), Cap(1.0)),
+    "Pin, default limit": (default_limit(), Pin(1.0)),
     "Cap, softmax radius": (SoftmaxRadius(), Cap(1.0)),
     "Cap, curvature 0.2": (CurvatureRadius(), Cap(0.2)),
 }
@@ -90,7 +92,7 @@ def runners() -> list[RunEntrant]:
 
     Example:
         >>> [str(entry) for entry in runners()][:4]
-        ['plain step', 'plain step again', 'clip_grad_norm_', 'Cap, softmax radius']
+        ['plain step', 'plain step again', 'clip_grad_norm_', 'Cap, default limit']
     """
     return [RunEntrant(name) for name in (PLAIN, AGAIN, CLIP, *GUARDS)]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from safestep.radius import CurvatureRadius, Radius, SoftmaxRadius, Tightest
+from safestep.radius import CurvatureRadius, Radius, SoftmaxRadius, default_limit
+from safestep.radius.row_sample import Sample
 
-_LARGEST = SoftmaxRadius(method="exact")
-_MEDIAN = SoftmaxRadius(method="exact", quantile=0.5)
+_SAMPLE: Sample = "some"
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,10 @@ class Statistic:
 
 
 STATISTICS: Mapping[str, Statistic] = {
-    "largest": Statistic(_LARGEST, 1.0),
-    "median": Statistic(_MEDIAN, 0.12),
-    "curvature": Statistic(CurvatureRadius(), 0.2),
-    "pair": Statistic(Tightest({CurvatureRadius(): 0.2, _MEDIAN: 0.25}), 1.0),
+    "largest": Statistic(SoftmaxRadius(), 1.0),
+    "mean": Statistic(SoftmaxRadius(over="mean", sample=_SAMPLE), 0.12),
+    "curvature": Statistic(CurvatureRadius(sample=_SAMPLE), 0.2),
+    "curvature-whole": Statistic(CurvatureRadius(), 0.2),
+    "default": Statistic(default_limit(), 1.0),
 }
-"""Every statistic by its name in settings."""
+"""Every statistic by its name in settings; all but ``curvature-whole`` are measured on some rows of each batch."""
