@@ -18,7 +18,7 @@ from safestep.guard.audit import Audit
 from safestep.guard.guard import Guard
 from safestep.logs import JsonLines
 from safestep.policy import Cap, Pin, Policy, Throttle, Watch
-from safestep.radius import CurvatureRadius, HessianRadius, Radius, SecantCurvature, SoftmaxRadius, Tightest
+from safestep.radius import CurvatureRadius, HessianRadius, KLRadius, Radius, SecantCurvature, SoftmaxRadius, Tightest
 from safestep.radius.tiers import Tiers
 from safestep.recording.readout import Readout
 from safestep.records.reading import Reading, Status
@@ -34,6 +34,7 @@ __all__ = [
     "HessianRadius",
     "History",
     "JsonLines",
+    "KLRadius",
     "LearningRate",
     "LogitsNotFoundError",
     "LossMismatchError",

@@ -2,9 +2,10 @@
 
 from safestep.radius.curvature import CurvatureRadius
 from safestep.radius.hessian import HessianRadius
+from safestep.radius.kl import KLRadius
 from safestep.radius.radius import Radius
 from safestep.radius.secant import SecantCurvature
 from safestep.radius.softmax import SoftmaxRadius
 from safestep.radius.tightest import Tightest
 
-__all__ = ["CurvatureRadius", "HessianRadius", "Radius", "SecantCurvature", "SoftmaxRadius", "Tightest"]
+__all__ = ["CurvatureRadius", "HessianRadius", "KLRadius", "Radius", "SecantCurvature", "SoftmaxRadius", "Tightest"]
