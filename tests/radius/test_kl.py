@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from radius.dense_curvature import inputs, labels, network, parameters, stepped
-from safestep import Cap, KLRadius, MeasurementError, Pin, Status, Watch, attach
+from safestep import Cap, CurvatureRadius, KLRadius, MeasurementError, Pin, Status, Tightest, Watch, attach
 from zoo import examples
 
 
@@ -127,6 +127,18 @@ def test_micro_batches_are_one_batch():
         for model, one in ((whole, learn(whole, x, y)), (parts, act))
     ]
     assert ratios[0] == pytest.approx(ratios[1], rel=1e-12)
+
+
+def test_beside_another_radius_it_is_the_same():
+    """They share one derivative."""
+    x, y = inputs(), labels("classes")
+    radii = KLRadius(1e-3, reference=network(1)), CurvatureRadius()
+    alone = [stepped(model := network(), radius, learn(model, x, y))[0].ratio for radius in radii]
+    for targets in ((1.0, 1e3), (1e3, 1.0)):
+        model = network()
+        both = Tightest(dict(zip(radii, targets, strict=True)))
+        report, *_ = stepped(model, both, learn(model, x, y))
+        assert report.ratio == max(ratio / target for ratio, target in zip(alone, targets, strict=True))
 
 
 def test_an_empty_batch_is_nothing_to_measure_on():
