@@ -21,6 +21,7 @@ from safestep.policy import Cap, Pin, Policy, Throttle, Watch
 from safestep.radius import (
     CurvatureRadius,
     HessianRadius,
+    KLRadius,
     Radius,
     SecantCurvature,
     SoftmaxRadius,
@@ -42,6 +43,7 @@ __all__ = [
     "HessianRadius",
     "History",
     "JsonLines",
+    "KLRadius",
     "LearningRate",
     "LogitsNotFoundError",
     "LossMismatchError",

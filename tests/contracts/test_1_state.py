@@ -14,7 +14,17 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from safestep import Cap, CurvatureRadius, MeasurementError, SafestepWarning, SoftmaxRadius, Status, Watch, attach
+from safestep import (
+    Cap,
+    CurvatureRadius,
+    KLRadius,
+    MeasurementError,
+    SafestepWarning,
+    SoftmaxRadius,
+    Status,
+    Watch,
+    attach,
+)
 from zoo.truth import Truth
 
 
@@ -99,6 +109,7 @@ RADII = {
     "probe": SoftmaxRadius(method="probe"),
     "exact": SoftmaxRadius(method="exact"),
     "curvature": CurvatureRadius(),
+    "kl": KLRadius(),
 }
 
 

@@ -10,7 +10,18 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from safestep import Cap, CurvatureRadius, Pin, SecantCurvature, SoftmaxRadius, Status, Throttle, Tightest, Watch
+from safestep import (
+    Cap,
+    CurvatureRadius,
+    KLRadius,
+    Pin,
+    SecantCurvature,
+    SoftmaxRadius,
+    Status,
+    Throttle,
+    Tightest,
+    Watch,
+)
 from zoo import ALL, ZOO, Training, crossed, generators, said, set_generators
 from zoo.asserts import assert_identical, assert_same_reports, assert_untouched
 
@@ -97,6 +108,7 @@ THROTTLES = {
     "order-2": (Throttle(order=2), CurvatureRadius()),
     "secant": (Throttle(), SecantCurvature()),
     "secant-order-2": (Throttle(order=2), SecantCurvature()),
+    "kl": (Cap(1.0), KLRadius(1e-4)),
     "tightest": (Cap(1.0), Tightest({SoftmaxRadius(): 0.05, CurvatureRadius(): 0.2})),
 }
 

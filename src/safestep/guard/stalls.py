@@ -31,7 +31,8 @@ _ELSEWHERE = (
 )
 _HELD_IN_A_ROW = (
     "steps in a row were held, as each goes uphill on its own batch: is the loss maximised, the weight decay stronger "
-    "than the gradient, or the loss another one than the radius is given?"
+    "than the gradient, or the loss another one than the radius is given? Under KLRadius(reference=...) the limit is "
+    "used up until a new batch brings a new reference"
 )
 
 

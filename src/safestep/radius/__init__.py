@@ -3,6 +3,7 @@
 from safestep.radius.curvature import CurvatureRadius
 from safestep.radius.default_limit import DefaultLimit, default_limit
 from safestep.radius.hessian import HessianRadius
+from safestep.radius.kl import KLRadius
 from safestep.radius.radius import Radius
 from safestep.radius.secant import SecantCurvature
 from safestep.radius.softmax import SoftmaxRadius
@@ -12,6 +13,7 @@ __all__ = [
     "CurvatureRadius",
     "DefaultLimit",
     "HessianRadius",
+    "KLRadius",
     "Radius",
     "SecantCurvature",
     "SoftmaxRadius",

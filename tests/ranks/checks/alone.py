@@ -26,7 +26,7 @@ from world import (
 )
 
 import safestep
-from safestep import Cap, CurvatureRadius, HessianRadius, Radius, SoftmaxRadius, Tightest, Watch
+from safestep import Cap, CurvatureRadius, HessianRadius, KLRadius, Radius, SoftmaxRadius, Tightest, Watch
 
 DATA = ("data parallel", "sharded")
 RADII = {
@@ -34,6 +34,7 @@ RADII = {
     "probe": SoftmaxRadius(method="probe"),
     "tiered": SoftmaxRadius(),
     "curvature": CurvatureRadius(),
+    "kl": KLRadius(),
     "both": Tightest({SoftmaxRadius(method="exact"): 1.0, CurvatureRadius(): 0.75}),
 }
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from world import KINDS, LONG, PATIENT, Run, Tied, adam, alike, momentum, own_part, said, sharded, whole
 
 import safestep
-from safestep import Cap, CurvatureRadius, Pin, SecantCurvature, SoftmaxRadius, Tightest
+from safestep import Cap, CurvatureRadius, KLRadius, Pin, SecantCurvature, SoftmaxRadius, Tightest
 
 STEPS, SHADOWED = (200, 30) if LONG else (14, 5)
 
@@ -66,6 +66,12 @@ def check_capped_adam() -> None:
 def check_the_quadratic_model_is_of_the_mean_loss() -> None:
     for kind in KINDS:
         run = compare(kind, adam, radius=CurvatureRadius(), policy=Cap(0.01))
+        assert "capped" in set(map(str, run.guard.history["status"]))
+
+
+def check_the_divergence_is_the_mean_over_all_rows() -> None:
+    for kind in KINDS:
+        run = compare(kind, adam, radius=KLRadius(1e-5), policy=Cap(1.0))
         assert "capped" in set(map(str, run.guard.history["status"]))
 
 
