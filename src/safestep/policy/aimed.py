@@ -53,7 +53,8 @@ class Aimed(Policy):
 
     def over(self, step: int) -> bool:
         """Return whether target or schedule say that the run they were made for has ended."""
-        return any(isinstance(part, Schedule) and part.over(step) for part in (self.target, self.schedule))
+        parts: tuple[object, ...] = (self.target, self.schedule)
+        return any(isinstance(part, Schedule) and part.over(step) for part in parts)
 
 
 def _positive(value: object, name: str, expected: str) -> float:
