@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import nn
 
 from safestep._torch.unwrap import bare
 from safestep.heads.output import Output
@@ -23,6 +23,7 @@ Going = Literal["alone", "drawn", "together"]
 """How rows go: without the others, as they went in training; without them, but with random numbers of their own
 (dropout); or only with the rest of the batch (BatchNorm, contrastive losses)."""
 
+_OVER_ROWS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _FEWEST = 2
 """Rows that a standard error needs."""
 _SOME, _PART, _LEAST = 256, 0.25, 64
@@ -96,7 +97,7 @@ def mixes(forwards: Forwards, mode: Mode) -> bool:
     """Return whether a layer takes statistics over the rows of a batch, so that they go together only."""
     flags = next(iter(forwards.kept)).training
     modules = zip(bare(forwards.model).modules(), flags, strict=True)
-    return mode == "train" and any(flag and isinstance(module, _BatchNorm) for module, flag in modules)
+    return mode == "train" and any(flag and isinstance(module, _OVER_ROWS) for module, flag in modules)
 
 
 def _wanted(sample: int | float | str, entries: int) -> float:

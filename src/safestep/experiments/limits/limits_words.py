@@ -20,11 +20,12 @@ trains as well as the best tuned one, in other models and with other optimizers 
 <ul>
 <li><b>largest</b>: the spread <span class="math whole">max a − min a</span> over π, of the sample in the batch that is
 pulled apart most. Below 1 it is a guarantee for every sample.</li>
-<li><b>median</b>: the same of the sample in the middle.</li>
+<li><b>mean</b>: the mean of the same over the samples.</li>
 <li><b>curvature</b>: <span class="math whole">pᵀGp / (−2 g·p)</span> on the batch, with the gradient <var>g</var> and
 the Gauss–Newton matrix <var>G</var>: 0.5 is as far as the batch’s own quadratic model goes down along the step, 1 is
 where it has climbed back.</li>
-<li><b>pair</b>: curvature over 0.2 or median over 0.25, whichever is larger.</li>
+<li><b>default</b>: curvature over 0.2 or mean over 0.25, whichever is larger.</li>
+<li>Mean, curvature and default are measured on some rows of each batch, <b>curvature-whole</b> on all of them.</li>
 </ul>
 <h3>What is run</h3>
 <ul>
