@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import safestep
-from radius.dense_curvature import dense_ratio
+from radius.dense_curvature import LOSS, LOSSES, dense_ratio, inputs, labels
+from radius.dense_curvature import network as small
 from safestep import Cap, CurvatureRadius, SoftmaxRadius, Tightest, Watch, attach, default_limit
 from safestep.formulas.quadratic_ratio import softmax_bend
 from safestep.formulas.softmax_ratio import spread
@@ -87,6 +89,23 @@ def test_the_mean_spread_is_that_of_the_sampled_rows():
     for report, start, p, x, _ in found:
         _, a = jvp(model, start, p, x)
         assert report.ratio == pytest.approx(float(spread(a)[rows_at(report.step, 4)].mean()) / math.pi, rel=0.02)
+
+
+@pytest.mark.filterwarnings("ignore:whether the loss multiplies")  # soft labels do not tell
+@LOSS
+def test_every_loss_has_its_weight(name):
+    """As many entries as the batch has, or more, are the batch: by a probe and the gradients, in units of the loss."""
+    (radius, loss, kind), model, x = LOSSES[name], small(), inputs()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    guard = attach(model, optimizer, radius=replace(radius, sample=1000), policy=Watch())
+    guard.audit(1.0)
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss(model(x), labels(kind)).backward()
+        optimizer.step()
+    assert guard.last.method == "probe/train"
+    assert guard.last.ratio == pytest.approx(guard.last.extras["audited_ratio"], rel=0.01)
+    assert guard.last.standard_error == 0.0
 
 
 @pytest.mark.parametrize("method", ["exact", "probe"])

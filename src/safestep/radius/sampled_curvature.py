@@ -16,7 +16,7 @@ from safestep.radius.losses import LOSSES, LossTerms, NamedLoss
 from safestep.radius.quadratic_model import QuadraticTerms
 from safestep.radius.row_sample import Sample
 from safestep.radius.sampling import RowTrack, sampled
-from safestep.radius.spreads import active_rows, head_of
+from safestep.radius.spreads import head_of
 from safestep.recording.forwards import Forwards
 from safestep.recording.gradient_witness import factor_of
 from safestep.recording.proposal import Proposal
@@ -62,7 +62,8 @@ def estimate(
     step, forwards = proposal.step, proposal.forwards
     slope = step.vitals.directional_derivative
     left, now = _witnessed(forwards)
-    if not memory.sees or forwards.searched or slope is None or not now or _hidden(step):
+    blind = all(map(math.isnan, now))  # sharded parameters have no witness
+    if not memory.sees or forwards.searched or slope is None or blind or _hidden(step):
         return None, memory
     rows, way = memory.rows, ""
     loss = LOSSES[named.loss]
@@ -134,10 +135,10 @@ def _weight(named: NamedLoss, loss: LossTerms, forwards: Forwards, output: Outpu
     if named.reduction == "mean":
         return named.scale * twice / classes
     same = [one for forward in forwards.kept for one in forward.heads if one.path == output.path]
-    rows = (
-        sum(int(active_rows(one, one.max_logits.unsqueeze(-1)).sum()) for one in same)
-        if loss.ignores
-        else sum(one.max_logits.numel() for one in same)
+    trained = [one.rows() if loss.ignores else None for one in same]
+    rows = sum(
+        one.max_logits.numel() if active is None else int(active.sum())
+        for one, active in zip(same, trained, strict=True)
     )
     parts = 1.0 + forwards.dropped / max(1, len(forwards.kept))
     return named.scale * twice * parts * rows
