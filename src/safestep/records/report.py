@@ -105,8 +105,9 @@ class StepReport:
             message=reading.message,
             age=reading.age,
             predicted_ratio=reading.ratio if reading.predicted else math.nan,
-            standard_error=reading.standard_error,
-            predicted_kl=scale * scale * reading.kl if scale > 0.0 else 0.0 * reading.kl,
+            # the very nan, so that equal reports compare equal
+            standard_error=math.nan if math.isnan(reading.standard_error) else reading.standard_error,
+            predicted_kl=math.nan if math.isnan(reading.kl) else scale * scale * reading.kl,
         )
 
     @property

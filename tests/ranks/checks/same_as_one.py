@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from world import KINDS, LONG, PATIENT, Run, Tied, adam, alike, momentum, own_part, said, sharded, whole
 
 import safestep
-from safestep import Cap, CurvatureRadius, KLRadius, Pin, SecantCurvature, SoftmaxRadius, Tightest
+from safestep import Cap, CurvatureRadius, KLRadius, Pin, SecantCurvature, SoftmaxRadius, Tightest, default_limit
 
 STEPS, SHADOWED = (200, 30) if LONG else (14, 5)
 
@@ -96,6 +96,26 @@ def check_probes_agree_up_to_their_rounding() -> None:
         alike(run.guard.history["scale"])
         assert apart(run.guard.history["ratio"], shadow.guard.history["ratio"]) <= 1e-3
         assert set(run.guard.history["method"]) == {"probe/train"}
+
+
+def check_a_sample_of_each_rank_tells_one_limit_for_all() -> None:
+    """Of all rows it is the limit of one rank that sees every batch whole; of some the ranks agree to the last bit."""
+    for sample in (1000, 4):
+        for kind in KINDS:
+            options: Any = {"radius": default_limit(sample=sample), "policy": Cap(0.05)}
+            run, shadow = (Run(where, adam, **options) for where in (kind, "one rank"))
+            with said(kind):
+                for _ in range(8):
+                    shadow.take_over(run)
+                    run.step()
+                    shadow.step()
+            ours, theirs = run.guard.history, shadow.guard.history
+            for column in ("ratio", "scale", "status", "predicted_kl"):
+                alike(ours[column])
+            alike([weight.tolist() for weight in run.weights()])
+            assert "capped" in set(map(str, ours["status"])), kind
+            if sample == 1000:
+                assert apart(ours["ratio"], theirs["ratio"]) <= 1e-2, kind
 
 
 def check_ties_across_a_sharded_model() -> None:
