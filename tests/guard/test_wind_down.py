@@ -195,7 +195,9 @@ class Half(Policy):
         return torch.full_like(ratio, 0.5), state
 
 
-@pytest.mark.parametrize("policy", [Watch(), Half(), Cap(math.inf), Watch(Cap(math.inf))], ids=["watch", "half", "cap", "watch-cap"])
+@pytest.mark.parametrize(
+    "policy", [Watch(), Half(), Cap(math.inf), Watch(Cap(math.inf))], ids=["watch", "half", "cap", "watch-cap"]
+)
 def test_a_policy_without_a_finite_target_has_nothing_to_wind_down(policy):
     guard = Loop(policy=policy).guard
     with pytest.raises(ScheduleError, match=r"nothing to wind down: .* Expected a policy with a finite target"):
