@@ -109,8 +109,8 @@ class SoftmaxRadius(Radius):
         check_sample(self.sample)
         if self.sample != "all" and self.over != "mean":
             raise ValueError(
-                f"sample={self.sample!r} with over={self.over!r}: expected over='mean', since a sample tells a mean and no "
-                "extreme; or sample='all'"
+                f"sample={self.sample!r} with over={self.over!r}: expected over='mean', since a sample tells a mean, "
+                "no extreme; or sample='all'"
             )
         if not isinstance(self.tiers, Tiers):
             raise TypeError(f"tiers={self.tiers!r}: expected a safestep.Tiers(...)")
