@@ -52,7 +52,8 @@ def test_tuning_runs_have_every_target_and_held_out_runs_the_chosen_one():
     runs = EXPERIMENT.runs(settings, [7, 8])
     assert len({run.key for run in runs}) == len(runs)
     parts = {role: [run for run in runs if run.options["role"] == role] for role in ("tuning", "held-out")}
-    ways = 5 + 4 * (5 + 1 + 1) * 3, 5 + 4 * (5 + 1 + 1)
+    limits = len(STATISTICS)
+    ways = 5 + limits * (5 + 1 + 1) * 3, 5 + limits * (5 + 1 + 1)
     assert len(parts["tuning"]) == 2 * 4 * 2 * ways[0]
     assert len(parts["held-out"]) == 5 * 4 * 2 * ways[1]
     assert {run.options["task"] for run in parts["tuning"]} == {"text-gpt", "digits-mlp"}

@@ -60,7 +60,8 @@ class Controller:
         """Ask the policy, once, what it aims at in this step; what it raises is kept until `decide`."""
         target, self._no_target, end = math.nan, None, self.wind_down
         try:
-            target = self.policy.target_at(step.index) * (end.factor(step.index) if end else 1.0)
+            target = self.policy.target_at(step.index)
+            target = target * end.factor(step.index) if end else target
             if self.policy.over(step.index) or (end and end.over(step.index)):
                 self._say("over", _OVER.format(step=step.index, target=target))
         except Exception as error:
