@@ -13,7 +13,7 @@ from torch.nn import functional as F
 import safestep
 from radius.dense_curvature import LOSS, LOSSES, dense_ratio, inputs, labels
 from radius.dense_curvature import network as small
-from safestep import Cap, CurvatureRadius, SoftmaxRadius, Tightest, Watch, attach, default_limit
+from safestep import Cap, CurvatureRadius, KLRadius, SoftmaxRadius, Tightest, Watch, attach, default_limit
 from safestep.formulas.quadratic_ratio import softmax_bend
 from safestep.formulas.softmax_ratio import spread
 from safestep.radius import difference
@@ -126,6 +126,19 @@ def test_estimates_are_unbiased_and_their_errors_as_stated():
         scores.append((report.ratio - exact) / report.standard_error)
     assert sum(ratios) / len(ratios) == pytest.approx(1.0, abs=0.02)
     assert sum(score * score for score in scores) / len(scores) == pytest.approx(1.0, abs=0.35)
+
+
+@pytest.mark.parametrize(
+    "radius", [CurvatureRadius(), CurvatureRadius(scale=3.0), KLRadius(), CurvatureRadius(sample=16)]
+)
+def test_the_predicted_divergence_is_of_the_applied_step(radius):
+    """Half the mean variance of what was written to the parameters, whichever radius tells it."""
+    policy = Cap(1e-3)
+    for report, start, p, x, _ in steps(model := network(), radius, 4, policy=policy, lr=1e-3):
+        z, a = jvp(model, start, p, x)  # p as applied
+        if "rows" not in report.method:
+            assert report.predicted_kl == pytest.approx(float(softmax_bend(z, a).mean()) / 2, rel=1e-6)
+    assert report.status == "capped"
 
 
 def test_a_penalty_in_the_loss_is_noticed_and_the_whole_batch_measured():

@@ -187,8 +187,14 @@ class CurvatureRadius(Radius):
             message,
             uphill=uphill,
             standard_error=0.0 if model.rough == 0.0 else math.nan,
+            kl=self._kl(model.curvature * unit**2),
         )
         return reading, {"route": as_state(route), "looked": looked}, model.over(1.0 / unit)
+
+    def _kl(self, curvature: float) -> float:
+        """Return the predicted KL divergence, where ``p.Gp`` is the mean of a softmax's variances."""
+        told = self.loss == "cross_entropy" and self.reduction == "mean"
+        return curvature / (2.0 * self.scale) if told else math.nan
 
     def _added_up(self, forwards: Forwards, tangents: Tangents, *, check: bool) -> tuple[list[QuadraticModel], float]:
         """Measure on this rank, head by head; return also over how many forwards the step went, for each kept one."""

@@ -151,7 +151,8 @@ class KLRadius(Radius):
         uphill = ratio == math.inf and math.isfinite(terms.slope + terms.bend)
         way = f"{route.way}/train" if self.reference is None else f"{route.way}/train/reference"
         message = _BEYOND if uphill else forwards.kept_of_all
-        reading = Reading(step.index, ratio, way, terms.rough == 0.0, message, uphill=uphill)
+        exact, kl = terms.rough == 0.0, terms.bend * unit**2 / 2.0
+        reading = Reading(step.index, ratio, way, exact, message, uphill=uphill, kl=kl)
         return reading, {"route": as_state(route)}
 
     def _resolve(self, forwards: Forwards) -> None:

@@ -13,7 +13,7 @@ from safestep.experiments.limits.limits_plan import CAP, PIN_DECAY
 from safestep.guard.guard import Guard
 from safestep.lab.tasks import Task
 from safestep.policy import Cap, Pin, Policy
-from safestep.schedules import Constant, Cosine, Schedule, WarmUp
+from safestep.schedules import Constant, Cosine, DecayAtEnd, Schedule, WarmUp
 
 _WARM_UP, _DECAY = 0.1, 0.3
 """Shares of a run: of a tuned schedule until the peak, and in which a decaying target goes to 0."""
@@ -33,7 +33,7 @@ def policy_of(name: str, target: float, steps: int) -> Policy:
     """
     if name == CAP:
         return Cap(target)
-    return Pin(lambda step: target * min(1.0, (steps - step) / (_DECAY * steps)) if name == PIN_DECAY else target)
+    return Pin(target, DecayAtEnd(steps, _DECAY) if name == PIN_DECAY else None)
 
 
 def steps(
