@@ -159,7 +159,9 @@ STARTS = {
 
 
 @pytest.mark.parametrize("start", STARTS)
-@pytest.mark.parametrize("radius", [EXACT, SoftmaxRadius(), CurvatureRadius()], ids=["exact", "tiered", "curvature"])
+@pytest.mark.parametrize(
+    "radius", [EXACT, SoftmaxRadius(), CurvatureRadius("cross_entropy")], ids=["exact", "tiered", "curvature"]
+)
 def test_evidence_is_looked_for_until_there_is_some(start, radius):
     """The first gradient says nothing; the loss of the later ones is a squared error, and is not overlooked."""
     torch.manual_seed(1)

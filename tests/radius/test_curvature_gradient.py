@@ -23,6 +23,8 @@ from safestep import (
 from safestep.errors import LossMismatchError
 from safestep.recording.proposal import Proposal
 
+NAMED = CurvatureRadius("cross_entropy")
+
 
 def test_micro_batches_are_one_batch():
     x, y = inputs(), labels("classes")
@@ -63,7 +65,7 @@ def added(model, x, y):
 def test_micro_batches_that_are_added_are_noticed():
     x, y = inputs(), labels("classes")
     with pytest.warns(SafestepWarning, match=r"2 times that of .* scale=2"):
-        stepped(model := network(), CurvatureRadius(), added(model, x, y))
+        stepped(model := network(), NAMED, added(model, x, y))
     model, doubled = network(), network()
     report, *_ = stepped(model, CurvatureRadius(scale=2.0), added(model, x, y))
     whole, *_ = stepped(doubled, CurvatureRadius(scale=2.0), lambda _: (2 * F.cross_entropy(doubled(x), y)).backward())
@@ -73,7 +75,7 @@ def test_micro_batches_that_are_added_are_noticed():
 def test_a_forgotten_sum_is_noticed():
     model, x, y = network(), inputs(), labels("classes")
     with pytest.warns(SafestepWarning, match="6 times"):
-        stepped(model, CurvatureRadius(), lambda _: F.cross_entropy(model(x), y, reduction="sum").backward())
+        stepped(model, NAMED, lambda _: F.cross_entropy(model(x), y, reduction="sum").backward())
 
 
 def test_two_losses_of_one_forward_add_up():
@@ -260,7 +262,7 @@ def test_one_output_is_no_cross_entropy():
     """Contract 4: an error, not r = 0, which would leave a regression unguarded."""
     model, x = nn.Linear(5, 1).double(), inputs()
     optimizer = torch.optim.SGD(model.parameters(), lr=50.0)
-    attach(model, optimizer, policy=Throttle())
+    attach(model, optimizer, radius=NAMED, policy=Throttle())
     F.mse_loss(model(x), torch.ones(6, 1, dtype=torch.float64)).backward()
     with pytest.raises(MeasurementError, match=r"one output .*'mse'"):
         optimizer.step()
@@ -269,7 +271,7 @@ def test_one_output_is_no_cross_entropy():
 def test_another_loss_than_cross_entropy_is_refused():
     model, x, y = network(), inputs(), labels("reals")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    attach(model, optimizer, policy=Throttle())
+    attach(model, optimizer, radius=NAMED, policy=Throttle())
     F.mse_loss(model(x), y).backward()
     with pytest.raises(LossMismatchError, match=r"no softmax cross-entropy.*'mse'"):
         optimizer.step()

@@ -292,14 +292,39 @@ def test_where_the_loss_has_no_default_limit_another_takes_over_and_says_so_once
 
     def train():
         for x, y in batches(5):
+            signs = torch.where(torch.arange(len(y)) % 3 == 0, -0.5, 1.0).double()  # advantages of a policy gradient
             optimizer.zero_grad()
-            F.binary_cross_entropy_with_logits(model(x), F.one_hot(y, CLASSES).double()).backward()
+            (signs * F.cross_entropy(model(x), y, reduction="none")).mean().backward()
             optimizer.step()
 
-    with pytest.warns(safestep.SafestepWarning, match="default limit.*SoftmaxRadius") as said:
+    with pytest.warns(safestep.SafestepWarning, match="default limit.*either sign.*SoftmaxRadius") as said:
         train()
     assert len(said) == 1
     assert guard.last.applied_ratio <= 1.0 + 1e-3
+
+
+FOUND = {
+    "smoothed, scaled": lambda z, y: 3 * F.cross_entropy(z, y, label_smoothing=0.1),
+    "sum": lambda z, y: F.cross_entropy(z, y, reduction="sum"),
+    "class weights": lambda z, y: F.cross_entropy(z, y, weight=torch.linspace(0.5, 2.0, CLASSES).double()),
+    "binary": lambda z, y: F.binary_cross_entropy_with_logits(z, F.one_hot(y, CLASSES).double()),
+    "squares": lambda z, y: F.mse_loss(z, F.one_hot(y, CLASSES).double()),
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_a_sample_is_of_the_loss_that_was_found(name):
+    """Weights of the classes are read off all rows; else as many entries as the batch has are the batch."""
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    guard = attach(model, optimizer, radius=CurvatureRadius(sample=1000), policy=Watch())
+    guard.audit(1.0)
+    for x, y in batches(3):
+        optimizer.zero_grad()
+        FOUND[name](model(x), y).backward()
+        optimizer.step()
+    assert (guard.last.method == "probe/train") is (name != "class weights")
+    assert guard.last.ratio == pytest.approx(guard.last.extras["audited_ratio"], rel=0.01)
 
 
 def test_the_tightest_has_the_error_in_units_of_its_target():

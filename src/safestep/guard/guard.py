@@ -160,7 +160,9 @@ class Guard:
     def __repr__(self) -> str:
         state = "attached" if self.attached else "detached"
         heads = "; ".join(str(head) for head in self.heads)
-        return f"<Guard {self.policy} of {self.radius}, {self._index} steps, {state}{heads and f', on {heads}'}>"
+        found = self.radius.found(self._controller.radius_state)
+        more = f"{heads and f', on {heads}'}{found and f'; loss found: {found}'}"
+        return f"<Guard {self.policy} of {self.radius}, {self._index} steps, {state}{more}>"
 
     def state_dict(self) -> dict[str, Any]:
         """Return what must survive a restart: numbers and texts, under keys that are always the same.

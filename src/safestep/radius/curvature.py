@@ -17,11 +17,12 @@ from safestep.jvp.selection import Route, as_state, from_state
 from safestep.jvp.tangents import Tangents, check_forwards, say_doubts_of_heads, unit_of
 from safestep.radius.across_ranks import mean
 from safestep.radius.loss_check import doubts
-from safestep.radius.losses import LOSSES, LossName, Reduction
+from safestep.radius.losses import LossName, Reduction
 from safestep.radius.quadratic_model import QuadraticModel, QuadraticTerms
 from safestep.radius.radius import Needs, Radius, State
 from safestep.radius.row_sample import Sample, check_sample
 from safestep.radius.sampled_curvature import SampleMemory, confirmed, estimate
+from safestep.radius.told_loss import Named, ToldLoss, words
 from safestep.recording.forward import Forward
 from safestep.recording.forwards import Forwards
 from safestep.recording.proposal import Proposal
@@ -48,12 +49,15 @@ class CurvatureRadius(Radius):
     Attributes:
         loss: which loss the loop minimises: ``"cross_entropy"`` of the logits in the last dimension (hard, soft or
             smoothed labels), ``"bce"`` of independent logits, ``"half_mse"`` for ``||z - y||^2 / (2 n)`` over n samples
-            (all dimensions but the last), ``"mse"`` for the mean of ``(z - y)^2`` over all entries.
+            (all dimensions but the last), ``"mse"`` for the mean of ``(z - y)^2`` over all entries. None: it is found
+            from its gradient at the logits, weights of classes or samples included, see `found_loss`; ``repr(guard)``
+            says what was found.
         reduction: ``"mean"``, over all samples of the step, several micro-batches together; or ``"sum"``. Whether the
             loop weighs micro-batches of different sizes by their samples or alike cannot be seen: the weights that
-            bend more are taken, and such an r is not called exact.
+            bend more are taken, and such an r is not called exact. None: a mean, or what is found with the loss.
         scale: the constant that the loop multiplies this loss by. For k micro-batches whose means are added and not
-            divided by k it is k. A gradient scaler's factor does not count: it is found and taken out.
+            divided by k it is k. A gradient scaler's factor does not count: it is found and taken out. None: 1, or
+            what is found with the loss.
         sample: how much of the batch ``p.Gp`` is measured on: ``"all"``, exactly; or a number of entries (tokens, or
             samples), or a share of them, by one forward of that many without gradients; ``"some"`` is 256 of them, of
             fewer than 1024 a quarter, and never below 64. ``g.p`` is of all rows in any case: the gradients of the
@@ -80,7 +84,9 @@ class CurvatureRadius(Radius):
 
         The model is of the loss that is named here, of these logits: penalties, class weights and other heads are not
         in it. At the first step it is said if the gradients hold more than that loss, or are none that a cross-entropy
-        leaves; that a squared error is multiplied by a constant cannot be seen. ``G``
+        leaves; that a squared error is multiplied by a constant cannot be seen. A loss that is found is looked for
+        at the first step, and again at the 2nd, 4th, 8th ...: where no loss explains the gradient, such as that of
+        squared errors with labels of many values, it has to be named. ``G``
         leaves out how the logits themselves curve: it is exact for a model linear in its parameters, and elsewhere
         says what the linearised model would do. For any other loss, or the Hessian itself, use `HessianRadius`.
 
@@ -98,9 +104,9 @@ class CurvatureRadius(Radius):
         "New insights and perspectives on the natural gradient method", JMLR 21 (2020), for ``G``.
     """
 
-    loss: LossName = "cross_entropy"
-    reduction: Reduction = "mean"
-    scale: float = 1.0
+    loss: LossName | None = None
+    reduction: Reduction | None = None
+    scale: float | None = None
     sample: Sample = "all"
 
     agrees_across_ranks: ClassVar[bool] = True
@@ -108,12 +114,12 @@ class CurvatureRadius(Radius):
     def __post_init__(self) -> None:
         """Check the options."""
         for name, allowed in {"loss": get_args(LossName), "reduction": get_args(Reduction)}.items():
-            if getattr(self, name) not in allowed:
+            if getattr(self, name) not in (None, *allowed):
                 raise ValueError(
                     f"{name}={getattr(self, name)!r}: expected one of {', '.join(map(repr, allowed))}; for another "
                     "loss use HessianRadius(closure)"
                 )
-        if not 0.0 < self.scale < math.inf:
+        if self.scale is not None and not 0.0 < self.scale < math.inf:
             raise ValueError(f"scale={self.scale!r}: expected the positive number that the loss is multiplied by")
         check_sample(self.sample)
 
@@ -131,6 +137,10 @@ class CurvatureRadius(Radius):
         """Read ``g.p`` off the gradients, where a sample needs it."""
         proposal.step.read(directional_derivative=self.sample != "all")
 
+    def found(self, state: State) -> str:
+        """Return which loss was found; an empty text for one that was named, or before any was."""
+        return words(None if state is None else state.get("loss"))
+
     def measure(self, proposal: Proposal, state: State) -> tuple[Reading, State]:
         """Return r of a step over the recorded forwards, and what was learned of the model. See `Radius.measure`."""
         if self.sample == "all":
@@ -140,7 +150,8 @@ class CurvatureRadius(Radius):
         measured = 1 if state is None else state["measured"] + 1
         known = {"measured": measured}
         if measured & (measured - 1):
-            estimated, memory = estimate(self, self.sample, proposal, memory)
+            told = ToldLoss(self, None if state is None else state.get("loss"), look=False)
+            estimated, memory = estimate(told, self.sample, proposal, memory)
             if estimated is not None:
                 return estimated, {**(state or {}), **known, "sample": memory.as_state()}
         reading, later, terms = self._measured(proposal, state)
@@ -154,24 +165,33 @@ class CurvatureRadius(Radius):
         looked = 0 if state is None else state.get("looked", 1)
         # Until the gradients have shown something, and now and then after that, until a doubt was said.
         check = looked >= 0 and looked & (looked - 1) == 0
+        look = check or (self.sample != "all" and looked > 0)  # the whole batch is measured now and then then
+        told = ToldLoss(self, None if state is None else state.get("loss"), look=look)
         unit = unit_of(step.length)  # a power of two, the same on all ranks, whatever each finds convenient
 
         def found() -> QuadraticTerms:
             nonlocal route
             tangents = Tangents(step, forwards, "train", route)
             try:
-                models, parts = self._added_up(forwards, tangents, check=check)
+                models, parts = _added_up(told, forwards, tangents, check=check)
             finally:
                 route = tangents.route
-            found = [self._summed(model, parts, forwards, exact=tangents.exact) for model in models]
+            exact, losses = tangents.exact, {path: told.at(path, parts) for path in models}
+            found = [_summed(losses[path], model, parts, forwards, exact=exact) for path, model in models.items()]
             return QuadraticTerms(*map(sum, zip(*found, strict=True))).over(unit / tangents.unit)
 
         # On several ranks the loss is the mean of theirs, and so are both terms of its quadratic model.
-        model = QuadraticTerms(*mean(proposal, found, len(QuadraticTerms._fields)))
+        size = len(QuadraticTerms._fields)
+        terms = mean(proposal, lambda: [*found(), *told.signature()], size + 2)
+        model, (signature, square) = QuadraticTerms(*terms[:size]), terms[size:]
+        if look and signature * signature != square:
+            told.agree(forwards.peers)
+        said = list(told.doubts)
         if check:
-            said = list(doubts(self, proposal, model.over(1.0 / unit)))
-            for doubt in said:
-                warn(doubt)
+            said += doubts(told.main, proposal, model.over(1.0 / unit))
+        for doubt in said:
+            warn(doubt)
+        if check or said:
             shown = model.half_l1_logit_grad != 0.0 or model.directional_derivative != 0.0
             looked = -1 if said else looked + shown
         elif looked > 0:
@@ -187,45 +207,52 @@ class CurvatureRadius(Radius):
             message,
             uphill=uphill,
             standard_error=0.0 if model.rough == 0.0 else math.nan,
-            kl=self._kl(model.curvature * unit**2),
+            kl=_kl(told.main, model.curvature * unit**2),
         )
-        return reading, {"route": as_state(route), "looked": looked}, model.over(1.0 / unit)
+        later = {"route": as_state(route), "looked": looked, "loss": told.as_state()}
+        return reading, later, model.over(1.0 / unit)
 
-    def _kl(self, curvature: float) -> float:
-        """Return the predicted KL divergence, where ``p.Gp`` is the mean of a softmax's variances."""
-        told = self.loss == "cross_entropy" and self.reduction == "mean"
-        return curvature / (2.0 * self.scale) if told else math.nan
 
-    def _added_up(self, forwards: Forwards, tangents: Tangents, *, check: bool) -> tuple[list[QuadraticModel], float]:
-        """Measure on this rank, head by head; return also over how many forwards the step went, for each kept one."""
-        check_forwards(forwards, self._resolve)
-        counted, stored = _counted(forwards)
-        gradients = {id(output): _gradient(output) for forward in counted for output in forward.heads}
-        models: dict[Path, QuadraticModel] = {}
-        for output, value, tangent in tangents:
-            if (gradient := gradients.get(id(output))) is not None:
-                model = models.setdefault(output.path, QuadraticModel(LOSSES[self.loss]))
-                model.add(output, value, tangent, gradient, check=check)
-        # dL/dz is of a part of the step's loss, and the forwards that were kept have their share of all parts.
-        missing = forwards.dropped - forwards.handed if stored else forwards.dropped
-        return list(models.values()), 1.0 + missing / max(1, len(counted))
+def _added_up(
+    told: ToldLoss, forwards: Forwards, tangents: Tangents, *, check: bool
+) -> tuple[dict[Path, QuadraticModel], float]:
+    """Measure on this rank, head by head; return also over how many forwards the step went, for each kept one."""
+    check_forwards(forwards, lambda seen: _resolve(told, seen))
+    counted, stored = _counted(forwards)
+    gradients = {id(output): _gradient(output) for forward in counted for output in forward.heads}
+    models: dict[Path, QuadraticModel] = {}
+    for output, value, tangent in tangents:
+        if (gradient := gradients.get(id(output))) is not None:
+            terms = told.terms(output, value, gradient, forwards.loss_scale)
+            models.setdefault(output.path, QuadraticModel(terms)).add(output, value, tangent, gradient, check=check)
+    # dL/dz is of a part of the step's loss, and the forwards that were kept have their share of all parts.
+    missing = forwards.dropped - forwards.handed if stored else forwards.dropped
+    return models, 1.0 + missing / max(1, len(counted))
 
-    def _resolve(self, forwards: Forwards) -> None:
-        forwards.resolve(LOSSES[self.loss].wanted)
-        for forward in _counted(forwards)[0]:
-            for output in forward.heads:
-                _gradient(output)
-        say_doubts_of_heads(forwards)
 
-    def _summed(self, model: QuadraticModel, parts: float, forwards: Forwards, *, exact: bool) -> QuadraticTerms:
-        whole = self.reduction == "sum"
-        return QuadraticTerms(
-            self.scale * (parts * model.curvature if whole else model.mean),
-            parts * model.directional_derivative / forwards.loss_scale,
-            parts * model.half_l1_logit_grad / forwards.loss_scale,
-            self.scale * (parts * model.likely if whole else model.likely / model.count),
-            float(not (exact and (whole or model.even))),
-        )
+def _resolve(told: ToldLoss, forwards: Forwards) -> None:
+    forwards.resolve(told.wanted(forwards))
+    for forward in _counted(forwards)[0]:
+        for output in forward.heads:
+            _gradient(output)
+    say_doubts_of_heads(forwards)
+
+
+def _summed(named: Named, model: QuadraticModel, parts: float, forwards: Forwards, *, exact: bool) -> QuadraticTerms:
+    whole = named.reduction == "sum"
+    return QuadraticTerms(
+        named.scale * (parts * model.curvature if whole else model.mean),
+        parts * model.directional_derivative / forwards.loss_scale,
+        parts * model.half_l1_logit_grad / forwards.loss_scale,
+        named.scale * (parts * model.likely if whole else model.likely / model.count),
+        float(not (exact and (whole or model.even))),
+    )
+
+
+def _kl(named: Named, curvature: float) -> float:
+    """Return the predicted KL divergence, where ``p.Gp`` is the mean of a softmax's variances."""
+    told = named.loss == "cross_entropy" and named.reduction == "mean"
+    return curvature / (2.0 * named.scale) if told else math.nan
 
 
 def _counted(forwards: Forwards) -> tuple[list[Forward], bool]:

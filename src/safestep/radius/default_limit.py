@@ -56,6 +56,10 @@ class DefaultLimit(Radius):
         """Return the same with exact methods, for an audit."""
         return DefaultLimit(self.limit.exact(), self.instead.exact())
 
+    def found(self, state: State) -> str:
+        """Return what the one that is asked has found out."""
+        return "" if state is None else (self.instead if state["instead"] else self.limit).found(state["state"])
+
     def read_norms(self, proposal: Proposal, state: State) -> None:
         """Read off the step what the one that is asked needs to know of it."""
         radius = self.instead if state is not None and state["instead"] else self.limit
@@ -93,8 +97,9 @@ def default_limit(*, sample: Sample = "some") -> DefaultLimit:
 
     Note:
         The curvature alone does not bound a model that interpolates its data, where ``p.Gp`` and ``g.p`` vanish
-        together; the mean spread does. Both are made for cross-entropies. Where the loss is another one with a softmax
-        or sigmoids, the largest spread takes over (`SoftmaxRadius`), which is said; any other loss is refused.
+        together; the mean spread does. Both are made for cross-entropies, of a softmax or of sigmoids, and find by
+        themselves which. Where the loss is another one with a softmax or sigmoids (weights of either sign, say), the
+        largest spread takes over (`SoftmaxRadius`), which is said; any other loss is refused.
     """
     return DefaultLimit(
         Tightest({CurvatureRadius(sample=sample): CURVATURE, SoftmaxRadius(over="mean", sample=sample): SPREAD})

@@ -39,6 +39,7 @@ class LossTerms:
         wanted: which outputs of the model it can be the loss of.
         likely: what ``||G||_1 / 2`` of each row would be with hard labels and weight 1, from logits and ``G``; None
             where the gradient does not tell the labels.
+        weighted: as ``curvature``, and from ``G`` too: with the weights that a loss gives the rows, and its scale.
     """
 
     curvature: Callable[[Tensor, Tensor], Tensor]
@@ -46,6 +47,7 @@ class LossTerms:
     ignores: bool = False
     wanted: Wanted = "any"
     likely: Callable[[Tensor, Tensor], Tensor] | None = None
+    weighted: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
 
     def count(self, active: Tensor, outputs: int) -> int:
         """Return over how many rows, or entries, a mean would go."""

@@ -116,7 +116,9 @@ class QuadraticModel:
     def _sums(
         self, value: Tensor, tangent: Tensor, gradient: Tensor, active: Tensor, *, check: bool, masked: bool
     ) -> Tensor:
-        curvatures = torch.where(active, whole(self._loss.curvature(value, tangent)), 0.0)
+        weighted = self._loss.weighted
+        bends = self._loss.curvature(value, tangent) if weighted is None else weighted(value, tangent, gradient)
+        curvatures = torch.where(active, whole(bends), 0.0)
         if masked:  # a class masked by a logit of -inf may have tangent nan; its gradient is 0
             tangent = torch.where(gradient == 0, 0.0, tangent)
         derivatives = whole(torch.linalg.vecdot(gradient.to(tangent.dtype), tangent))

@@ -76,6 +76,11 @@ class Radius(ABC):
     def read_norms(self, proposal: Proposal, state: State) -> None:  # noqa: B027  # most need nothing
         """Call ``proposal.step.read`` with what `measure` will ask, so that the device is read once."""
 
+    def found(self, state: State) -> str:
+        """Return in words what it has found out by itself; an empty text for nothing."""
+        found = [part.found(known) for part, known in zip(self.parts, (state or {}).get("parts", ()), strict=False)]
+        return "; ".join(filter(None, found))
+
     def predict(self, proposal: Proposal, state: State) -> Prediction | None:
         """Return what is known of r without reading the device; None if it has to be measured."""
         return None

@@ -12,11 +12,12 @@ from safestep.formulas.quadratic_ratio import curvature_ratio
 from safestep.heads.output import Output
 from safestep.jvp.tangents import check_forwards
 from safestep.radius.across_ranks import mean
-from safestep.radius.losses import LOSSES, LossTerms, NamedLoss
+from safestep.radius.losses import LOSSES, NamedLoss
 from safestep.radius.quadratic_model import QuadraticTerms
 from safestep.radius.row_sample import Sample
 from safestep.radius.sampling import RowTrack, sampled
 from safestep.radius.spreads import head_of
+from safestep.radius.told_loss import ToldLoss
 from safestep.recording.forwards import Forwards
 from safestep.recording.gradient_witness import factor_of
 from safestep.recording.proposal import Proposal
@@ -51,7 +52,7 @@ class SampleMemory:
 
 
 def estimate(
-    named: NamedLoss, sample: Sample, proposal: Proposal, memory: SampleMemory
+    told: ToldLoss, sample: Sample, proposal: Proposal, memory: SampleMemory
 ) -> tuple[Reading | None, SampleMemory]:
     """Return r of a step from a sample of its rows, None if that cannot be had, and what was learned.
 
@@ -66,16 +67,18 @@ def estimate(
     if not memory.sees or forwards.searched or slope is None or blind or _hidden(step):
         return None, memory
     rows, way = memory.rows, ""
-    loss = LOSSES[named.loss]
+    loss = LOSSES[told.main.loss]
 
     def found() -> list[float]:
         nonlocal rows, way
-        check_forwards(forwards, lambda seen: seen.resolve(loss.wanted))
-        there, rows = sampled(proposal, sample, rows, every=not loss.ignores)
+        check_forwards(forwards, lambda seen: seen.resolve(told.wanted(seen)))
+        there = None
+        if told.even(head.path for forward in forwards.kept for head in forward.heads):
+            there, rows = sampled(proposal, sample, rows, every=not loss.ignores)
         if there is None:
             return [math.nan] * (3 + _MOST)
         way = there.way
-        bend = there.bend(lambda output: _weight(named, loss, forwards, output))
+        bend = there.bend(lambda output: _weight(told.at(output.path), forwards, output))
         kl = there.bend().value / 2 if loss.wanted != "any" else math.nan
         return [bend.value, bend.standard_error**2, kl, *left]
 
@@ -128,8 +131,9 @@ def _witnessed(forwards: Forwards) -> tuple[list[float], list[float]]:
     return [number / forwards.loss_scale for number in numbers[:half]] + filled, numbers[half:] + filled
 
 
-def _weight(named: NamedLoss, loss: LossTerms, forwards: Forwards, output: Output) -> float:
+def _weight(named: NamedLoss, forwards: Forwards, output: Output) -> float:
     """Return what the mean bend of an entry of a head is multiplied by in the loss."""
+    loss = LOSSES[named.loss]
     classes = output.shape[head_of(output).axis] if loss.entries and output.shape else 1
     twice = 2.0 if named.loss == "mse" else 1.0
     if named.reduction == "mean":
