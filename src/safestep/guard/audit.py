@@ -62,9 +62,8 @@ class Audit:
         if not (report.step + 1) * _GOLDEN % 1.0 < self.fraction or report.scale == 0.0:
             return {}
         try:
-            reading, self._state = measured(
-                self._radius, Proposal(step.applied(), forwards, report.target), self._state
-            )
+            proposal = Proposal(step.applied(), forwards, report.target, fresh_share=report.fresh_share)
+            reading, self._state = measured(self._radius, proposal, self._state)
         except MeasurementError:
             self.unmeasured += 1
             return {COLUMN: math.nan}

@@ -81,6 +81,7 @@ class Guard:
                 self._after,
                 writes=writes,
                 skips=options.skips,
+                last=needs.last,
             )
             closing.append(self._round)
             self._silence = Silence(model, optimizers, handles)
@@ -169,7 +170,8 @@ class Guard:
 
         They go through ``torch.load(weights_only=True)`` and through ``torch.distributed.checkpoint``, see
         ``docs/resume.md``. The history is not part of it; the log is the complete record. If only some of several
-        optimizers have stepped, their step is decided first: call it before the ``state_dict`` of the model.
+        optimizers have stepped, their step is decided first: call it before the ``state_dict`` of the model. A run that
+        goes on after it is bit for bit the one that is resumed from it.
 
         Raises:
             TypeError: if a radius or policy remembers what is not plain data.
@@ -185,6 +187,8 @@ class Guard:
             forwards=self._recorder.as_state(),
             wind_down=self._controller.wind_down,
         )
+        # who resumes has not got the last step: who goes on from here does without it too, and both are the same
+        self._round.step.follows = False
         return saved.as_state(self.radius, self.policy)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -288,7 +292,7 @@ class Guard:
             if report.status not in NOTHING_PROPOSED:
                 report = self._columns.add(step, forwards, report)
         self._finish(report)
-        self._round.step = Step(self._index, step)  # takes over the memory of this one
+        self._round.follow(self._index, step)
         self._standstill.count(report.status, taken.optimizers, step.peers)
 
     def _decided(self, proposal: Proposal, taken: Taken) -> StepReport:
@@ -312,7 +316,7 @@ class Guard:
             decision.apply(proposal.step)
         self._deferred = DeferredStep(taken, decision, Later(decision.numbers))
         self._elsewhere.stepped()
-        self._round.step = Step(self._index, proposal.step)
+        self._round.follow(self._index, proposal.step)
         return True
 
     def _resolve(self) -> None:

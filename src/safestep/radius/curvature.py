@@ -16,6 +16,7 @@ from safestep.heads.places import Path, named
 from safestep.jvp.selection import Route, as_state, from_state
 from safestep.jvp.tangents import Tangents, check_forwards, say_doubts_of_heads, unit_of
 from safestep.radius.across_ranks import mean
+from safestep.radius.fresh_slope import Along, by_fresh_slope
 from safestep.radius.loss_check import doubts
 from safestep.radius.losses import LossName, Reduction
 from safestep.radius.quadratic_model import QuadraticModel, QuadraticTerms
@@ -108,6 +109,7 @@ class CurvatureRadius(Radius):
     reduction: Reduction | None = None
     scale: float | None = None
     sample: Sample = "all"
+    fresh: float = 0.0
 
     agrees_across_ranks: ClassVar[bool] = True
 
@@ -122,20 +124,24 @@ class CurvatureRadius(Radius):
         if self.scale is not None and not 0.0 < self.scale < math.inf:
             raise ValueError(f"scale={self.scale!r}: expected the positive number that the loss is multiplied by")
         check_sample(self.sample)
+        if not 0.0 <= self.fresh <= 1.0:
+            raise ValueError(
+                f"fresh={self.fresh!r}: expected a number from 0 (this batch's slope) to 1 (a fresh one's)"
+            )
 
     @property
     def needs(self) -> Needs:
-        """The gradient at the logits; and the recorded training pass, or what measuring on a sample goes by."""
-        whole = self.sample == "all"
-        return Needs(tape=whole, gradient=True, logits=not whole, factor=not whole)
+        """The gradient at the logits; the recorded training pass, or what a sample goes by; and the last step."""
+        whole, fresh = self.sample == "all", self.fresh > 0.0
+        return Needs(tape=whole, gradient=True, logits=not whole, factor=not whole or fresh, last=fresh)
 
     def exact(self) -> CurvatureRadius:
         """Return the same radius on the whole batch, for an audit."""
         return replace(self, sample="all")
 
     def read_norms(self, proposal: Proposal, state: State) -> None:
-        """Read ``g.p`` off the gradients, where a sample needs it."""
-        proposal.step.read(directional_derivative=self.sample != "all")
+        """Read ``g.p`` off the gradients, where a sample or the fresh share needs it."""
+        proposal.step.read(directional_derivative=self.sample != "all" or self.fresh > 0.0)
 
     def found(self, state: State) -> str:
         """Return which loss was found; an empty text for one that was named, or before any was."""
@@ -143,22 +149,28 @@ class CurvatureRadius(Radius):
 
     def measure(self, proposal: Proposal, state: State) -> tuple[Reading, State]:
         """Return r of a step over the recorded forwards, and what was learned of the model. See `Radius.measure`."""
+        if self.fresh:
+            return by_fresh_slope(self.fresh, proposal, state, self._by_this_batch)
+        reading, later, _ = self._by_this_batch(proposal, state)
+        return reading, later
+
+    def _by_this_batch(self, proposal: Proposal, state: State) -> tuple[Reading, dict[str, Any], Along]:
+        """Measure by this batch's own slope; return also what the ratio is made of."""
         if self.sample == "all":
-            reading, later, _ = self._measured(proposal, state)
-            return reading, later
+            return self._measured(proposal, state)
         memory = SampleMemory.from_state(None if state is None else state["sample"])
         measured = 1 if state is None else state["measured"] + 1
         known = {"measured": measured}
         if measured & (measured - 1):
             told = ToldLoss(self, None if state is None else state.get("loss"), look=False)
-            estimated, memory = estimate(told, self.sample, proposal, memory)
+            estimated, along, memory = estimate(told, self.sample, proposal, memory)
             if estimated is not None:
-                return estimated, {**(state or {}), **known, "sample": memory.as_state()}
-        reading, later, terms = self._measured(proposal, state)
-        memory = confirmed(proposal, terms, memory)
-        return reading, {**later, **known, "sample": memory.as_state()}
+                return estimated, {**(state or {}), **known, "sample": memory.as_state()}, along
+        reading, later, along = self._measured(proposal, state)
+        memory = confirmed(proposal, along, memory)
+        return reading, {**later, **known, "sample": memory.as_state()}, along
 
-    def _measured(self, proposal: Proposal, state: State) -> tuple[Reading, dict[str, Any], QuadraticTerms]:
+    def _measured(self, proposal: Proposal, state: State) -> tuple[Reading, dict[str, Any], Along]:
         """Measure on the whole batch."""
         step, forwards = proposal.step, proposal.forwards
         route = Route() if state is None else from_state(state["route"])
@@ -210,7 +222,8 @@ class CurvatureRadius(Radius):
             kl=_kl(told.main, model.curvature * unit**2),
         )
         later = {"route": as_state(route), "looked": looked, "loss": told.as_state()}
-        return reading, later, model.over(1.0 / unit)
+        whole = model.over(1.0 / unit)
+        return reading, later, Along(whole.directional_derivative, whole.curvature)
 
 
 def _added_up(

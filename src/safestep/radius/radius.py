@@ -23,12 +23,14 @@ class Needs:
         tape: what is needed to differentiate the training forward along the step without running it again.
         gradient: the gradient at the logits, by reference.
         factor: by what the gradients of the parameters are multiplied between backward and the step (clipping).
+        last: how the loss slopes now along the last step as it was applied.
     """
 
     logits: bool = False
     tape: bool = False
     gradient: bool = False
     factor: bool = False
+    last: bool = False
 
     def __or__(self, other: Needs) -> Needs:
         """Return what either needs."""
@@ -37,6 +39,7 @@ class Needs:
             tape=self.tape or other.tape,
             gradient=self.gradient or other.gradient,
             factor=self.factor or other.factor,
+            last=self.last or other.last,
         )
 
 
@@ -54,7 +57,7 @@ class Radius(ABC):
         ...     def measure(self, proposal, state):
         ...         return Reading(proposal.step.index, proposal.step.length, "length"), state
         >>> Length().needs
-        Needs(logits=False, tape=False, gradient=False, factor=False)
+        Needs(logits=False, tape=False, gradient=False, factor=False, last=False)
     """
 
     agrees_across_ranks: ClassVar[bool] = False

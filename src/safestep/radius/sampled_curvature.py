@@ -12,8 +12,9 @@ from safestep.formulas.quadratic_ratio import curvature_ratio
 from safestep.heads.output import Output
 from safestep.jvp.tangents import check_forwards
 from safestep.radius.across_ranks import mean
+from safestep.radius.fresh_slope import Along
+from safestep.radius.gradient_factor import WITNESSES, gradient_factor, witnessed
 from safestep.radius.losses import LOSSES, NamedLoss
-from safestep.radius.quadratic_model import QuadraticTerms
 from safestep.radius.row_sample import Sample
 from safestep.radius.sampling import RowTrack, sampled
 from safestep.radius.spreads import head_of
@@ -23,10 +24,6 @@ from safestep.recording.gradient_witness import factor_of
 from safestep.recording.proposal import Proposal
 from safestep.recording.step import Step
 from safestep.records.reading import Reading
-
-_MOST = 3
-_SAME = 0.05
-"""Relative distance up to which the two ways to g.p agree; beyond it the gradients hold more than this loss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +50,8 @@ class SampleMemory:
 
 def estimate(
     told: ToldLoss, sample: Sample, proposal: Proposal, memory: SampleMemory
-) -> tuple[Reading | None, SampleMemory]:
-    """Return r of a step from a sample of its rows, None if that cannot be had, and what was learned.
+) -> tuple[Reading | None, Along, SampleMemory]:
+    """Return r of a step from a sample of its rows, None if that cannot be had, of what, and what was learned.
 
     Equation:
         ``r = p.Gp / (-2 g.p)`` with ``g.p = sum_k p_k g_k / c`` over all parameters, ``c`` the factor that their
@@ -62,10 +59,10 @@ def estimate(
     """
     step, forwards = proposal.step, proposal.forwards
     slope = step.vitals.directional_derivative
-    left, now = _witnessed(forwards)
+    left, now = witnessed(forwards)
     blind = all(map(math.isnan, now))  # sharded parameters have no witness
     if not memory.sees or forwards.searched or slope is None or blind or _hidden(step):
-        return None, memory
+        return None, Along(), memory
     rows, way = memory.rows, ""
     loss = LOSSES[told.main.loss]
 
@@ -76,16 +73,16 @@ def estimate(
         if told.even(head.path for forward in forwards.kept for head in forward.heads):
             there, rows = sampled(proposal, sample, rows, every=not loss.ignores)
         if there is None:
-            return [math.nan] * (3 + _MOST)
+            return [math.nan] * (3 + WITNESSES)
         way = there.way
         bend = there.bend(lambda output: _weight(told.at(output.path), forwards, output))
         kl = there.bend().value / 2 if loss.wanted != "any" else math.nan
         return [bend.value, bend.standard_error**2, kl, *left]
 
-    bend, variance, kl, *left = mean(proposal, found, 3 + _MOST)
+    bend, variance, kl, *left = mean(proposal, found, 3 + WITNESSES)
     slope /= factor_of(left, now)
     if not (math.isfinite(bend) and math.isfinite(slope)):
-        return None, replace(memory, rows=rows)
+        return None, Along(), replace(memory, rows=rows)
     ratio = curvature_ratio(bend, slope)
     error = math.sqrt(variance / forwards.peers.count) / (2.0 * abs(slope)) if slope else math.nan
     uphill = ratio == math.inf and slope >= 0.0
@@ -101,34 +98,23 @@ def estimate(
         standard_error=error,
         kl=kl,
     )
-    return reading, replace(memory, rows=rows)
+    return reading, Along(slope, bend), replace(memory, rows=rows)
 
 
-def confirmed(proposal: Proposal, terms: QuadraticTerms, memory: SampleMemory) -> SampleMemory:
+def confirmed(proposal: Proposal, along: Along, memory: SampleMemory) -> SampleMemory:
     """Return whether the gradients of the parameters told the same g.p as those at the logits.
 
     Args:
         proposal: the step.
-        terms: of the step itself, measured on the whole batch.
+        along: of the step itself, measured on the whole batch.
         memory: what was known before.
     """
-    step, forwards = proposal.step, proposal.forwards
-    left, now = _witnessed(forwards)
-    factor = factor_of(mean(proposal, lambda: left, _MOST), now)
-    slope = step.vitals.directional_derivative
-    if slope is None or not math.isfinite(factor) or terms.directional_derivative == 0.0:
+    factor = gradient_factor(proposal)
+    slope = proposal.step.vitals.directional_derivative
+    if slope is None or not math.isfinite(factor) or along.slope == 0.0:
         return memory  # nothing was learned
-    apart = abs(slope / factor - terms.directional_derivative)
-    sees = apart <= _SAME * abs(terms.directional_derivative) or forwards.dropped > 0
+    sees = along.agrees(slope / factor) or proposal.forwards.dropped > 0
     return replace(memory, sees=sees)
-
-
-def _witnessed(forwards: Forwards) -> tuple[list[float], list[float]]:
-    """Return what backward left of the witnesses, without the loss scale, and what there is now; nan for none."""
-    numbers = [] if forwards.witness is None else forwards.witness.numbers()
-    half = len(numbers) // 2
-    filled = [math.nan] * (_MOST - half)
-    return [number / forwards.loss_scale for number in numbers[:half]] + filled, numbers[half:] + filled
 
 
 def _weight(named: NamedLoss, forwards: Forwards, output: Output) -> float:

@@ -231,7 +231,8 @@ class SoftmaxRadius(Radius):
         ]
 
         def resolve(values: list[float]) -> Resolved:
-            vitals = Vitals(values[0], *(None if math.isnan(value) else value for value in values[1:]))
+            product, half_l1 = (None if math.isnan(value) else value for value in values[1:])
+            vitals = Vitals(values[0], product, half_l1)
             alarmed = tiers.choose(track, vitals, target) != "skip"
             later = replace(track.skipped(), alarmed=alarmed)
             reading = self._reading(step, track.expected(vitals.length), "skip", age=later.age)

@@ -92,7 +92,8 @@ class Tightest(Radius):
         # nan binds: whatever cannot be measured is not inside
         binding = max(readings, key=lambda reading: (math.isnan(reading.ratio), reading.ratio))
         kl = next((reading.kl for reading in readings if not math.isnan(reading.kl)), math.nan)
-        return replace(binding, kl=kl), {"parts": states}
+        share = next((reading.fresh_share for reading in readings if not math.isnan(reading.fresh_share)), math.nan)
+        return replace(binding, kl=kl, fresh_share=share), {"parts": states}
 
 
 def _aimed(proposal: Proposal, target: float) -> Proposal:

@@ -18,12 +18,14 @@ class Proposal:
         forwards: the forwards whose logits backward reached since the last step.
         target: the r that the policy aims at; nan where it aims at none.
         always: whether the policy scales steps that are inside the target too, so that r matters at any size.
+        fresh_share: see `safestep.records.reading.Reading`, where this step was measured before; nan where it was not.
     """
 
     step: Step
     forwards: Forwards
     target: float = math.nan
     always: bool = True
+    fresh_share: float = math.nan
 
     @property
     def aim(self) -> float:

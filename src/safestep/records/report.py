@@ -49,6 +49,7 @@ class StepReport:
         standard_error: of ``ratio``, where it was estimated from a part of the batch's rows; nan where it was not.
         predicted_kl: the mean KL divergence between the predictions before and after the step as applied, to second
             order, in nats: ``s^2 mean Var(J p) / 2``; nan where the radius does not tell it.
+        fresh_share: how much of the slope ``g.p`` a fresh batch is expected to find; nan where the radius does not ask.
         extras: what the diagnostics added, by name.
     """
 
@@ -71,6 +72,7 @@ class StepReport:
     predicted_ratio: float = math.nan
     standard_error: float = math.nan
     predicted_kl: float = math.nan
+    fresh_share: float = math.nan
     extras: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -108,6 +110,7 @@ class StepReport:
             # the very nan, so that equal reports compare equal
             standard_error=math.nan if math.isnan(reading.standard_error) else reading.standard_error,
             predicted_kl=math.nan if math.isnan(reading.kl) else scale * scale * reading.kl,
+            fresh_share=math.nan if math.isnan(reading.fresh_share) else reading.fresh_share,
         )
 
     @property

@@ -1,0 +1,129 @@
+"""How much of the descent that a batch promises along its own step the next batch finds: the fresh share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass, replace
+from typing import Any, NamedTuple
+
+from safestep.radius.gradient_factor import gradient_factor
+from safestep.radius.radius import State
+from safestep.recording.proposal import Proposal
+from safestep.records.reading import Reading
+
+_KEEP = 0.9
+"""What a step leaves of the sums: they are over about ten steps."""
+_LEAST, _UNKNOWN = 0.05, 0.5
+"""The smallest share that is believed, and the one that is taken before any was seen."""
+_SAME = 0.05
+"""Relative distance up to which two ways to g.p agree; beyond it the gradients hold more than this loss."""
+
+
+class Along(NamedTuple):
+    """The quadratic model of a loss along a step: ``g.p`` and ``p.Gp``, in units of the loss; nan where not known."""
+
+    slope: float = math.nan
+    bend: float = math.nan
+
+    def agrees(self, slope: float) -> bool:
+        """Return whether another way to ``g.p`` led to about the same."""
+        return abs(slope - self.slope) <= _SAME * abs(self.slope)
+
+
+@dataclass(frozen=True, slots=True)
+class FreshSlope:
+    r"""The slopes along the last steps, as their own batches promised them and as the next ones found them.
+
+    Equation:
+        A step ``q`` from ``theta`` was made of the gradient ``g`` of one batch, whose noise it shares, so that ``-g.q``
+        promises too much. The next batch's gradient ``g'`` at ``theta + q`` is free of that noise, and to second order
+        ``g'.q = (fresh slope at theta) + q.Gq``. The share is
+        ``nu = mean(g'.q - q.Gq) / mean(g.q)`` over the last steps (exponentially, nine tenths a step), kept within
+        [0.05, 1].
+
+    Attributes:
+        promised: the sum of ``g.q``.
+        found: the sum of ``g'.q - q.Gq``.
+        slope: ``g.p`` of the last step that was measured, as it was proposed; nan before the first.
+        bend: ``p.Gp`` of it.
+        length: ``||p||`` of it.
+
+    Example:
+        >>> noisy = FreshSlope(slope=-2.0, bend=1.0, length=3.0).after(length=3.0, product=0.5)
+        >>> noisy.share  # g'.q - q.Gq = -0.5 of the -2 that were promised
+        0.25
+        >>> FreshSlope().share
+        0.5
+    """
+
+    promised: float = 0.0
+    found: float = 0.0
+    slope: float = math.nan
+    bend: float = math.nan
+    length: float = math.nan
+
+    @property
+    def share(self) -> float:
+        """``nu``; one half before anything is known."""
+        if self.promised >= 0.0:
+            return _LEAST if self.promised > 0.0 else _UNKNOWN
+        return min(1.0, max(_LEAST, self.found / self.promised))
+
+    def after(self, length: float, product: float) -> FreshSlope:
+        """Return what is known once the next batch has told the slope along the last step, as it was applied.
+
+        Args:
+            length: ``||q||``.
+            product: ``g'.q``; where it is not finite nothing is learned.
+        """
+        scale = length / self.length if self.length > 0.0 else math.nan
+        promised, found = scale * self.slope, product - scale * scale * self.bend
+        if not (scale > 0.0 and math.isfinite(promised) and math.isfinite(found)):
+            return self
+        new = 1.0 - _KEEP
+        return replace(self, promised=_KEEP * self.promised + new * promised, found=_KEEP * self.found + new * found)
+
+    def remember(self, along: Along, length: float) -> FreshSlope:
+        """Return this with a step of some length that was measured; where `Along` is nan it is left out."""
+        return replace(self, slope=along.slope, bend=along.bend, length=length)
+
+    def as_state(self) -> list[float]:
+        """Return plain numbers, for a checkpoint."""
+        return list(astuple(self))
+
+    @classmethod
+    def from_state(cls, state: Sequence[float] | None) -> FreshSlope:
+        """Return what a checkpoint holds; None is nothing."""
+        return cls(*state or ())
+
+
+def by_fresh_slope(
+    power: float,
+    proposal: Proposal,
+    state: State,
+    measure: Callable[[Proposal, State], tuple[Reading, dict[str, Any], Along]],
+) -> tuple[Reading, State]:
+    """Return the reading of a radius with ``nu^power`` of the slope that this batch promises, and its state.
+
+    Args:
+        power: 0 for the batch's own slope, 1 for that of a fresh batch.
+        proposal: the step. One that was measured before (an audit) goes by the share it had then.
+        state: of the radius.
+        measure: by the batch's own slope.
+    """
+    again, known = not math.isnan(proposal.fresh_share), FreshSlope.from_state((state or {}).get("fresh"))
+    share, vitals, factor = proposal.fresh_share, proposal.step.vitals, math.nan
+    if not again:
+        factor = gradient_factor(proposal)
+        known = known.after(vitals.last_length, vitals.last_product / factor)
+        share = known.share
+    weight = share**power
+    reading, later, along = measure(replace(proposal, target=proposal.target * weight), state)
+    if not again:
+        slope = vitals.directional_derivative
+        seen = slope is not None and along.agrees(slope / factor)  # else the gradients hold more than this loss
+        known = known.remember(along if seen else Along(), vitals.length)
+    error = reading.standard_error / weight
+    reading = replace(reading, ratio=reading.ratio / weight, standard_error=error, fresh_share=share)
+    return reading, {**later, "fresh": known.as_state()}
