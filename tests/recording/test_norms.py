@@ -20,7 +20,7 @@ ROUNDING = {torch.float64: 1e-13, torch.float32: 1e-5, torch.complex64: 1e-5}
 @pytest.fixture(params=["alone", "together"])
 def grouping(request, monkeypatch):
     """Parameters one by one, as on a CPU, or as many at a time as fit the memory of the largest, as on a GPU."""
-    monkeypatch.setattr(module, "_ONE_BY_ONE", {"alone": {"cpu", "cuda"}, "together": set()}[request.param])
+    monkeypatch.setattr(module, "ONE_BY_ONE", {"alone": {"cpu", "cuda"}, "together": set()}[request.param])
 
 
 def moved(parameters, seed=0, size=1.0):
@@ -185,7 +185,7 @@ def test_the_scratch_is_no_larger_than_the_largest_parameter(build, grouping):
 
 def test_the_groups_of_a_device_fill_the_largest_parameter_and_keep_all(monkeypatch):
     parameters = [parameter(n) for n in (3, 10, 4, 6, 1, 9)]
-    monkeypatch.setattr(module, "_ONE_BY_ONE", set())
+    monkeypatch.setattr(module, "ONE_BY_ONE", set())
     groups = [[p.numel() for p in group] for group in module._groups(parameters)]
     assert groups == [[3], [10], [4, 6], [1, 9]]
 

@@ -64,9 +64,13 @@ class CurvatureRadius(Radius):
             fewer than 1024 a quarter, and never below 64. ``g.p`` is of all rows in any case: the gradients of the
             parameters tell it, clipped or not. Rows are whole, at least two, spread evenly and others in each step;
             the record has the standard error that this leaves.
+        fresh: how far r goes by the slope that a fresh batch would find along the step, and not by this batch's, which
+            promises too much, since ``p`` was made of its gradient, noise included. ``g.p`` becomes ``nu^fresh g.p``
+            with the share ``0.2 <= nu <= 1`` that the next batches found of the last ten steps or so
+            (``fresh_share`` in the record): 0 is this batch alone, 1 a fresh one, 1/2 halfway (the geometric mean).
 
     Raises:
-        ValueError: at construction, for an unknown option or a scale that is not positive.
+        ValueError: at construction, for an unknown option, a scale that is not positive, or ``fresh`` outside [0, 1].
 
     Example:
         >>> import torch, safestep
@@ -99,6 +103,12 @@ class CurvatureRadius(Radius):
         the 1st, 2nd, 4th, 8th ... measurement, wherever the gradients do not tell ``g.p`` (a penalty in the loss,
         gradients clipped layer by layer or zeroed before the last of several optimizers stepped, sharded parameters),
         and where no difference tells the sample, the exact way takes over.
+
+        ``nu`` is what ``g'.q - q.Gq`` is of ``g.q``, for the last step ``q`` as it was applied and the next batch's
+        gradient ``g'``: one pass over the parameters more. It starts at 1/2 and stays where it is where nothing can be
+        learned: with a closure, with sharded parameters, after parameters were written to from outside, and in the step
+        after `Guard.state_dict`, so that a run that was saved and one that is resumed are the same. It goes by the
+        quadratic model; where that fails along a step, so does ``nu``: each step counts within [-1, 2].
 
     Reference:
         M. Blanco Valentin, ENABOL / kappa, experiment 000, whose throttle keeps ``eta lambda`` below 2; J. Martens,

@@ -16,9 +16,10 @@ from safestep.radius.tightest import Tightest
 from safestep.recording.proposal import Proposal
 from safestep.records.reading import Reading
 
-CURVATURE = 0.2
-"""40 % of the way to the minimum of the batch's quadratic model along the step."""
-SPREAD = 0.25
+CURVATURE, FRESH = 0.45, 0.5
+"""Nine tenths of the way to the minimum of the quadratic model along the step, whose slope is halfway from this batch's
+to a fresh one's."""
+SPREAD = 0.5
 """Mean spread of the change of the logits, in units of pi."""
 
 _INSTEAD = (
@@ -82,25 +83,32 @@ class DefaultLimit(Radius):
 
 
 def default_limit(*, sample: Sample = "some") -> DefaultLimit:
-    r"""Return the recommended limit: curvature at 0.2, with a wide second limit on the mean spread at 0.25.
+    r"""Return the recommended limit: no farther than the quadratic model of the loss goes down, seen with fresh eyes.
 
     Equation:
-        ``r = max(p.Gp / (-2 g.p) / 0.2, mean spread(J p) / (0.25 pi))``, so that ``r = 1`` is the recommended length:
-        ``Cap(1.0)`` keeps every step within it, ``Pin(1.0)`` sets every step to it.
+        ``r = max(p.Gp / (-2 sqrt(nu) g.p) / 0.45, mean spread(J p) / (0.5 pi))``, so that ``r = 1`` is the recommended
+        length: ``Cap(1.0)`` keeps every step within it, ``Pin(1.0)`` sets every step to it. ``nu`` is the share of
+        the slope ``g.p`` that the next batches find, see ``fresh`` of `CurvatureRadius`.
 
     Args:
         sample: how much of each batch is measured, see `CurvatureRadius`.
 
     Example:
         >>> [target for _, target in default_limit().limit.limits]
-        [0.2, 0.25]
+        [0.45, 0.5]
 
     Note:
-        The curvature alone does not bound a model that interpolates its data, where ``p.Gp`` and ``g.p`` vanish
-        together; the mean spread does. Both are made for cross-entropies, of a softmax or of sigmoids, and find by
-        themselves which. Where the loss is another one with a softmax or sigmoids (weights of either sign, say), the
-        largest spread takes over (`SoftmaxRadius`), which is said; any other loss is refused.
+        Where gradients are so large that the quadratic model promises more than there is to lose, or ``p.Gp`` and
+        ``g.p`` vanish together, the curvature bounds nothing; the mean spread does, and is wide elsewhere. Both are
+        made for cross-entropies, of a softmax or of sigmoids, and find by themselves which. Where the loss is another
+        one with a softmax or sigmoids (weights of either sign, say), the largest spread takes over (`SoftmaxRadius`),
+        which is said; any other loss is refused.
     """
     return DefaultLimit(
-        Tightest({CurvatureRadius(sample=sample): CURVATURE, SoftmaxRadius(over="mean", sample=sample): SPREAD})
+        Tightest(
+            {
+                CurvatureRadius(sample=sample, fresh=FRESH): CURVATURE,
+                SoftmaxRadius(over="mean", sample=sample): SPREAD,
+            }
+        )
     )

@@ -13,9 +13,10 @@ from safestep.recording.proposal import Proposal
 from safestep.records.reading import Reading
 
 _KEEP = 0.9
-"""What a step leaves of the sums: they are over about ten steps."""
-_LEAST, _UNKNOWN = 0.05, 0.5
-"""The smallest share that is believed, and the one that is taken before any was seen."""
+"""What a step leaves of the mean: it is over about ten steps."""
+_LEAST, _MOST = 0.2, 2.0
+"""The smallest share that is gone by (models that interpolate their data have less, and train well on longer steps), and
+the largest of one step that counts."""
 _SAME = 0.05
 """Relative distance up to which two ways to g.p agree; beyond it the gradients hold more than this loss."""
 
@@ -38,51 +39,45 @@ class FreshSlope:
     Equation:
         A step ``q`` from ``theta`` was made of the gradient ``g`` of one batch, whose noise it shares, so that ``-g.q``
         promises too much. The next batch's gradient ``g'`` at ``theta + q`` is free of that noise, and to second order
-        ``g'.q = (fresh slope at theta) + q.Gq``. The share is
-        ``nu = mean(g'.q - q.Gq) / mean(g.q)`` over the last steps (exponentially, nine tenths a step), kept within
-        [0.05, 1].
+        ``g'.q = (fresh slope at theta) + q.Gq``. The share is the mean of ``nu_t = (g'.q - q.Gq) / (g.q)`` over about
+        the last ten steps: ``nu <- 0.9 nu + 0.1 nu_t``, with each ``nu_t`` within [-1, 2], so that one step that
+        left the quadratic model does not decide for ten.
 
     Attributes:
-        promised: the sum of ``g.q``.
-        found: the sum of ``g'.q - q.Gq``.
+        mean: ``nu``; it starts at one half.
         slope: ``g.p`` of the last step that was measured, as it was proposed; nan before the first.
         bend: ``p.Gp`` of it.
         length: ``||p||`` of it.
 
     Example:
-        >>> noisy = FreshSlope(slope=-2.0, bend=1.0, length=3.0).after(length=3.0, product=0.5)
-        >>> noisy.share  # g'.q - q.Gq = -0.5 of the -2 that were promised
-        0.25
-        >>> FreshSlope().share
-        0.5
+        >>> known = FreshSlope(mean=0.5, slope=-2.0, bend=1.0, length=3.0)
+        >>> round(known.after(length=3.0, product=0.6).share, 6)  # found 0.6 - 1 = -0.4 of -2: 0.9 * 0.5 + 0.1 * 0.2
+        0.47
     """
 
-    promised: float = 0.0
-    found: float = 0.0
+    mean: float = 0.5
     slope: float = math.nan
     bend: float = math.nan
     length: float = math.nan
 
     @property
     def share(self) -> float:
-        """``nu``; one half before anything is known."""
-        if self.promised >= 0.0:
-            return _LEAST if self.promised > 0.0 else _UNKNOWN
-        return min(1.0, max(_LEAST, self.found / self.promised))
+        """``nu``, within [0.2, 1]."""
+        return min(1.0, max(_LEAST, self.mean))
 
     def after(self, length: float, product: float) -> FreshSlope:
         """Return what is known once the next batch has told the slope along the last step, as it was applied.
 
         Args:
             length: ``||q||``.
-            product: ``g'.q``; where it is not finite nothing is learned.
+            product: ``g'.q``; where it is not finite, or the step did not go down, nothing is learned.
         """
         scale = length / self.length if self.length > 0.0 else math.nan
         promised, found = scale * self.slope, product - scale * scale * self.bend
-        if not (scale > 0.0 and math.isfinite(promised) and math.isfinite(found)):
+        if not (promised < 0.0 and math.isfinite(found)):
             return self
-        new = 1.0 - _KEEP
-        return replace(self, promised=_KEEP * self.promised + new * promised, found=_KEEP * self.found + new * found)
+        new = min(_MOST, max(-1.0, found / promised))
+        return replace(self, mean=_KEEP * self.mean + (1.0 - _KEEP) * new)
 
     def remember(self, along: Along, length: float) -> FreshSlope:
         """Return this with a step of some length that was measured; where `Along` is nan it is left out."""

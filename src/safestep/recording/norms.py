@@ -11,7 +11,7 @@ Scratch = dict[tuple[torch.device, torch.dtype], Tensor]
 """Flat memory for displacements, as large as the largest parameter of each kind."""
 
 _FULL = (torch.float32, torch.float64)
-_ONE_BY_ONE = frozenset({"cpu"})
+ONE_BY_ONE = frozenset({"cpu"})
 """Devices without a cost of its own for each operation, where grouping gains nothing."""
 
 
@@ -71,7 +71,7 @@ def _groups(start: Iterable[Tensor]) -> Iterator[list[Tensor]]:
         if parameter.numel():
             kinds.setdefault((parameter.device, parameter.dtype), []).append(parameter)
     for (device, _), members in kinds.items():
-        room = 0 if device.type in _ONE_BY_ONE else max(member.numel() for member in members)
+        room = 0 if device.type in ONE_BY_ONE else max(member.numel() for member in members)
         group: list[Tensor] = []
         for member in members:
             if group and sum(m.numel() for m in group) + member.numel() > room:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from safestep.distributed.consensus import ALONE, Peers
 from safestep.distributed.dtensor import any_sharded, counts_here, laid_alike, mapped, piece
-from safestep.recording.norms import Scratch, magnitude
+from safestep.recording.norms import ONE_BY_ONE, Scratch, magnitude
 
 Parameters = dict[Tensor, Tensor]
 """A tensor for each parameter, keyed by the parameter object itself."""
@@ -260,7 +260,11 @@ class Step:
             torch._foreach_copy_(moved, start)
         elif scale < _LARGEST_LERP_WEIGHT:
             # From the saved start, never by subtraction from the end, which cancels after a large step.
-            torch._foreach_copy_(moved, torch._foreach_lerp(start, moved, scale))
+            if all(parameter.device.type in ONE_BY_ONE for parameter in moved):  # in place: no memory to be had first
+                for parameter, origin in zip(moved, start, strict=True):
+                    torch.lerp(origin, parameter.detach(), scale, out=parameter.detach())
+            else:
+                torch._foreach_copy_(moved, torch._foreach_lerp(start, moved, scale))
         else:
             for parameter, origin in zip(moved, start, strict=True):
                 parameter.copy_(origin.double() + scale * (parameter.detach() - origin).double())

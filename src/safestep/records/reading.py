@@ -55,7 +55,7 @@ class Reading:
             chance, nan where that is not known.
         kl: the predicted mean KL divergence between the predictions before and after the step,
             ``mean Var_softmax(z)(J p) / 2``, in nats; nan where the radius does not tell it.
-        fresh_share: how much of the slope ``g.p`` a fresh batch is expected to find, in (0, 1]; nan where the radius
+        fresh_share: how much of the slope ``g.p`` a fresh batch is expected to find, in [0.2, 1]; nan where the radius
             does not ask.
     """
 
