@@ -15,8 +15,8 @@ from safestep.records.reading import Reading
 _KEEP = 0.9
 """What a step leaves of the mean: it is over about ten steps."""
 _LEAST, _MOST = 0.2, 2.0
-"""The smallest share that is gone by (models that interpolate their data have less, and train well on longer steps), and
-the largest of one step that counts."""
+"""The smallest share that is gone by (models that interpolate their data have less, and train well on longer steps);
+and the largest of one step that counts."""
 _SAME = 0.05
 """Relative distance up to which two ways to g.p agree; beyond it the gradients hold more than this loss."""
 
