@@ -56,7 +56,8 @@ class ByHand:
         q = [now.detach() - before for now, before in zip(self.parameters, self.start, strict=True)]
         slope = dot(self.gradients, q)
         by_this_batch = report.applied_ratio * report.fresh_share**0.5
-        self.last = (q, slope, -2 * slope * by_this_batch) if report.scale > 0.0 and slope < 0.0 else None
+        measured = report.scale > 0.0 and slope < 0.0 and not report.predicted
+        self.last = (q, slope, -2 * slope * by_this_batch) if measured else None
 
 
 def dot(ones, others):

@@ -14,7 +14,18 @@ from torch.nn import functional as F
 import safestep
 from radius.dense_curvature import LOSS, LOSSES, dense_ratio, inputs, labels
 from radius.dense_curvature import network as small
-from safestep import Cap, CurvatureRadius, KLRadius, SoftmaxRadius, Tightest, Watch, attach, default_limit
+from safestep import (
+    Cap,
+    CurvatureRadius,
+    KLRadius,
+    Pin,
+    SoftmaxRadius,
+    Status,
+    Tightest,
+    Watch,
+    attach,
+    default_limit,
+)
 from safestep.formulas.quadratic_ratio import softmax_bend
 from safestep.formulas.softmax_ratio import spread
 from safestep.radius import difference
@@ -249,7 +260,7 @@ def test_both_limits_of_the_default_ask_one_forward(monkeypatch):
     monkeypatch.setattr(difference, "run", lambda *arguments: calls.append(1) or run(*arguments))
     model = network()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.001)
-    guard = attach(model, optimizer, radius=default_limit(sample=16), policy=Watch())
+    guard = attach(model, optimizer, radius=default_limit(sample=16), policy=Pin(0.01))  # which measures every step
     for x, y in batches(11):
         optimizer.zero_grad()
         F.cross_entropy(model(x), y).backward()
@@ -331,6 +342,39 @@ def test_a_sample_is_of_the_loss_that_was_found(name):
 
 def test_the_tightest_has_the_error_in_units_of_its_target():
     radius = CurvatureRadius(sample=16)
-    plain = sampled(steps(network(), radius))[-1][0]
-    tightest = sampled(steps(network(), Tightest({radius: 0.5})))[-1][0]
+    plain = sampled(steps(network(), radius, policy=Pin(0.01)))[-1][0]
+    tightest = sampled(steps(network(), Tightest({radius: 0.5}), policy=Pin(0.02)))[-1][0]
     assert tightest.standard_error == pytest.approx(2 * plain.standard_error)
+
+
+@pytest.mark.parametrize(
+    "radius",
+    [CurvatureRadius(sample=16), SoftmaxRadius(over="mean", sample=16), default_limit(sample=16)],
+    ids=["curvature", "mean spread", "default"],
+)
+def test_steps_far_inside_are_not_measured_and_their_prediction_holds(radius):
+    """At most seven in a row; a long step among them is measured, and cut."""
+    model = network()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    guard = attach(model, optimizer, radius=radius, policy=Cap(0.2))
+    guard.audit(1.0)
+    for step, (x, y) in enumerate(batches(60)):
+        optimizer.param_groups[0]["lr"] = 10.0 if step == 45 else 1e-4
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    reports = list(guard.history)
+    skipped = [report for report in reports if report.predicted]
+    assert len(skipped) > 30
+    assert max(report.age for report in skipped) == 7
+    for report in skipped:
+        assert report.extras["audited_ratio"] < 2 * report.predicted_ratio < 0.2 * 1.0001
+        assert report.scale == 1.0
+    assert reports[45].status is Status.CAPPED
+    assert not reports[45].predicted
+
+
+def test_whoever_wants_to_know_r_measures_every_step():
+    for policy in (Pin(1e-3), Watch()):
+        found = steps(network(), CurvatureRadius(sample=16), policy=policy, lr=1e-4)
+        assert not any(report.predicted for report, *_ in found)

@@ -178,6 +178,7 @@ class CurvatureRadius(Radius):
                 return estimated, {**(state or {}), **known, "sample": memory.as_state()}, along
         reading, later, along = self._measured(proposal, state)
         memory = confirmed(proposal, along, memory)
+        memory = replace(memory, rows=memory.rows.measured(proposal.step.length, reading.ratio, along.bend))
         return reading, {**later, **known, "sample": memory.as_state()}, along
 
     def _measured(self, proposal: Proposal, state: State) -> tuple[Reading, dict[str, Any], Along]:

@@ -64,6 +64,11 @@ def estimate(
     if not memory.sees or forwards.searched or slope is None or blind or _hidden(step):
         return None, Along(), memory
     rows, way = memory.rows, ""
+    if rows.bends and len(rows.bends) > 1 and slope < 0.0:
+        predicted = curvature_ratio(max(rows.bends) * step.length**2, slope / factor_of(left, now))
+        if rows.quiet(predicted, proposal):
+            reading = Reading(step.index, predicted, "skip", exact=False, age=rows.age + 1)
+            return reading, Along(), replace(memory, rows=replace(rows, age=rows.age + 1))
     loss = LOSSES[told.main.loss]
 
     def found() -> list[float]:
@@ -87,7 +92,7 @@ def estimate(
     error = math.sqrt(variance / forwards.peers.count) / (2.0 * abs(slope)) if slope else math.nan
     uphill = ratio == math.inf and slope >= 0.0
     message = "uphill on this batch: g.p >= 0" if uphill else forwards.kept_of_all
-    rows = replace(rows, ratio_rate=ratio / step.length) if math.isfinite(ratio) and step.length > 0.0 else rows
+    rows = rows.measured(step.length, ratio, bend)
     reading = Reading(
         step.index,
         ratio,

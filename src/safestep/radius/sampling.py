@@ -21,6 +21,7 @@ from safestep.recording.forward import Forward
 from safestep.recording.proposal import Proposal
 
 _KEPT = 3
+_MARGIN, _EVERY = 2.0, 8
 _ALIKE, _ROUGHLY = 1e-3, 0.1
 _HALF = 0.5
 """Part of the target up to which a step is probed where it ends: its logits curve, but it is not near the limit."""
@@ -37,6 +38,8 @@ class RowTrack:
         going: how they do; None where nobody has looked.
         repeats: whether a replay of the batch repeats the training forward; if not, r is measured by differentiation.
         rough: whether logits that look like float32 were computed in less.
+        bends: the last three of ``p.Gp / ||p||^2``, where the radius that asks wants to know.
+        age: steps since r was last measured.
     """
 
     rates: tuple[float, ...] = ()
@@ -45,15 +48,36 @@ class RowTrack:
     going: Going | None = None
     repeats: bool = True
     rough: bool | None = None
+    bends: tuple[float, ...] = ()
+    age: int = 0
+
+    def measured(self, length: float, ratio: float, bend: float = math.nan) -> RowTrack:
+        """Return the track after a measurement of a step of some length: what later ones are predicted by."""
+        if not (length > 0.0 and math.isfinite(ratio)):
+            return replace(self, age=0)
+        bends = (*self.bends, bend / length**2)[-_KEPT:]
+        return replace(self, ratio_rate=ratio / length, bends=bends, age=0)
+
+    def quiet(self, predicted: float, proposal: Proposal) -> bool:
+        """Return whether a step is so far inside that it need not be measured.
+
+        Nobody measures a step of which twice the predicted r is inside the target, up to seven steps in a row. A policy
+        that scales every step wants to know r, and on several ranks some might measure and others not.
+        """
+        wanted = proposal.always or math.isnan(proposal.target) or not proposal.forwards.peers.alone
+        return not wanted and self.age + 1 < _EVERY and _MARGIN * predicted < proposal.target
 
     def as_state(self) -> dict[str, Any]:
         """Return plain data, for a checkpoint."""
-        return {field.name: getattr(self, field.name) for field in fields(self)} | {"rates": list(self.rates)}
+        lists = {"rates": list(self.rates), "bends": list(self.bends)}
+        return {field.name: getattr(self, field.name) for field in fields(self)} | lists
 
     @classmethod
     def from_state(cls, state: dict[str, Any] | None) -> RowTrack:
         """Return the track of a checkpoint; None is the untried one."""
-        return cls() if state is None else cls(**state | {"rates": tuple(state["rates"])})
+        if state is None:
+            return cls()
+        return cls(**state | {"rates": tuple(state["rates"]), "bends": tuple(state.get("bends", ()))})
 
 
 @dataclass(frozen=True, slots=True)

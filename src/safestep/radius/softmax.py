@@ -184,18 +184,22 @@ class SoftmaxRadius(Radius):
         """Measure the mean on a sample of the rows; on the whole batch where no probe tells it."""
         state = state or {"route": as_state(Route()), "rows": RowTrack().as_state()}
 
+        track, length = RowTrack.from_state(state["rows"]), proposal.step.length
+        if track.quiet(predicted := track.ratio_rate * length, proposal):
+            later = replace(track, age=track.age + 1)
+            reading = self._reading(proposal.step, predicted, "skip", age=later.age)
+            return reading, {**state, "rows": later.as_state()}
+
         def found() -> tuple[Reading, State]:
             check_forwards(proposal.forwards, self._resolve)
-            there, rows = sampled(
-                proposal, self.sample, RowTrack.from_state(state["rows"]), mode=self.mode, every=self.every
-            )
+            there, rows = sampled(proposal, self.sample, track, mode=self.mode, every=self.every)
             if there is None:
                 reading, memory = self._differentiated(proposal, _Memory(from_state(state["route"])))
                 return reading, {"route": as_state(memory.route), "rows": rows.as_state()}
             spread, bend = there.spread(), there.bend()
             ratio, error = step_ratio(spread.value), step_ratio(spread.standard_error)
             reading = self._reading(proposal.step, ratio, there.way, message=proposal.forwards.kept_of_all)
-            rows = replace(rows, ratio_rate=ratio / proposal.step.length) if proposal.step.length > 0.0 else rows
+            rows = rows.measured(length, ratio)
             return replace(reading, standard_error=error, kl=bend.value / 2), {**state, "rows": rows.as_state()}
 
         return averaged(proposal, found, state)
