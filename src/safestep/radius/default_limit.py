@@ -76,10 +76,19 @@ class DefaultLimit(Radius):
             except LossMismatchError as error:
                 if not proposal.forwards.peers.alone:
                     raise
+                reading, known = measured(self.instead, proposal, None)  # which may refuse this loss, too
                 warn(_INSTEAD.format(why=first_line(error), instead=self.instead))
-                known = None
+                return reading, {"instead": True, "state": known}
         reading, known = measured(self.instead, proposal, known)
         return reading, {"instead": True, "state": known}
+
+    def __str__(self) -> str:
+        """Return the call that makes it, where `default_limit` does."""
+        first = self.limit.parts[0]
+        sample: Sample = first.sample if isinstance(first, CurvatureRadius) else "some"
+        if self != default_limit(sample=sample):
+            return repr(self)
+        return "default_limit()" if sample == "some" else f"default_limit(sample={sample!r})"
 
 
 def default_limit(*, sample: Sample = "some") -> DefaultLimit:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from typing import Any, ClassVar
 
 from safestep.radius.deferred import Prediction
@@ -62,6 +62,13 @@ class Radius(ABC):
 
     agrees_across_ranks: ClassVar[bool] = False
 
+    def __str__(self) -> str:
+        """Return it as one writes it: without what is as by default."""
+        kind: Any = type(self)
+        own = [(option, getattr(self, option.name)) for option in (fields(kind) if is_dataclass(kind) else ())]
+        told = [f"{option.name}={value!r}" for option, value in own if value != _default(option)]
+        return f"{type(self).__name__}({', '.join(told)})"
+
     @property
     def needs(self) -> Needs:
         """What it needs to know beyond the step and the forwards."""
@@ -103,3 +110,7 @@ class Radius(ABC):
             MeasurementError: if the step cannot be measured; the guard then undoes it, or, under a policy that only
                 watches, reports it as unmeasured.
         """
+
+
+def _default(option: Field[Any]) -> object:
+    return option.default if option.default_factory is MISSING else option.default_factory()

@@ -56,6 +56,11 @@ class Tightest(Radius):
 
     agrees_across_ranks: ClassVar[bool] = True
 
+    def __str__(self) -> str:
+        """Return it as one writes it."""
+        limits = ", ".join(f"{radius}: {target:g}" for radius, target in self.limits)
+        return f"{type(self).__name__}({{{limits}}})"
+
     @property
     def needs(self) -> Needs:
         """What any of them needs."""
