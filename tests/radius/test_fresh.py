@@ -218,7 +218,7 @@ def test_a_gradient_scaler_changes_nothing():
 
 
 def test_where_the_last_step_is_not_known_any_more_nothing_is_learned():
-    """After parameters were written to, and with a closure, whose gradients come too late."""
+    """After parameters were changed, and with a closure, whose gradients come too late."""
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     guard = attach(model, optimizer, radius=FRESH, policy=Watch())
@@ -230,9 +230,9 @@ def test_where_the_last_step_is_not_known_any_more_nothing_is_learned():
         return loss
 
     for step, (x, y) in enumerate(batches(8)):
-        if step == 3:
+        if step in (2, 3):
             with torch.no_grad():
-                model[0].bias.mul_(1.0)
+                model[0].weight.mul_(1.0 if step == 2 else 1.5)  # as averaged weights that are swapped in and back
         if step == 5:
             optimizer.step(partial(closure, x, y))
             continue

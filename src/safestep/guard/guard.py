@@ -292,7 +292,7 @@ class Guard:
             if report.status not in NOTHING_PROPOSED:
                 report = self._columns.add(step, forwards, report)
         self._finish(report)
-        self._round.follow(self._index, step)
+        self._round.step = Step(self._index, step)  # takes over the memory of this one
         self._standstill.count(report.status, taken.optimizers, step.peers)
 
     def _decided(self, proposal: Proposal, taken: Taken) -> StepReport:
@@ -316,7 +316,7 @@ class Guard:
             decision.apply(proposal.step)
         self._deferred = DeferredStep(taken, decision, Later(decision.numbers))
         self._elsewhere.stepped()
-        self._round.follow(self._index, proposal.step)
+        self._round.step = Step(self._index, proposal.step)
         return True
 
     def _resolve(self) -> None:

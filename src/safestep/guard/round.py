@@ -94,7 +94,6 @@ class Round:
         self._writes, self._skips, self._looks_back = writes, skips and writes, last
         self.step = Step(0)
         self._forwards, self._ended, self._place, self._loss_scale = 0, 0, 0, 1.0
-        self._settled = 0
         self._rates: tuple[float, ...] = ()
         self._withheld: dict[int, WithheldGradients] = {}
         self._trouble: Exception | None = None
@@ -112,11 +111,6 @@ class Round:
     def waiting(self) -> bool:
         """Whether some optimizers have stepped and others have not yet."""
         return self._hooks.waiting
-
-    def follow(self, index: int, step: Step) -> None:
-        """Begin the step after one that was decided about; it takes over that one's memory."""
-        self.step = Step(index, step)
-        self._settled = self._trained.version() if self._looks_back else 0
 
     def close(self) -> None:
         """Remove the hooks."""
@@ -158,17 +152,12 @@ class Round:
             self._place, self._loss_scale = began, 1.0
         self._loss_scale = scale if scale != 1.0 else self._loss_scale  # of several, one may step without the scaler
         if self._looks_back:
-            self._look_back(optimizer, began, closure, scale)
+            self.step.follows &= closure is None  # else these are not this step's gradients
+            self.step.look_back(parameters_of(optimizer), scale if is_scaler_step(optimizer) else 1.0)
         self.step.remember(parameters_of(optimizer))
         looks = self._skips and closure is None and not is_scaler_step(optimizer)
         if looks and not self._group.peers(self.step.index).every(all_finite(self._trained.gradients())):
             self._withheld[id(optimizer)] = WithheldGradients(parameters_of(optimizer))
-
-    def _look_back(self, optimizer: Optimizer, began: int, closure: object, scale: float) -> None:
-        first = not self.step.start
-        if closure is not None or (first and began != self._settled):  # other gradients, or parameters, than we know
-            self.step.follows = False
-        self.step.look_back(parameters_of(optimizer), scale if is_scaler_step(optimizer) else 1.0)
 
     def _between(self, optimizer: Optimizer) -> None:
         self._trained.began, self._forwards = None, self._recorder.count

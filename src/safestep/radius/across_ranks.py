@@ -103,11 +103,18 @@ def mean(proposal: Proposal, measure: Callable[[], Sequence[float]], size: int) 
         idle = nothing
     except Exception as failed:  # out of memory too: the others must not wait
         error = failed
-    failures, empty, *sums = peers.sums([float(error is not None), float(idle is not None), *values])
+    length = step.length if math.isfinite(step.length) else math.nan  # nan is no distance
+    lengths = [length, length * length]
+    failures, empty, first, second, *sums = peers.sums(
+        [float(error is not None), float(idle is not None), *lengths, *values]
+    )
     if error is not None:
         raise error
     if failures:
         raise MeasurementError(_ANOTHER)
+    middle = first / peers.count
+    apart = math.sqrt(max(0.0, second / peers.count - middle * middle))
+    peers.check_lengths(middle - apart, middle + apart)
     if empty == peers.count:
         raise idle or NothingToMeasureError(_ANOTHER)
     return [value / peers.count for value in sums]

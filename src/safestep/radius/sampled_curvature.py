@@ -67,6 +67,7 @@ def estimate(
     if rows.bends and len(rows.bends) > 1 and slope < 0.0:
         predicted = curvature_ratio(max(rows.bends) * step.length**2, slope / factor_of(left, now))
         if rows.quiet(predicted, proposal):
+            check_forwards(forwards, lambda seen: seen.resolve(told.wanted(seen)))
             reading = Reading(step.index, predicted, "skip", exact=False, age=rows.age + 1)
             return reading, Along(), replace(memory, rows=replace(rows, age=rows.age + 1))
     loss = LOSSES[told.main.loss]

@@ -186,6 +186,7 @@ class SoftmaxRadius(Radius):
 
         track, length = RowTrack.from_state(state["rows"]), proposal.step.length
         if track.quiet(predicted := track.ratio_rate * length, proposal):
+            check_forwards(proposal.forwards, self._resolve)
             later = replace(track, age=track.age + 1)
             reading = self._reading(proposal.step, predicted, "skip", age=later.age)
             return reading, {**state, "rows": later.as_state()}

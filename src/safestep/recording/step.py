@@ -19,6 +19,8 @@ Parameters = dict[Tensor, Tensor]
 
 _LARGEST_LERP_WEIGHT = 1e30
 """Above this a weight may overflow in float32, the arithmetic type of ``lerp``."""
+_MOVED = 0.1
+"""Relative distance up to which the last step is as long as it was: reduced precision rounds what is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class Step:
         start: the parameters before the step, one detached copy each. Valid until the next step begins.
         peers: the ranks that take this step together; each holds all of ``p``, or a piece of it.
         follows: whether the memory taken over still tells the step before this one, for `look_back`.
+        scale: by what `rescale` has multiplied the step.
     """
 
     def __init__(self, index: int, previous: Step | None = None, peers: Peers = ALONE) -> None:
@@ -64,7 +67,8 @@ class Step:
         self._spare: Parameters = previous.start if previous else {}
         self._scratch: Scratch = previous._scratch if previous else {}
         self._vitals: Vitals | None = None
-        self.follows = previous is not None
+        self.follows, self.scale = previous is not None, 1.0
+        self._expected = previous.scale * previous.known_length if previous else math.nan
         self._behind: list[Tensor] = []
 
     @torch.no_grad()
@@ -135,10 +139,14 @@ class Step:
             if product is None
             else next(values),  # what another radius has asked for stays
             known.half_l1_logit_grad if half_l1_logit_grad is None else next(values),
-            math.sqrt(next(values)) if last else math.nan,
-            next(values) if last else math.nan,
+            *self._looked_back(*values),
         )
         return self._vitals
+
+    def _looked_back(self, square: float = math.nan, product: float = math.nan) -> tuple[float, float]:
+        """Return what was seen of the last step, if the parameters are where that step left them."""
+        length = math.sqrt(square)
+        return (length, product) if math.isclose(length, self._expected, rel_tol=_MOVED) else (math.nan, math.nan)
 
     def _agreed(self, *, directional_derivative: bool, half_l1_logit_grad: Tensor | None) -> Vitals:
         """Add up over the ranks what each holds, everything once, in one reduction and one read-back."""
@@ -251,6 +259,7 @@ class Step:
         """
         if not (math.isfinite(scale) and scale >= 0.0):
             raise ValueError(f"the scale of a step must be finite and not negative, saw {scale}")
+        self.scale = scale
         if scale == 1.0 or not self.start:
             return
         moved, start = list(self.start), list(self.start.values())
@@ -276,6 +285,7 @@ class Step:
         Args:
             scale: a 0-d tensor; at 1 every bit stays, at 0 the parameters go back even if ``p`` is not finite.
         """
+        self.scale = math.nan
         for parameter, start in self.start.items():
             moved, origin = piece(parameter), piece(start)
             weight = scale.to(origin.device, origin.dtype)
