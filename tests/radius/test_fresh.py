@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 from functools import partial
@@ -15,6 +16,8 @@ from torch.nn import functional as F
 
 from safestep import Cap, CurvatureRadius, Pin, Status, Tightest, Watch, attach
 from safestep.radius.fresh_slope import Along, FreshSlope
+from safestep.recording.last_step import LastStep
+from safestep.recording.step import Step
 
 FRESH = CurvatureRadius("cross_entropy", fresh=0.5)
 KEEP, LEAST, UNKNOWN = 0.9, 0.2, 0.5
@@ -101,22 +104,21 @@ def test_the_share_is_that_of_its_definition(policy, sample, clip):
 @given(
     slope=st.floats(-1e3, -1e-3),
     bend=st.floats(0.0, 1e3),
-    length=st.floats(1e-3, 1e3),
     scale=st.floats(1e-2, 2.0),
     share=st.floats(0.2, 1.0),
 )
-def test_a_quadratic_loss_gives_back_its_share(slope, bend, length, scale, share):
-    """To second order ``g'.q = nu g.q + q.Gq``, at any scale of the step and any length."""
-    known = FreshSlope(mean=share).remember(Along(slope, bend), length)
+def test_a_quadratic_loss_gives_back_its_share(slope, bend, scale, share):
+    """To second order ``g'.q = nu g.q + q.Gq``, at any scale of the step."""
+    known = FreshSlope(mean=share).remember(Along(slope, bend), 3)
     product = share * scale * slope + scale**2 * bend
-    assert known.after(scale * length, product).share == pytest.approx(share, abs=1e-9 * (1 + bend / -slope))
+    assert known.after(3, scale, product).share == pytest.approx(share, abs=1e-9 * (1 + bend / -slope))
 
 
 @given(product=st.floats(-1e9, 1e9), mean=st.floats(-1.0, 2.0), bend=st.floats(0.0, 1e6))
 def test_one_step_never_moves_the_share_by_more_than_its_tenth(product, mean, bend):
     """However far it was from the quadratic model."""
-    known = FreshSlope(mean=mean).remember(Along(-1.0, bend), 1.0)
-    assert abs(known.after(1.0, product).mean - mean) <= 0.3 + 1e-9
+    known = FreshSlope(mean=mean).remember(Along(-1.0, bend), 3)
+    assert abs(known.after(3, 1.0, product).mean - mean) <= 0.3 + 1e-9
 
 
 def test_a_share_below_zero_counts_as_the_least():
@@ -253,15 +255,18 @@ def test_a_step_that_moves_nothing_is_no_step_to_look_back_at():
         optimizer.step()
     shares = guard.history.columns()["fresh_share"]
     assert guard.history[3].status is Status.STILL
-    assert shares[4] == shares[2]  # what is known of step 2 has gone with the memory of its start
+    assert shares[4] == shares[2]  # what is known of step 2 went with it
     assert shares[5] != shares[4]
 
 
-def test_a_run_that_was_saved_goes_on_as_the_one_that_is_resumed():
-    """Who resumes has no last step to look back at; who goes on after saving does without it too."""
-    model = network()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-    guard, data = attach(model, optimizer, radius=FRESH, policy=Cap(0.1)), list(batches(12))
+def test_a_run_that_was_resumed_is_the_one_that_was_not():
+    """The coordinates of the last step are in the guard's state, and saving disturbs nothing."""
+    data = list(batches(12))
+
+    def made():
+        model = network()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+        return model, optimizer, attach(model, optimizer, radius=FRESH, policy=Cap(0.1))
 
     def steps(model, optimizer, some):
         for x, y in some:
@@ -269,18 +274,38 @@ def test_a_run_that_was_saved_goes_on_as_the_one_that_is_resumed():
             F.cross_entropy(model(x), y).backward()
             optimizer.step()
 
+    model, optimizer, guard = made()
     steps(model, optimizer, data[:6])
-    saved, parameters = guard.state_dict(), {name: q.clone() for name, q in model.state_dict().items()}
+    saved = copy.deepcopy((model.state_dict(), guard.state_dict()))
     steps(model, optimizer, data[6:])
-
-    other = network()
-    other.load_state_dict(parameters)
-    again = torch.optim.SGD(other.parameters(), lr=0.5)
-    resumed = attach(other, again, radius=FRESH, policy=Cap(0.1))
-    resumed.load_state_dict(saved)
+    never, another, silent = made()
+    steps(never, another, data)
+    other, again, resumed = made()
+    other.load_state_dict(saved[0])
+    resumed.load_state_dict(saved[1])
     steps(other, again, data[6:])
-    assert list(resumed.history) == list(guard.history)[6:]
-    assert all(torch.equal(one, two) for one, two in zip(other.parameters(), model.parameters(), strict=True))
+    assert list(resumed.history) == list(guard.history)[6:] == list(silent.history)[6:]
+    for one, two, three in zip(*(m.parameters() for m in (model, never, other)), strict=True):
+        assert torch.equal(one, two)
+        assert torch.equal(one, three)
+
+
+def test_some_coordinates_tell_the_slope_of_all():
+    """Of a quarter of a million, within what chance leaves of one in eight."""
+    torch.manual_seed(0)
+    model = nn.Linear(512, 512)
+    step = Step(0)
+    step.remember(model.parameters())
+    with torch.no_grad():
+        for q in model.parameters():
+            q.grad = torch.randn_like(q)
+            q.sub_(1e-2 * (q.grad + torch.randn_like(q)))
+    last = LastStep.of(step)
+    assert sum(start.numel() for start in last.starts.values()) <= 1 << 15
+    products = torch.cat([(q.grad * (q.detach() - step.start[q])).flatten() for q in model.parameters()])
+    error = float(products.std()) * math.sqrt(len(products) * last.stride)
+    assert abs(float(last.slope(model.parameters())) - float(products.sum())) < 4 * error
+    assert 4 * error < 0.1 * abs(float(products.sum()))
 
 
 @pytest.mark.parametrize("fresh", [-0.1, 1.1, math.nan])

@@ -35,6 +35,7 @@ class Saved:
         policy: what the policy remembers.
         forwards: what the recorder learnt of the model's forwards; empty if that is not known.
         wind_down: the end of the run; None if nobody has decided on one, as before there was any.
+        last: some coordinates of the last step; None where nobody looks back at it.
     """
 
     step: int
@@ -44,6 +45,7 @@ class Saved:
     policy: State = None
     forwards: dict[str, Any] = field(default_factory=dict)
     wind_down: WindDown | None = None
+    last: dict[str, Any] | None = None
 
     def as_state(self, radius: Radius, policy: Policy) -> dict[str, Any]:
         """Return numbers and texts under the same keys for every guard, new or old.
@@ -56,6 +58,7 @@ class Saved:
         """
         end = self.wind_down and asdict(self.wind_down)
         memory = {"radius": self.radius, "policy": self.policy, "forwards": self.forwards, "wind_down": end}
+        memory |= {} if self.last is None else {"last": self.last}
         return {
             "version": VERSION,
             "step": self.step,
@@ -128,7 +131,8 @@ def _unpacked(text: object) -> dict[str, Any]:
         # On the CPU: the device it was saved from may be another rank's, or not there any more.
         memory = torch.load(file, map_location="cpu", weights_only=True)
         end = memory.get("wind_down")
-        return {part: memory[part] for part in (*_PARTS, "forwards")} | {"wind_down": end and WindDown(**end)}
+        end, last = end and WindDown(**end), memory.get("last")
+        return {part: memory[part] for part in (*_PARTS, "forwards")} | {"wind_down": end, "last": last}
     except (ValueError, TypeError, KeyError, RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
         raise ValueError(
             f"what the guard remembered cannot be read ({_first_line(error)}): the checkpoint is cut short or damaged; "

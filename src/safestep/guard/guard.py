@@ -30,6 +30,7 @@ from safestep.policy import Policy
 from safestep.radius import Radius
 from safestep.radius.deferred import Later
 from safestep.recording.forward_hooks import ForwardRecorder
+from safestep.recording.last_step import LastStep
 from safestep.recording.optimizer_hooks import learns_state
 from safestep.recording.proposal import Proposal
 from safestep.recording.step import Step
@@ -170,8 +171,7 @@ class Guard:
 
         They go through ``torch.load(weights_only=True)`` and through ``torch.distributed.checkpoint``, see
         ``docs/resume.md``. The history is not part of it; the log is the complete record. If only some of several
-        optimizers have stepped, their step is decided first: call it before the ``state_dict`` of the model. A run that
-        goes on after it is bit for bit the one that is resumed from it.
+        optimizers have stepped, their step is decided first: call it before the ``state_dict`` of the model.
 
         Raises:
             TypeError: if a radius or policy remembers what is not plain data.
@@ -186,9 +186,8 @@ class Guard:
             policy=self._controller.policy_state,
             forwards=self._recorder.as_state(),
             wind_down=self._controller.wind_down,
+            last=None if (last := self._round.last) is None else last.as_state(self._trained.parameters()),
         )
-        # who resumes has not got the last step: who goes on from here does without it too, and both are the same
-        self._round.step.follows = False
         return saved.as_state(self.radius, self.policy)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -205,6 +204,7 @@ class Guard:
         self._controller.wind_down = saved.wind_down
         self._recorder.load_state(saved.forwards)
         self._round.step = Step(self._index)
+        self._round.last = None if saved.last is None else LastStep.from_state(saved.last, self._trained.parameters())
 
     def audit(self, fraction: float = 1.0) -> Audit:
         """Measure a share of the steps again, exactly, after they were applied; training stays what it is.
@@ -292,7 +292,7 @@ class Guard:
             if report.status not in NOTHING_PROPOSED:
                 report = self._columns.add(step, forwards, report)
         self._finish(report)
-        self._round.step = Step(self._index, step)  # takes over the memory of this one
+        self._round.follow(self._index, step)
         self._standstill.count(report.status, taken.optimizers, step.peers)
 
     def _decided(self, proposal: Proposal, taken: Taken) -> StepReport:
@@ -316,7 +316,7 @@ class Guard:
             decision.apply(proposal.step)
         self._deferred = DeferredStep(taken, decision, Later(decision.numbers))
         self._elsewhere.stepped()
-        self._round.step = Step(self._index, proposal.step)
+        self._round.follow(self._index, proposal.step)
         return True
 
     def _resolve(self) -> None:

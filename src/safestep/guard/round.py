@@ -13,6 +13,7 @@ from safestep.errors import AttachError
 from safestep.guard.group import Group
 from safestep.guard.validation import is_scaler_step
 from safestep.recording.forward_hooks import ForwardRecorder
+from safestep.recording.last_step import LastStep
 from safestep.recording.nonfinite import WithheldGradients, all_finite, parameters_of
 from safestep.recording.optimizer_hooks import StepHooks, in_backward, loss_scale
 from safestep.recording.step import Step
@@ -75,6 +76,7 @@ class Round:
 
     Attributes:
         step: the running one.
+        last: the one before it, where somebody looks back; None where it is not known.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class Round:
         self._trained, self._recorder, self._group, self._say, self._done = trained, recorder, group, say, done
         self._writes, self._skips, self._looks_back = writes, skips and writes, last
         self.step = Step(0)
+        self.last: LastStep | None = None
         self._forwards, self._ended, self._place, self._loss_scale = 0, 0, 0, 1.0
         self._rates: tuple[float, ...] = ()
         self._withheld: dict[int, WithheldGradients] = {}
@@ -111,6 +114,11 @@ class Round:
     def waiting(self) -> bool:
         """Whether some optimizers have stepped and others have not yet."""
         return self._hooks.waiting
+
+    def follow(self, index: int, step: Step) -> None:
+        """Begin the step after one that was decided about; it takes over that one's memory."""
+        self.last = LastStep.of(step) if self._looks_back else None
+        self.step = Step(index, step)
 
     def close(self) -> None:
         """Remove the hooks."""
@@ -152,12 +160,19 @@ class Round:
             self._place, self._loss_scale = began, 1.0
         self._loss_scale = scale if scale != 1.0 else self._loss_scale  # of several, one may step without the scaler
         if self._looks_back:
-            self.step.follows &= closure is None  # else these are not this step's gradients
-            self.step.look_back(parameters_of(optimizer), scale if is_scaler_step(optimizer) else 1.0)
+            self._look_back(optimizer, closure, scale)
         self.step.remember(parameters_of(optimizer))
         looks = self._skips and closure is None and not is_scaler_step(optimizer)
         if looks and not self._group.peers(self.step.index).every(all_finite(self._trained.gradients())):
             self._withheld[id(optimizer)] = WithheldGradients(parameters_of(optimizer))
+
+    def _look_back(self, optimizer: Optimizer, closure: object, loss_scale: float) -> None:
+        """Look how the loss slopes along the last step, before the gradients are taken for the next one."""
+        if closure is not None:
+            self.last = None  # what is stored are not this step's gradients
+        if self.last is not None and (slope := self.last.slope(parameters_of(optimizer))) is not None:
+            self.step.behind.append(slope / loss_scale if is_scaler_step(optimizer) else slope)
+            self.step.last = self.last.index, self.last.scale
 
     def _between(self, optimizer: Optimizer) -> None:
         self._trained.began, self._forwards = None, self._recorder.count

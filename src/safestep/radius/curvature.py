@@ -105,9 +105,8 @@ class CurvatureRadius(Radius):
         and where no difference tells the sample, the exact way takes over.
 
         ``nu`` is what ``g'.q - q.Gq`` is of ``g.q``, for the last step ``q`` as it was applied and the next batch's
-        gradient ``g'``: one pass over the parameters more. It starts at 1/2 and stays where it is where nothing can be
-        learned: with a closure, with sharded parameters, after parameters were changed from outside, and in the step
-        after `Guard.state_dict`, so that a run that was saved and one that is resumed are the same. It goes by the
+        gradient ``g'``: of up to 32 768 evenly spread coordinates, which are kept. It starts at 1/2 and stays where it is where nothing can be
+        learned: with a closure, with sharded parameters, after parameters were changed from outside. It goes by the
         quadratic model; where that fails along a step, so does ``nu``: each step counts within [-1, 2].
 
     Reference:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 from safestep.radius.gradient_factor import gradient_factor
@@ -47,50 +47,51 @@ class FreshSlope:
         mean: ``nu``; it starts at one half.
         slope: ``g.p`` of the last step that was measured, as it was proposed; nan before the first.
         bend: ``p.Gp`` of it.
-        length: ``||p||`` of it.
+        index: its number.
 
     Example:
-        >>> known = FreshSlope(mean=0.5, slope=-2.0, bend=1.0, length=3.0)
-        >>> round(known.after(length=3.0, product=0.6).share, 6)  # found 0.6 - 1 = -0.4 of -2: 0.9 * 0.5 + 0.1 * 0.2
+        >>> known = FreshSlope(mean=0.5, slope=-2.0, bend=1.0, index=7)
+        >>> later = known.after(index=7, scale=1.0, product=0.6)  # found 0.6 - 1 = -0.4 of -2
+        >>> round(later.share, 6)  # 0.9 * 0.5 + 0.1 * 0.2
         0.47
     """
 
     mean: float = 0.5
     slope: float = math.nan
     bend: float = math.nan
-    length: float = math.nan
+    index: int = -1
 
     @property
     def share(self) -> float:
         """``nu``, within [0.2, 1]."""
         return min(1.0, max(_LEAST, self.mean))
 
-    def after(self, length: float, product: float) -> FreshSlope:
+    def after(self, index: int, scale: float, product: float) -> FreshSlope:
         """Return what is known once the next batch has told the slope along the last step, as it was applied.
 
         Args:
-            length: ``||q||``.
+            index: number of that step; of another than was measured nothing is known.
+            scale: by what it had been multiplied.
             product: ``g'.q``; where it is not finite, or the step did not go down, nothing is learned.
         """
-        scale = length / self.length if self.length > 0.0 else math.nan
         promised, found = scale * self.slope, product - scale * scale * self.bend
-        if not (promised < 0.0 and math.isfinite(found)):
+        if index != self.index or not (promised < 0.0 and math.isfinite(found)):
             return self
         new = min(_MOST, max(-1.0, found / promised))
         return replace(self, mean=_KEEP * self.mean + (1.0 - _KEEP) * new)
 
-    def remember(self, along: Along, length: float) -> FreshSlope:
-        """Return this with a step of some length that was measured; where `Along` is nan it is left out."""
-        return replace(self, slope=along.slope, bend=along.bend, length=length)
+    def remember(self, along: Along, index: int) -> FreshSlope:
+        """Return this with a step that was measured; where `Along` is nan it is left out."""
+        return replace(self, slope=along.slope, bend=along.bend, index=index)
 
-    def as_state(self) -> list[float]:
-        """Return plain numbers, for a checkpoint."""
-        return list(astuple(self))
+    def as_state(self) -> dict[str, Any]:
+        """Return plain data, for a checkpoint."""
+        return asdict(self)
 
     @classmethod
-    def from_state(cls, state: Sequence[float] | None) -> FreshSlope:
+    def from_state(cls, state: dict[str, Any] | None) -> FreshSlope:
         """Return what a checkpoint holds; None is nothing."""
-        return cls(*state or ())
+        return cls(**state or {})
 
 
 def by_fresh_slope(
@@ -111,14 +112,14 @@ def by_fresh_slope(
     share, vitals, factor = proposal.fresh_share, proposal.step.vitals, math.nan
     if not again:
         factor = gradient_factor(proposal)
-        known = known.after(vitals.last_length, vitals.last_product / factor)
+        known = known.after(*proposal.step.last, vitals.last_product / factor)
         share = known.share
     weight = share**power
     reading, later, along = measure(replace(proposal, target=proposal.target * weight), state)
     if not again:
         slope = vitals.directional_derivative
         seen = slope is not None and along.agrees(slope / factor)  # else the gradients hold more than this loss
-        known = known.remember(along if seen else Along(), vitals.length)
+        known = known.remember(along if seen else Along(), proposal.step.index)
     error = reading.standard_error / weight
     reading = replace(reading, ratio=reading.ratio / weight, standard_error=error, fresh_share=share)
     return reading, {**later, "fresh": known.as_state()}

@@ -19,8 +19,6 @@ Parameters = dict[Tensor, Tensor]
 
 _LARGEST_LERP_WEIGHT = 1e30
 """Above this a weight may overflow in float32, the arithmetic type of ``lerp``."""
-_MOVED = 0.1
-"""Relative distance up to which the last step is as long as it was: reduced precision rounds what is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +30,13 @@ class Vitals:
         directional_derivative: ``g.p``, the change of the loss to first order; None where it was not asked for or
             cannot be had.
         half_l1_logit_grad: ``e``, see `safestep.recording.forwards.Forwards.half_l1_logit_grad`; None likewise.
-        last_length: ``||q||``, of the step before this one as it was applied; nan where nobody looked back.
-        last_product: ``g.q``, the slope along it that this step's gradients tell; nan likewise.
+        last_product: ``g.q``, the slope along the step ``q`` before this one, as it was applied, that this step's
+            gradients tell; nan where nobody looked back.
     """
 
     length: float
     directional_derivative: float | None = None
     half_l1_logit_grad: float | None = None
-    last_length: float = math.nan
     last_product: float = math.nan
 
 
@@ -57,8 +54,9 @@ class Step:
     Attributes:
         start: the parameters before the step, one detached copy each. Valid until the next step begins.
         peers: the ranks that take this step together; each holds all of ``p``, or a piece of it.
-        follows: whether the memory taken over still tells the step before this one, for `look_back`.
-        scale: by what `rescale` has multiplied the step.
+        scale: by what the step was multiplied.
+        behind: ``g.q`` along the last step, 0-d tensors that add up to it; empty where nobody looked back.
+        last: number of the last step, and by what it was multiplied, where somebody looked back.
     """
 
     def __init__(self, index: int, previous: Step | None = None, peers: Peers = ALONE) -> None:
@@ -67,25 +65,8 @@ class Step:
         self._spare: Parameters = previous.start if previous else {}
         self._scratch: Scratch = previous._scratch if previous else {}
         self._vitals: Vitals | None = None
-        self.follows, self.scale = previous is not None, 1.0
-        self._expected = previous.scale * previous.known_length if previous else math.nan
-        self._behind: list[Tensor] = []
-
-    @torch.no_grad()
-    def look_back(self, parameters: Iterable[Tensor], loss_scale: float = 1.0) -> None:
-        """Add up how long the last step was as it was applied, and how the loss slopes along it now.
-
-        Args:
-            parameters: that will move next; called before `remember`, which takes over the last step's memory.
-            loss_scale: what their gradients are still multiplied by.
-        """
-        last = {q: memory for q in parameters if q not in self.start and (memory := self._spare.get(q)) is not None}
-        if not self.follows or not all(_alike(memory, q) for q, memory in last.items()):
-            self.follows = False
-            return
-        if any(q.numel() for q in last):
-            square, product = self._sums(last, directional_derivative=True)
-            self._behind.append(torch.stack([square, square * math.nan if product is None else product / loss_scale]))
+        self.scale, self.last = 1.0, (-1, math.nan)
+        self.behind: list[Tensor] = []
 
     @torch.no_grad()
     def remember(self, parameters: Iterable[Tensor]) -> None:
@@ -129,9 +110,8 @@ class Step:
             return self._vitals
         known = self._vitals or Vitals(math.nan)
         square, product = self.sums(directional_derivative=directional_derivative)
-        behind = [number.to(square) for number in self._behind] if self.follows else []
-        last = list(torch.stack(behind).sum(0)) if behind else []
-        asked = [number for number in (square, product, half_l1_logit_grad, *last) if number is not None]
+        last = torch.stack([number.to(square) for number in self.behind]).sum() if self.behind else None
+        asked = [number for number in (square, product, half_l1_logit_grad, last) if number is not None]
         values = iter(torch.stack([number.to(square) for number in asked]).tolist())
         self._vitals = Vitals(
             self._checked(math.sqrt(next(values))),
@@ -139,14 +119,9 @@ class Step:
             if product is None
             else next(values),  # what another radius has asked for stays
             known.half_l1_logit_grad if half_l1_logit_grad is None else next(values),
-            *self._looked_back(*values),
+            math.nan if last is None else next(values),
         )
         return self._vitals
-
-    def _looked_back(self, square: float = math.nan, product: float = math.nan) -> tuple[float, float]:
-        """Return what was seen of the last step, if the parameters are where that step left them."""
-        length = math.sqrt(square)
-        return (length, product) if math.isclose(length, self._expected, rel_tol=_MOVED) else (math.nan, math.nan)
 
     def _agreed(self, *, directional_derivative: bool, half_l1_logit_grad: Tensor | None) -> Vitals:
         """Add up over the ranks what each holds, everything once, in one reduction and one read-back."""
@@ -176,7 +151,6 @@ class Step:
             self._checked(math.inf if found[1] else math.sqrt(found[0]), agree=True),
             known.directional_derivative if not directional_derivative or found[3] else found[2],
             known.half_l1_logit_grad if found[5] == self.peers.count else found[4] / self.peers.count,
-            known.last_length,
             known.last_product,
         )
 
