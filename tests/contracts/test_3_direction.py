@@ -127,7 +127,7 @@ def test_a_parameter_outside_the_model_is_scaled_with_the_step():
     training = Training(ZOO["mlp"], Recipe("big", SGD, 100.0, 100.0))
     training.optimizers[0].add_param_group({"params": [extra]})
     with said("not the model's"):
-        guard = training.attach()
+        guard = training.attach(method="tiered")
     training.backward()
     extra.grad = torch.full((2,), 0.5)
     training.optimizers[0].step()

@@ -75,7 +75,7 @@ def test_a_regression_that_is_watched_is_told_once_that_it_has_no_r(loss, method
 )
 def test_every_softmax_loss_is_taken_as_one(loss):
     training = Training(Case("softmax", ZOO["mlp"].build, ZOO["mlp"].batch, objective=loss), ALL["SGD"])
-    guard = training.attach()
+    guard = training.attach(method="tiered")
     training.steps(2)  # a warning would be an error
     assert len(guard.history) == 2
 

@@ -225,7 +225,7 @@ def test_no_displacement_is_made_on_a_step_that_is_left_alone():
     made = []
     loop = Loop(diagnostics=[lambda step, seen, report: made.append("displacement" in vars(step)) or {}]).steps(20)
     assert made == [False] * 20
-    assert "skip" in loop.ways
+    assert any("skip" in way for way in loop.ways)
 
 
 def test_of_large_logits_a_probe_makes_two_and_no_third():

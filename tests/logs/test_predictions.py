@@ -18,7 +18,7 @@ from zoo.loop import Loop
 
 def test_of_a_run_what_was_skipped_has_a_prediction_and_nothing_else_of_r():
     for one in Loop().steps(20).reports:
-        skipped = one.method.startswith("skip")
+        skipped = "skip" in one.method
         assert skipped is one.predicted is (one.age > 0)
         assert [math.isnan(value) for value in (one.ratio, one.applied_ratio, one.radius)] == [skipped] * 3
         drawn = numbers(one)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safestep import Cap, CurvatureRadius, SoftmaxRadius, Status, Throttle, Watch
+from safestep import Cap, CurvatureRadius, SoftmaxRadius, Status, Throttle, Watch, default_limit
 from safestep.formulas.throttle_laws import order_2
 from safestep.guard.checkpoint import Saved
 from zoo import ALL, ZOO, Training
@@ -99,9 +99,11 @@ def test_it_comes_with_the_curvature_radius(policy):
     assert guard.radius == CurvatureRadius()
 
 
-def test_other_policies_come_with_the_softmax_radius():
+def test_other_policies_come_with_the_default_limit():
+    """Which is one on descent: an optimizer that maximises has the softmax radius."""
     for policy in (None, Cap(1.0), Watch(), Watch(Cap(1.0))):
-        assert Training(ZOO["mlp"], ALL["SGD"]).attach(policy=policy).radius == SoftmaxRadius()
+        assert Training(ZOO["mlp"], ALL["SGD"]).attach(policy=policy).radius == default_limit()
+        assert Training(ZOO["mlp"], ALL["SGD-maximize"]).attach(policy=policy).radius == SoftmaxRadius()
 
 
 def test_below_its_aim_training_is_bit_for_bit_the_plain_one():

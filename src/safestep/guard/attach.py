@@ -27,7 +27,7 @@ from safestep.guard.validation import (
 )
 from safestep.logs.sinks import Log, Sinks
 from safestep.policy import Cap, Policy
-from safestep.radius import Radius, default_limit
+from safestep.radius import Radius, SoftmaxRadius, default_limit
 from safestep.recording.logits import LogitsFinder
 from safestep.recording.nonfinite import parameters_of
 from safestep.recording.optimizer_hooks import innermost, layers
@@ -65,7 +65,7 @@ def attach(
             several the guard acts after the last of them stepped, or on what has moved before the model is used or one
             of them steps again.
         radius: how far a step may go; by default the one the policy is made for: curvature for `Throttle`, else
-            `default_limit`, the length that training wants.
+            `default_limit`, the length that training wants (the softmax radius for an optimizer that maximises).
         policy: what to do about it; ``Cap(1.0)`` by default.
         logits: from the model's output to its logits of shape ``(*samples, classes)``, or to several heads in a tuple
             or dict. Without it every output that backward reaches is a head if its gradient is that of a softmax (or of
@@ -123,7 +123,8 @@ def attach(
     policy = Cap(1.0) if policy is None else policy
     check_parts(radius, policy)
     if radius is None:
-        radius = policy.default_radius or default_limit()
+        ascends = any(group.get("maximize") for one in optimizers for group in one.param_groups)
+        radius = policy.default_radius or (SoftmaxRadius() if ascends else default_limit())
     if probes:
         warnings.warn("attach(probes=...) is now called diagnostics=", DeprecationWarning, stacklevel=2)
     diagnostics = (*diagnostics, *probes)

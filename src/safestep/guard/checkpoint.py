@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import pickle
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -113,7 +114,7 @@ def kind_of(part: Radius | Policy) -> str:
 
 def _packed(memory: Mapping[str, Any]) -> str:
     file = io.BytesIO()
-    torch.save(memory, file)
+    torch.save(_interned(memory), file)
     file.seek(0)
     if unsafe := torch.serialization.get_unsafe_globals_in_checkpoint(file):
         raise TypeError(
@@ -121,6 +122,15 @@ def _packed(memory: Mapping[str, Any]) -> str:
             "dictionaries, tensors), else torch.load(weights_only=True) could not read the checkpoint"
         )
     return base64.b64encode(file.getbuffer()).decode("ascii")
+
+
+def _interned(value: Any) -> Any:
+    """Return the same with one object for equal texts, which a file tells apart from two: equal states are equal."""
+    if isinstance(value, dict):
+        return {_interned(key): _interned(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_interned, value))
+    return sys.intern(value) if type(value) is str else value
 
 
 def _unpacked(text: object) -> dict[str, Any]:

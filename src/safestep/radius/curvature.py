@@ -105,9 +105,10 @@ class CurvatureRadius(Radius):
         and where no difference tells the sample, the exact way takes over.
 
         ``nu`` is what ``g'.q - q.Gq`` is of ``g.q``, for the last step ``q`` as it was applied and the next batch's
-        gradient ``g'``: of up to 32 768 evenly spread coordinates, which are kept. It starts at 1/2 and stays where it is where nothing can be
-        learned: with a closure, with sharded parameters, after parameters were changed from outside. It goes by the
-        quadratic model; where that fails along a step, so does ``nu``: each step counts within [-1, 2].
+        gradient ``g'``, both on up to 32 768 evenly spread coordinates, which are kept. It starts at 1/2 and stays
+        where it is where nothing can be learned: with a closure, with sharded parameters, after parameters were changed
+        from outside. It goes by the quadratic model; where that fails along a step, so does ``nu``: each step counts
+        within [-1, 2].
 
     Reference:
         M. Blanco Valentin, ENABOL / kappa, experiment 000, whose throttle keeps ``eta lambda`` below 2; J. Martens,

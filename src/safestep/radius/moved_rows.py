@@ -70,7 +70,7 @@ class MovedRows(Spreads):
             weights = weights if bool(weights.any()) else torch.ones_like(weights)
             rows = torch.cat([begins[id(self.heads[i])] + _rows(values[i], self.heads[i]) for i in members])
             one = ratio_of_sums(torch.cat([values[i] for i in members]), weights, rows, share)
-            found.append(torch.tensor(one, dtype=torch.float64) * factor(self.heads[members[0]]))
+            found.append(torch.tensor(one, dtype=torch.float64, device="cpu") * factor(self.heads[members[0]]))
         # heads of the same rows err together: their errors add up at worst
         return Estimate(*torch.stack(found).sum(0).tolist())
 

@@ -55,7 +55,7 @@ class RowTrack:
         """Return the track after a measurement of a step of some length: what later ones are predicted by."""
         if not (length > 0.0 and math.isfinite(ratio)):
             return replace(self, age=0)
-        bends = (*self.bends, bend / length**2)[-_KEPT:]
+        bends = self.bends if math.isnan(bend) else (*self.bends, bend / length**2)[-_KEPT:]
         return replace(self, ratio_rate=ratio / length, bends=bends, age=0)
 
     def quiet(self, predicted: float, proposal: Proposal) -> bool:

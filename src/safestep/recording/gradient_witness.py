@@ -55,7 +55,7 @@ class GradientWitness:
 
     def numbers(self) -> list[float]:
         """Return what backward left of each witness, then what there is now; nan where it is not known."""
-        lost = torch.full((), math.nan)
+        lost = torch.full((), math.nan, device="cpu")
         left = [self._left.get(id(q), lost) for q in self._witnesses]
         now = [lost if (number := _number(q.grad)) is None else number for q in self._witnesses]
         known = [*left, *now]

@@ -61,11 +61,11 @@ class LastStep:
                 continue
             end, gradient, now = self.ends[q], q.grad, _some(q, self.stride)
             if now.shape != end.shape or now.dtype != end.dtype or now.device != end.device:
-                return torch.full((), math.nan, dtype=torch.float64)
+                return _lost()
             if gradient is None:
                 continue
             if gradient.layout is not torch.strided or gradient.is_complex():
-                return torch.full((), math.nan, dtype=torch.float64)
+                return _lost()
             product = (_some(gradient, self.stride).double() * (end.double() - start.double())).sum()
             product = product * (q.numel() / end.numel())
             found.append(torch.where((now == end).all(), product, math.nan))
@@ -85,6 +85,10 @@ class LastStep:
         pairs = {parameters[place]: pair for place, pair in state["pairs"].items() if place < len(parameters)}
         starts, ends = ({q: pair[side].to(q.device) for q, pair in pairs.items()} for side in (0, 1))
         return cls(starts, ends, state["index"], state["scale"], state["stride"])
+
+
+def _lost() -> Tensor:
+    return torch.full((), math.nan, dtype=torch.float64, device="cpu")
 
 
 def _some(tensor: Tensor, stride: int) -> Tensor:
