@@ -27,6 +27,10 @@ class LossMismatchError(MeasurementError):
     """The loss that training goes through is not one that the radius can limit, or not all of it."""
 
 
+class UnseenGradientError(MeasurementError):
+    """The loss does not go through the output that the guard sees, so that its gradient there is not known."""
+
+
 class OneLogitError(LossMismatchError, ValueError):
     """A softmax over one class: nothing that a step does to it changes the probability."""
 

@@ -65,7 +65,8 @@ def attach(
             several the guard acts after the last of them stepped, or on what has moved before the model is used or one
             of them steps again.
         radius: how far a step may go; by default the one the policy is made for: curvature for `Throttle`, else
-            `default_limit`, the length that training wants (the softmax radius for an optimizer that maximises).
+            `default_limit`, the length that training wants (the softmax radius for an optimizer that maximises,
+            and with ``forward=``).
         policy: what to do about it; ``Cap(1.0)`` by default.
         logits: from the model's output to its logits of shape ``(*samples, classes)``, or to several heads in a tuple
             or dict. Without it every output that backward reaches is a head if its gradient is that of a softmax (or of
@@ -124,7 +125,8 @@ def attach(
     check_parts(radius, policy)
     if radius is None:
         ascends = any(group.get("maximize") for one in optimizers for group in one.param_groups)
-        radius = policy.default_radius or (SoftmaxRadius() if ascends else default_limit())
+        unseen = forward is not None  # training makes no logits, and no gradient at them
+        radius = policy.default_radius or (SoftmaxRadius() if ascends or unseen else default_limit())
     if probes:
         warnings.warn("attach(probes=...) is now called diagnostics=", DeprecationWarning, stacklevel=2)
     diagnostics = (*diagnostics, *probes)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, get_args
 from torch import Tensor
 
 from safestep._torch.warn_once import warn
-from safestep.errors import MeasurementError
+from safestep.errors import UnseenGradientError
 from safestep.formulas.quadratic_ratio import curvature_ratio
 from safestep.heads.output import Output
 from safestep.heads.places import Path, named
@@ -290,7 +290,7 @@ def _counted(forwards: Forwards) -> tuple[list[Forward], bool]:
 
 def _gradient(output: Output) -> Tensor:
     if output.gradient is None:
-        raise MeasurementError(
+        raise UnseenGradientError(
             f"the gradient at {named(output.path)} was not seen (a logits= function that makes a new tensor, or a loss "
             "inside a compiled forward?), so neither is g.p: let the loss go through what the model or logits= "
             "returns, or use HessianRadius(closure)"

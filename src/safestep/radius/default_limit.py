@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from safestep._torch.warn_once import warn
-from safestep.errors import LossMismatchError, first_line
+from safestep.errors import LossMismatchError, UnseenGradientError
 from safestep.radius.across_ranks import measured
 from safestep.radius.curvature import CurvatureRadius
 from safestep.radius.radius import Needs, Radius, State
@@ -23,7 +23,7 @@ SPREAD = 0.5
 """Mean spread of the change of the logits, in units of pi."""
 
 _INSTEAD = (
-    "the default limit (curvature and mean spread) cannot be computed for this loss: {why}. The step is kept within "
+    "the default limit (curvature and mean spread) cannot be computed here: {why}. The step is kept within "
     "{instead} instead; to choose: attach(..., radius=...)"
 )
 
@@ -73,11 +73,11 @@ class DefaultLimit(Radius):
             try:
                 reading, known = measured(self.limit, proposal, known)
                 return reading, {"instead": False, "state": known}
-            except LossMismatchError as error:
+            except (LossMismatchError, UnseenGradientError) as error:
                 if not proposal.forwards.peers.alone:
                     raise
                 reading, known = measured(self.instead, proposal, None)  # which may refuse this loss, too
-                warn(_INSTEAD.format(why=first_line(error), instead=self.instead))
+                warn(_INSTEAD.format(why=str(error).partition(": let ")[0].partition(". ")[0], instead=self.instead))
                 return reading, {"instead": True, "state": known}
         reading, known = measured(self.instead, proposal, known)
         return reading, {"instead": True, "state": known}

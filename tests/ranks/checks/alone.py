@@ -202,6 +202,7 @@ def check_a_guard_on_its_own() -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     guard = safestep.attach(model, optimizer, ranks=None)
     for _ in range(1 + distributed.get_rank()):
+        optimizer.zero_grad()
         F.cross_entropy(model(torch.randn(4, FEATURES)), torch.zeros(4, dtype=torch.long)).backward()
         optimizer.step()
     assert len(guard.history) == 1 + distributed.get_rank()
