@@ -33,7 +33,7 @@ def test_a_step_goes_the_way_that_is_told():
         loop.step()
     finally:
         sys.setprofile(before)
-    assert loop.reports[-1].method == "probe/train"
+    assert loop.reports[-1].method == "CurvatureRadius: probe/train"
     assert loop.reports[-1].scale < 1.0
     lines, names = listed()
     assert len(lines) <= 15
