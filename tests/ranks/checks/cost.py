@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, distributed
 from world import KINDS, LONG, Run, adam, alike, said
 
-from safestep import Cap, CurvatureRadius, SoftmaxRadius
+from safestep import Cap, CurvatureRadius, SoftmaxRadius, default_limit
 from safestep.distributed.consensus import Peers
 from safestep.jvp import replay
 
@@ -59,6 +59,13 @@ def check_pinned_steps_have_one() -> None:
     from safestep import Pin
 
     assert {count for _, count in by_step(Run("data parallel", policy=Pin(0.1)), 4)} == {1}
+
+
+def check_sampled_steps_of_the_default_limit_have_three() -> None:
+    """On the factor of the gradients, on curvature and on spread; the 1st, 2nd, 4th measurement is of whole batches."""
+    run = Run("data parallel", radius=default_limit(sample=4), policy=Cap(1.0))
+    counts = [count for _, count in by_step(run, 7)]
+    assert {counts[step] for step in (2, 4, 5, 6)} == {3}, counts
 
 
 def check_sharded_steps_that_skip_have_one() -> None:

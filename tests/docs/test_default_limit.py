@@ -1,0 +1,36 @@
+"""The numbers of docs/default-limit.md are those of the runs that were measured."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+DOCS = Path(__file__).parents[2] / "docs"
+RECORD = DOCS / "records" / "limits-held-out.json"
+"""Rows of ``summary`` in the ``results.json`` of held-out runs, see the commands on the page."""
+
+
+def rows():
+    """Return the lines of the table: gaps to the best plain run, in nats or in points of accuracy."""
+    for row in json.loads(RECORD.read_text(encoding="utf-8")):
+        unit, scale = ("nats", 1.0) if row["judged"] == "loss" else ("points", 100.0)
+        if row["statistic"] is None:
+            continue
+        numbers = [row[f"{way}_{what}"] for way in ("rates", "pin", "decay") for what in ("worst", "mean")]
+        digits = 3 if unit == "nats" else 1
+        told = " | ".join(f"{scale * number:+.{digits}f}" for number in numbers)
+        name = {"default": "default", "largest": "largest spread"}[row["statistic"]]
+        yield f"| {row['task']} | {', '.join(row['optimizers'])} | {name} | {unit} | {told} |"
+
+
+def test_the_table_is_that_of_the_record():
+    page = (DOCS / "default-limit.md").read_text(encoding="utf-8")
+    table = [line for line in page.splitlines() if re.match(r"\| (text|digits)-", line)]
+    assert table == list(rows())
+
+
+def test_the_readme_tells_the_worst_and_the_mean_of_the_text():
+    (row,) = (r for r in json.loads(RECORD.read_text()) if r["task"] == "text-gpt" and r["statistic"] == "default")
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8").replace("−", "-").replace("\n", " ")
+    assert f"{row['rates_worst']:+.3f} nats at worst and {row['rates_mean']:+.3f} on average" in readme
