@@ -372,6 +372,14 @@ def test_steps_far_inside_are_not_measured_and_their_prediction_holds(radius):
     assert not reports[45].predicted
 
 
+def test_radii_that_share_a_sample_keep_their_own_memory():
+    """In either order both skip what is far inside."""
+    radii = [(CurvatureRadius(sample=16), 0.5), (SoftmaxRadius(over="mean", sample=16), 0.5)]
+    for order in (radii, radii[::-1]):
+        found = steps(network(), Tightest(dict(order)), 24, policy=Cap(1.0), lr=1e-4)
+        assert sum(report.predicted for report, *_ in found) > 8
+
+
 def test_whoever_wants_to_know_r_measures_every_step():
     for policy in (Pin(1e-3), Watch()):
         found = steps(network(), CurvatureRadius(sample=16), policy=policy, lr=1e-4)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from safestep.recording import norms as module
 from safestep.recording.norms import magnitude
@@ -222,3 +223,13 @@ def test_nothing_to_move_has_no_length():
     step.remember([parameter(0)])
     assert step.read(directional_derivative=True).length == 0.0
     assert Step(0).read(directional_derivative=True).length == 0.0
+
+
+def test_parameters_that_share_memory_are_scaled_once():
+    one, other = nn.Parameter(torch.ones(4)), nn.Parameter(torch.zeros(4))
+    other.data = one.data
+    step = Step(0)
+    step.remember([one, other])
+    one.data.add_(1.0)
+    step.rescale(0.5)
+    assert one.tolist() == other.tolist() == [1.5] * 4

@@ -144,7 +144,9 @@ class Peers:
         distributed = torch.distributed
         packed = torch.zeros(_WIDTH, dtype=torch.float64, device=self._device)
         packed[:2] = torch.tensor(tag, dtype=torch.float64)
-        packed[2 : 2 + len(values)] = values.detach() if isinstance(values, Tensor) else torch.tensor(values).double()
+        packed[2 : 2 + len(values)] = (
+            values.detach() if isinstance(values, Tensor) else torch.tensor(values, dtype=torch.float64)
+        )
         operator = getattr(distributed.ReduceOp, operation)
         try:
             if self._group is None or (group := self._group()) is None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
 from safestep._torch.warn_once import Once
@@ -99,6 +100,7 @@ class Round:
         self._forwards, self._ended, self._place, self._loss_scale = 0, 0, 0, 1.0
         self._rates: tuple[float, ...] = ()
         self._withheld: dict[int, WithheldGradients] = {}
+        self._held: dict[int, Tensor] = {}
         self._trouble: Exception | None = None
         before, between, abandoned = (
             partial(self.attempt, act) for act in (self._before, self._between, self._abandoned)
@@ -159,20 +161,14 @@ class Round:
         if not self.step.start:
             self._place, self._loss_scale = began, 1.0
         self._loss_scale = scale if scale != 1.0 else self._loss_scale  # of several, one may step without the scaler
-        if self._looks_back:
-            self._look_back(optimizer, closure, scale)
+        if closure is not None:
+            self.last = None  # it makes other gradients, at other places
+        if self.last is not None:
+            self._held[id(optimizer)] = self.last.holds(parameters_of(optimizer))
         self.step.remember(parameters_of(optimizer))
         looks = self._skips and closure is None and not is_scaler_step(optimizer)
         if looks and not self._group.peers(self.step.index).every(all_finite(self._trained.gradients())):
             self._withheld[id(optimizer)] = WithheldGradients(parameters_of(optimizer))
-
-    def _look_back(self, optimizer: Optimizer, closure: object, loss_scale: float) -> None:
-        """Look how the loss slopes along the last step, before the gradients are taken for the next one."""
-        if closure is not None:
-            self.last = None  # what is stored are not this step's gradients
-        if self.last is not None and (slope := self.last.slope(parameters_of(optimizer))) is not None:
-            self.step.behind.append(slope / loss_scale if is_scaler_step(optimizer) else slope)
-            self.step.last = self.last.index, self.last.scale
 
     def _between(self, optimizer: Optimizer) -> None:
         self._trained.began, self._forwards = None, self._recorder.count
@@ -180,6 +176,11 @@ class Round:
         self._rates = self._trained.rates()
         if id(optimizer) in self._withheld:
             self._withheld[id(optimizer)].give_back()
+        held = self._held.pop(id(optimizer), None)
+        if self.last is not None and held is not None:  # by the gradients that the step was made of, as g.p is
+            slope = self.last.slope(parameters_of(optimizer))
+            self.step.behind[id(optimizer)] = slope + held.to(slope.device)
+            self.step.last = self.last.index, self.last.scale
 
     def _abandoned(self, optimizer: Optimizer) -> None:
         self._trained.began = None
@@ -193,6 +194,8 @@ class Round:
             withheld.give_back()
 
     def _over(self, stepped: list[Optimizer]) -> None:
+        if self.last is not None and not self.last.within(q for one in stepped for q in parameters_of(one)):
+            self.step.behind.clear()  # of a part of the last step nothing follows
         taken = Taken(
             self.step,
             stepped,

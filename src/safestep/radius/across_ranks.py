@@ -89,6 +89,7 @@ def mean(proposal: Proposal, measure: Callable[[], Sequence[float]], size: int) 
     Raises:
         Exception: what ``measure`` raises here.
         MeasurementError: if another rank could not measure.
+        RanksError: if the same step has different lengths on the ranks.
     """
     step, peers = proposal.step, proposal.forwards.peers
     if peers.alone:

@@ -130,7 +130,8 @@ def sampled(
     if shared is not None and key in shared:
         found, later, nearly = shared[key]
         if near or not nearly:
-            return found, replace(later, ratio_rate=track.ratio_rate)
+            own = {"ratio_rate": track.ratio_rate, "bends": track.bends, "age": track.age}
+            return found, replace(later, **own)
     with no_trace(proposal.forwards.model, differentiable=False):
         try:
             found, later = _Sampling(proposal, sample, track, mode, every, near).measure()

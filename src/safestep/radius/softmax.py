@@ -53,8 +53,10 @@ class SoftmaxRadius(Radius):
         over: ``"max"`` for the largest sample, the only choice with a guarantee; ``"mean"`` over the samples, which
             steers training better (the largest jumps from batch to batch); or a number in (0, 1], that quantile of the
             samples, rounded up to an actual one and never called exact.
-        sample: how much of the batch a mean is measured on, every step: a number of entries (tokens, or samples), a
+        sample: how much of the batch a mean is measured on: a number of entries (tokens, or samples), a
             share of them, or ``"all"``; see `safestep.CurvatureRadius`. The largest of a sample is not the largest.
+            Steps of which twice the predicted r is inside the target are then not measured, up to seven in a row,
+            unless the method is another than ``"tiered"``.
         rows: ``"trained"`` for the samples that have a gradient; ``"all"`` for every one, where a loss lets samples go
             for a while: those outside the clip of PPO have no gradient, and are the ones that have moved farthest.
             Padding and ignored labels then count too.
@@ -185,7 +187,7 @@ class SoftmaxRadius(Radius):
         state = state or {"route": as_state(Route()), "rows": RowTrack().as_state()}
 
         track, length = RowTrack.from_state(state["rows"]), proposal.step.length
-        if track.quiet(predicted := track.ratio_rate * length, proposal):
+        if self.method == "tiered" and track.quiet(predicted := track.ratio_rate * length, proposal):
             check_forwards(proposal.forwards, self._resolve)
             later = replace(track, age=track.age + 1)
             reading = self._reading(proposal.step, predicted, "skip", age=later.age)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from safestep.recording.step import Step
 
 _MOST = 1 << 15
 """Coordinates that are kept: few enough for a checkpoint, and for no pass over the parameters."""
+_GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class LastStep:
         ends: the same after it, as it was scaled.
         index: number of the step.
         scale: by what the proposed step was multiplied.
-        stride: from one coordinate to the next; 1 for models of fewer coordinates than are kept.
+        stride: of so many coordinates one is kept; 1 for models of fewer than are kept.
     """
 
     starts: dict[Tensor, Tensor]
@@ -41,37 +43,45 @@ class LastStep:
         """Return what is kept of a step that stands as it was applied; None for sharded parameters."""
         if not step.start or any(map(is_sharded, step.start)):
             return None
-        stride = math.ceil(sum(q.numel() for q in step.start) / _MOST) | 1  # odd: widths are often even
-        starts = {q: _some(start, stride).clone() for q, start in step.start.items() if q.numel()}
-        return cls(starts, {q: _some(q, stride).clone() for q in starts}, step.index, step.scale, stride)
+        stride = math.ceil(sum(q.numel() for q in step.start) / _MOST)
+        starts = {q: _some(start, stride) for q, start in step.start.items() if q.numel()}
+        return cls(starts, {q: _some(q, stride) for q in starts}, step.index, step.scale, stride)
 
     @torch.no_grad()
-    def slope(self, parameters: Iterable[Tensor]) -> Tensor | None:
-        """Return ``g.q`` of these parameters, estimated from the coordinates; nan where they are not where they were.
+    def holds(self, parameters: Iterable[Tensor]) -> Tensor:
+        """Return 0 if these parameters are where the last step left them, nan if not: a 0-d float64 tensor."""
+        kept = [(q, end) for q in parameters if (end := self.ends.get(q)) is not None]
+        if not all(_alike(q, end, self.stride) for q, end in kept):
+            return _number(math.nan)
+        same = [(_some(q, self.stride) == end).all() for q, end in kept]
+        home = same[0].device if same else torch.device("cpu")
+        zero = torch.zeros((), dtype=torch.float64, device=home)
+        return torch.where(torch.stack([one.to(home) for one in same]).all(), zero, math.nan) if same else zero
+
+    @torch.no_grad()
+    def slope(self, parameters: Iterable[Tensor]) -> Tensor:
+        """Return ``g.q`` of these parameters, estimated from the coordinates: a 0-d float64 tensor, nan if not known.
 
         Args:
             parameters: whose gradients are stored now.
-
-        Returns:
-            A 0-d float64 tensor; None if none of them moved in the last step.
         """
         found = []
         for q in parameters:
             if (start := self.starts.get(q)) is None:
                 continue
-            end, gradient, now = self.ends[q], q.grad, _some(q, self.stride)
-            if now.shape != end.shape or now.dtype != end.dtype or now.device != end.device:
-                return _lost()
-            if gradient is None:
-                continue
-            if gradient.layout is not torch.strided or gradient.is_complex():
-                return _lost()
-            product = (_some(gradient, self.stride).double() * (end.double() - start.double())).sum()
-            product = product * (q.numel() / end.numel())
-            found.append(torch.where((now == end).all(), product, math.nan))
-        if not found:
-            return None
-        return torch.stack([product.to(found[0].device) for product in found]).sum()
+            gradient = q.grad
+            if gradient is None and q.requires_grad:
+                continue  # the loss does not depend on it
+            if gradient is None or gradient.layout is not torch.strided or gradient.is_complex():
+                return _number(math.nan)
+            move = self.ends[q].double() - start.double()
+            product = (_some(gradient, self.stride).double() * move).sum() * (q.numel() / start.numel())
+            found.append(product)
+        return torch.stack([product.to(found[0].device) for product in found]).sum() if found else _number(0.0)
+
+    def within(self, parameters: Iterable[Tensor]) -> bool:
+        """Return whether all that moved in the last step is among these parameters."""
+        return self.starts.keys() <= set(parameters)
 
     def as_state(self, parameters: Sequence[Tensor]) -> dict[str, Any]:
         """Return plain data, for a checkpoint, by the place of each parameter."""
@@ -87,9 +97,29 @@ class LastStep:
         return cls(starts, ends, state["index"], state["scale"], state["stride"])
 
 
-def _lost() -> Tensor:
-    return torch.full((), math.nan, dtype=torch.float64, device="cpu")
+def _number(value: float) -> Tensor:
+    return torch.full((), value, dtype=torch.float64, device="cpu")
+
+
+def _alike(parameter: Tensor, end: Tensor, stride: int) -> bool:
+    count = math.ceil(parameter.numel() / stride)
+    return (count, parameter.dtype, parameter.device) == (end.numel(), end.dtype, end.device)
 
 
 def _some(tensor: Tensor, stride: int) -> Tensor:
-    return tensor.detach().flatten()[::stride]  # a view of most
+    """Return a copy of one coordinate of every ``stride``, which one as good as drawn, whatever the shape."""
+    tensor = tensor.detach()
+    if stride == 1:
+        return tensor.flatten().clone()
+    places = _places(tensor.numel(), stride, tensor.device)
+    if tensor.is_contiguous():
+        return tensor.view(-1)[places]
+    return tensor[torch.unravel_index(places, tensor.shape)]  # flatten would copy all of it
+
+
+@functools.lru_cache(maxsize=1024)
+def _places(count: int, stride: int, device: torch.device) -> Tensor:
+    first = torch.arange(0, count, stride, dtype=torch.float64, device="cpu")
+    turns = torch.arange(1, len(first) + 1, dtype=torch.float64, device="cpu") * _GOLDEN
+    places = (first + ((turns - turns.floor()) * stride).floor()).clamp(max=count - 1)
+    return places.long().to(device)

@@ -55,7 +55,7 @@ class Step:
         start: the parameters before the step, one detached copy each. Valid until the next step begins.
         peers: the ranks that take this step together; each holds all of ``p``, or a piece of it.
         scale: by what the step was multiplied.
-        behind: ``g.q`` along the last step, 0-d tensors that add up to it; empty where nobody looked back.
+        behind: ``g.q`` along the last step, 0-d tensors of each optimizer; empty where nobody looked back.
         last: number of the last step, and by what it was multiplied, where somebody looked back.
     """
 
@@ -66,7 +66,7 @@ class Step:
         self._scratch: Scratch = previous._scratch if previous else {}
         self._vitals: Vitals | None = None
         self.scale, self.last = 1.0, (-1, math.nan)
-        self.behind: list[Tensor] = []
+        self.behind: dict[int, Tensor] = {}
 
     @torch.no_grad()
     def remember(self, parameters: Iterable[Tensor]) -> None:
@@ -110,7 +110,7 @@ class Step:
             return self._vitals
         known = self._vitals or Vitals(math.nan)
         square, product = self.sums(directional_derivative=directional_derivative)
-        last = torch.stack([number.to(square) for number in self.behind]).sum() if self.behind else None
+        last = torch.stack([number.to(square) for number in self.behind.values()]).sum() if self.behind else None
         asked = [number for number in (square, product, half_l1_logit_grad, last) if number is not None]
         values = iter(torch.stack([number.to(square) for number in asked]).tolist())
         self._vitals = Vitals(
@@ -243,7 +243,7 @@ class Step:
             torch._foreach_copy_(moved, start)
         elif scale < _LARGEST_LERP_WEIGHT:
             # From the saved start, never by subtraction from the end, which cancels after a large step.
-            if all(parameter.device.type in ONE_BY_ONE for parameter in moved):  # in place: no memory to be had first
+            if _apart(moved):  # in place: no memory to be had first
                 for parameter, origin in zip(moved, start, strict=True):
                     torch.lerp(origin, parameter.detach(), scale, out=parameter.detach())
             else:
@@ -269,6 +269,13 @@ class Step:
     def undo(self) -> None:
         """Put the parameters back where the step started."""
         self.rescale(0.0)
+
+
+def _apart(parameters: list[Tensor]) -> bool:
+    """Return whether these are on a CPU, and no two share memory, which would be scaled twice."""
+    if not all(parameter.device.type in ONE_BY_ONE for parameter in parameters):
+        return False
+    return len({parameter.untyped_storage().data_ptr() for parameter in parameters}) == len(parameters)
 
 
 def _alike(memory: Tensor, parameter: Tensor) -> bool:
