@@ -97,7 +97,11 @@ def version_2(guard):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"policy": Throttle(order=2)}, {"radius": Tightest({SoftmaxRadius(): 0.5, CurvatureRadius(): 0.1})}],
+    [
+        {"radius": SoftmaxRadius()},
+        {"policy": Throttle(order=2)},
+        {"radius": Tightest({SoftmaxRadius(): 0.5, CurvatureRadius(): 0.1})},
+    ],
     ids=["softmax", "throttle", "tightest"],
 )
 def test_a_state_of_version_2_is_read(options):

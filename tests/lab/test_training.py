@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from safestep import Cap, Pin, SafestepWarning, Status, Watch, attach
+from safestep import Cap, Pin, SafestepWarning, SoftmaxRadius, Status, Watch, attach
 from safestep.lab.models import mlp
 from safestep.lab.training import EpochRecord, largest, train
 
@@ -29,7 +29,7 @@ def trained(policy, lr, epochs=2, optimizer=torch.optim.SGD, loaders=None) -> tu
     torch.manual_seed(0)
     model = mlp(FEATURES, 8, CLASSES)
     steps = optimizer(model.parameters(), lr=lr)
-    guard = attach(model, steps, policy=policy)
+    guard = attach(model, steps, radius=SoftmaxRadius(), policy=policy)
     train_loader, test_loader = loaders or data()
     return list(train(model, steps, guard, train_loader, test_loader, epochs, CLASSES)), guard
 

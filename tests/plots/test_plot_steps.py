@@ -62,7 +62,7 @@ def test_rates_show_what_was_given_and_what_took_effect(history, ax):
 def test_of_a_watched_run_only_what_was_taken_is_drawn(ax):
     model = torch.nn.Linear(4, 3)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e4)
-    with safestep.attach(model, optimizer, policy=safestep.Watch()) as guard:
+    with safestep.attach(model, optimizer, radius=safestep.SoftmaxRadius(), policy=safestep.Watch()) as guard:
         torch.nn.functional.cross_entropy(model(torch.randn(8, 4)), torch.randint(0, 3, (8,))).backward()
         optimizer.step()
     step_ratios(guard.history, ax=ax)

@@ -184,7 +184,7 @@ def test_an_optimizer_without_a_rate_is_reported_as_nan():
             self.param_groups[0]["lr"] = None
 
     optimizer = OwnRate(model.parameters(), lr=0.1)
-    guard = attach(model, optimizer, policy=Watch())
+    guard = attach(model, optimizer, radius=SoftmaxRadius(), policy=Watch())
     cross_entropy(model(x), y).backward()
     optimizer.step()
     assert guard.last.status is Status.WATCHED
@@ -194,7 +194,7 @@ def test_a_step_of_some_optimizers_is_judged_before_the_model_is_used():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 6), nn.Linear(6, 4))
     first, second = (torch.optim.SGD(layer.parameters(), lr=50.0) for layer in model)
-    guard = attach(model, [first, second])
+    guard = attach(model, [first, second], radius=SoftmaxRadius())
     x, y = data()
     cross_entropy(model(x), y).backward()
     first.step()
