@@ -357,8 +357,8 @@ assert math.isclose(alpha[0], 1.5 / (2 * r), rel_tol=1e-4)
 assert max(curvature) == curvature[0]
 
 # %% [markdown]
-# (`attach(model, optimizer, policy=Throttle())` alone takes `CurvatureRadius()`, which expects a softmax
-# cross-entropy; for other losses say which: `CurvatureRadius("half_mse")` here, in `train`.)
+# (`attach(model, optimizer, policy=Throttle())` alone takes `CurvatureRadius()`, which finds a softmax
+# cross-entropy by its gradient; `train` says which loss it is here: `CurvatureRadius("half_mse")`.)
 #
 # The first drifted step is protected, and no step goes up. **Why can none go up?** The throttle takes
 # $\alpha = \chi/(2r)$. Put that into the formula above:

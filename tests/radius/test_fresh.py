@@ -16,8 +16,6 @@ from torch.nn import functional as F
 
 from safestep import Cap, CurvatureRadius, Pin, Status, Tightest, Watch, attach
 from safestep.radius.fresh_slope import Along, FreshSlope
-from safestep.recording.last_step import LastStep
-from safestep.recording.step import Step
 
 FRESH = CurvatureRadius("cross_entropy", fresh=0.5)
 KEEP, LEAST, UNKNOWN = 0.9, 0.2, 0.5
@@ -364,39 +362,6 @@ def test_a_run_that_was_resumed_is_the_one_that_was_not():
     for one, two, three in zip(*(m.parameters() for m in (model, never, other)), strict=True):
         assert torch.equal(one, two)
         assert torch.equal(one, three)
-
-
-def test_the_coordinates_have_no_pattern():
-    """Of weights of 3 x 3 every tap has its share, of wide ones every column, in any layout."""
-    model = nn.Sequential(nn.Conv2d(64, 512, 3, bias=False), nn.Linear(9, 30_000, bias=False))
-    for dense in (torch.contiguous_format, torch.channels_last):
-        model[0].to(memory_format=dense)
-        step = Step(0)
-        with torch.no_grad():
-            for q, last in ((model[0].weight, (3, 3)), (model[1].weight, (9,))):
-                q.copy_(torch.arange(9.0).view(last).expand_as(q))
-        step.remember(model.parameters())
-        for start in LastStep.of(step).starts.values():
-            counts = torch.bincount(start.long(), minlength=9)
-            assert counts.max() < 1.2 * counts.min()
-
-
-def test_some_coordinates_tell_the_slope_of_all():
-    """Of a quarter of a million, within what chance leaves of one in eight."""
-    torch.manual_seed(0)
-    model = nn.Linear(512, 512)
-    step = Step(0)
-    step.remember(model.parameters())
-    with torch.no_grad():
-        for q in model.parameters():
-            q.grad = torch.randn_like(q)
-            q.sub_(1e-2 * (q.grad + torch.randn_like(q)))
-    last = LastStep.of(step)
-    assert sum(start.numel() for start in last.starts.values()) <= 1 << 15
-    products = torch.cat([(q.grad * (q.detach() - step.start[q])).flatten() for q in model.parameters()])
-    error = float(products.std()) * math.sqrt(len(products) * last.stride)
-    assert abs(float(last.slope(model.parameters())) - float(products.sum())) < 4 * error
-    assert 4 * error < 0.1 * abs(float(products.sum()))
 
 
 @pytest.mark.parametrize("fresh", [-0.1, 1.1, math.nan])
