@@ -157,12 +157,12 @@ def is_one(module, name: str) -> bool:
     )
 
 
-def test_the_readme_names_every_command_and_extra():
-    readme = PAGES["README.md"]
+def test_a_page_names_every_command_and_extra():
+    page = PAGES["docs/experiments.md"]
     for command in COMMAND.commands:
-        assert f"safestep {command}" in readme, command
+        assert f"safestep {command}" in page, command
     for extra in PROJECT["optional-dependencies"].keys() - {"test", "integrations-test", "tutorials"}:
-        assert f"'.[{extra}]'" in readme or f"extra `{extra}`" in readme, extra
+        assert f"'.[{extra}]'" in page or f"extra `{extra}`" in page, extra
 
 
 def test_every_experiment_is_told_somewhere():
@@ -188,12 +188,12 @@ def test_what_is_said_of_several_processes_is_what_is_checked_on_several():
     for name, check in (("DDP", "data_parallel"), ("FSDP2", "sharded"), ("tensor parallel", "tensor_parallel")):
         assert name in PAGES["README.md"]
         assert checks_of(check)
-    assert "join()" in PAGES["README.md"]
+    assert "join()" in PAGES["docs/limitations.md"]
     assert checks_of("joining_uneven_batches_is_refused")
 
 
-def test_the_optimizers_that_the_readme_warns_of_are_those_the_guard_warns_of():
-    (named,) = said(r"Optimizers that keep a second copy of the weights \(([^)]*)\)", "README.md")
+def test_the_optimizers_that_we_warn_of_are_those_the_guard_warns_of():
+    (named,) = said(r"Optimizers that keep a second copy of the weights \(([^)]*)\)", "docs/limitations.md")
     known = inspect.getsource(checks).lower()
     for name in named.split(", "):
         assert name.lower().replace("-", "") in known, name
