@@ -87,6 +87,7 @@ def train(
     attached: dict[str, Any] | None = None,
     audited: bool = False,
     resume: int = 0,
+    rate: float = 1e-2,
     kinds: tuple[Any, Any] = (transformers.Trainer, transformers.TrainingArguments),
     given: dict[str, Any] | None = None,
     **arguments: Any,
@@ -100,12 +101,13 @@ def train(
         attached: what else `safestep.attach` is given.
         audited: whether every step is measured again.
         resume: the step of the checkpoint to go on from.
+        rate: the learning rate.
         kinds: the trainer and its settings.
         given: what else the trainer is given.
         arguments: the settings that are not the usual ones.
     """
     model = build()
-    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-2)
+    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=rate)
     options = {"policy": policy, "radius": EXACT, **(attached or {})}
     defaults = {"max_steps": STEPS, "save_strategy": "no", "per_device_train_batch_size": 4, "logging_steps": 1}
     quiet = {"use_cpu": True, "report_to": [], "disable_tqdm": True}

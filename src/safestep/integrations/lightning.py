@@ -66,7 +66,9 @@ class SafestepCallback(pytorch.Callback):
             self.guard.detach()  # an earlier fit that was broken off
         module = self._part(pl_module)
         own = set(module.parameters())
-        mine = [one for one in trainer.optimizers if any(p in own for group in one.param_groups for p in group["params"])]
+        mine = [
+            one for one in trainer.optimizers if any(p in own for group in one.param_groups for p in group["params"])
+        ]
         if not mine:
             raise AttachError(
                 f"none of the {len(trainer.optimizers)} optimizers trains a parameter of {type(module).__name__} "

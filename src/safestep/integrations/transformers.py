@@ -1,4 +1,4 @@
-"""safestep in Hugging Face transformers: a callback, the line that guards a trainer, and a loss that shows its logits."""
+"""safestep in Hugging Face transformers: a callback, the line that guards a trainer, a loss that shows its logits."""
 
 from __future__ import annotations
 
