@@ -34,7 +34,7 @@ class Row:
         """Return the row: which loops its tests try, and what of each."""
         module = importlib.import_module(f"frameworks.{self.tests}")
         has = [name for name in vars(module) if name.startswith("test_")]
-        cases = list(getattr(module, "LOOPS", ()))
+        cases = list(getattr(module, "LOOPS", ["float32"]))
         cases += ["default limit"] if any("default_limit" in name for name in has) else []
         cases += ["two processes"] if "test_on_two_processes" in has else []
         cases += ["bit for bit resumed, caps acting"] if any("resumed_run_goes_on" in name for name in has) else []

@@ -55,6 +55,7 @@ def test_no_step_goes_beyond_the_target_and_the_records_count_the_steps() -> Non
     assert len(run.guard.history) == STEPS
 
 
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")  # so says torch of one process
 def test_a_resumed_run_goes_on_bit_for_bit_with_caps_acting(tmp_path: Path) -> None:
     whole, begun, resumed = (Run(safestep.Cap(TARGET)) for _ in range(3))
     whole.train()

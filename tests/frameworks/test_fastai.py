@@ -13,6 +13,7 @@ pytest.importorskip("fastai", reason="fastai is not installed: make integrations
 
 with warnings.catch_warnings():  # it sets an option that pandas has given up
     warnings.simplefilter("ignore")
+    import fastai.callback.schedule  # noqa: F401  # a learner has fit_one_cycle then
     from fastai.callback.training import GradientAccumulation, GradientClip
 
 import torch
@@ -26,7 +27,9 @@ import safestep
 from frameworks.task import SIZE, STEPS, Classifier, loader, plain
 from frameworks.witness import EXACT, Witness, assert_kept, assert_same_weights
 
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`torch.jit:DeprecationWarning", "ignore:numpy.core is deprecated:DeprecationWarning"
+)
 
 TARGET = 0.3
 LOOPS: dict[str, list[Any]] = {

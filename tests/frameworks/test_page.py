@@ -6,9 +6,12 @@ import doctest
 import importlib
 import importlib.util
 import os
+import sys
 from pathlib import Path
 
 import pytest
+
+import safestep
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -61,12 +64,9 @@ def test_the_examples_in_docstrings_run(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["transformers", "lightning"])
 def test_without_the_framework_the_extra_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
-    import safestep
-
     whole = f"safestep.integrations.{name}"
     monkeypatch.delitem(sys.modules, whole, raising=False)
-    monkeypatch.setitem(sys.modules, name, None)
+    for module in (name, f"{name}.pytorch"):
+        monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(safestep.errors.MissingExtraError, match=f"extra '{name}'"):
         importlib.import_module(whole)
