@@ -49,7 +49,8 @@ def test_every_dotted_name_exists(page):
         path = "safestep"
         for part in rest:
             path += f".{part}"
-            if path == "safestep.integrations.keras":  # Keras knows one backend a process; keras_checks imports it
+            # Keras knows one backend a process, and trainers have their own environment: other tests import them.
+            if path.startswith("safestep.integrations."):
                 break
             found = getattr(found, part) if hasattr(found, part) else importlib.import_module(path)
 

@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-ELSEWHERE = {"keras.md", "several-processes.md"}
-"""Pages whose examples run in processes of their own: tests/integrations, tests/ranks."""
+ELSEWHERE = {"keras.md", "several-processes.md", "trainers.md"}
+"""Pages whose examples run in processes or an environment of their own: tests/integrations, ranks and frameworks."""
 
 OFFLINE = {"WANDB_MODE": "offline", "WANDB_CONSOLE": "off", "WANDB_SILENT": "true"} | {
     f"WANDB_{place}_DIR": "wandb-own" for place in ("CONFIG", "CACHE", "DATA")
