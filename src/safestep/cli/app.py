@@ -152,7 +152,7 @@ def report(
     screen = console()
     with errors_told():
         _check_extras()
-        if directory.is_file():
+        if directory.is_file() or (directory.suffix.lower() in {".csv", ".jsonl"} and not directory.exists()):
             _report_log(screen, directory)
             return
         results = require_results(directory)

@@ -107,19 +107,16 @@ def no_log(path: Path) -> LogError:
     except (TypeError, ValueError):
         columns = []
     missing = [name for name in COLUMNS if name not in columns and name not in LATER]
-    seen = (
-        f"begins with the columns {shorten(', '.join(map(str, columns)), 80)}"
-        if columns
-        else (f"begins with {shorten(first, 60)!r}" if first.strip() else "begins with an empty line")
-    )
-    wanted = (
-        f"expected also {shorten(', '.join(missing), 60)}"
-        if columns and missing
-        else (f"expected the columns {shorten(', '.join(COLUMNS), 60)}")
-    )
+    if columns:
+        seen = f"its first line has the columns {shorten(', '.join(map(str, columns)), 80)}"
+        seen += f", and not {shorten(', '.join(missing), 60)}" if missing else ", and no line has values that fit them"
+    elif first.endswith("\n"):
+        seen = f"its first line is {shorten(first, 60)!r}"
+    else:
+        seen = f"its only line is cut short or endless: {shorten(first, 60)!r}"
     return LogError(
-        f"{path} holds no record of a step: it {seen}; {wanted}, as `safestep.attach(..., log=...)` writes them to a "
-        ".csv or .jsonl file: give that file"
+        f"{path} holds no record of a step: {seen}. Expected a .csv or .jsonl file as `safestep.attach(..., log=...)` "
+        "writes it: give that file"
     )
 
 

@@ -42,7 +42,7 @@ def events(reports: Iterable[StepReport]) -> list[Event]:
         if series:
             first, many = series[0], len(series)
             what = str(first.status) if first.status in LOST else f"{first.status}, and r is infinite"
-            until = f", and so are the next {many - 1}" if many > 1 else ""
+            until = f", {many} in a row" if many > 1 else ""
             found.append(Event(first.step, f"{what}{until}{_said(first)}"))
             series.clear()
 

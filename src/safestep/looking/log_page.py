@@ -34,10 +34,12 @@ def report_log(path: Path) -> Path:
         The page: report.html in the folder LOG.report beside the log.
 
     Raises:
-        LogError: if the file is no log, or holds no step.
+        LogError: if the file is not there, is no log, or holds no step.
         RunDirectoryError: if the folder cannot be written.
         MissingExtraError: if matplotlib or jinja2 is not installed.
     """
+    if not path.exists():
+        raise LogError(f"{path} does not exist: expected the log of a guard, or the directory of an experiment")
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         reports = list(read(path))

@@ -60,8 +60,10 @@ def check_file(path: Path) -> None:
     """Refuse what cannot be a log, whoever writes to it later.
 
     Raises:
-        LogError: for a directory, and for a compressed file.
+        LogError: for a directory, the records of an experiment, and a compressed file.
     """
+    if path.name == "records.jsonl" and path.with_name("results.json").exists():
+        raise LogError(f"{path} holds the records of an experiment: expected `safestep report {path.parent}`")
     if path.is_dir():
         raise LogError(f"{path} is a directory: {_ASKED}")
     if path.suffix.lower() in {".gz", ".zip", ".bz2", ".xz", ".zst"}:
@@ -69,7 +71,7 @@ def check_file(path: Path) -> None:
 
 
 def _lack(path: Path) -> str:
-    return "holds no whole line yet" if path.exists() else "does not exist"
+    return "holds no step yet" if path.exists() else "does not exist"
 
 
 def _frame(log: Follower) -> RenderableType:
