@@ -55,7 +55,7 @@ def test_findings_agree_with_the_records(reports):
     text = " ".join(findings(reports))
     capped = [one for one in reports if one.status is Status.CAPPED]
     assert "2 steps were not taken, not finite or not measured: 2 undone; the first is 40." in text
-    assert f"{share(reports):.0%} of all" in text
+    assert f"{share(reports):.1%} of all" in text
     assert share(reports) == len(capped) / STEPS > 0
     assert f"the smallest scale is {min(one.scale for one in capped):.3g}" in text
     assert f"to r = {reports[SPIKE].ratio:.3g} (step {SPIKE}), " in text

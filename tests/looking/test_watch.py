@@ -37,7 +37,7 @@ def test_once_prints_the_last_step_and_what_happened(logs, suffix):
     assert "step 59, inside" in told.stdout
     assert rows["r"].startswith(f"{last.shown()[0]} → {last.shown()[1]}   target 1")
     assert rows["scale"] == "1"
-    assert rows["cap share"] == "2% of the last 60 steps"
+    assert rows["cap share"] == "1.7% of the last 60 steps"
     assert rows["effective rate"] == "0.1"
     assert rows["step length"].startswith(f"{last.step_length:.4g}")
     assert f"step {SPIKE}: r jumps to" in told.stdout

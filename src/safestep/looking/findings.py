@@ -48,7 +48,7 @@ def _shortened(reports: Sequence[StepReport]) -> list[str]:
         sentences.append(f"{_steps(pinned)} set to the target, whatever length the optimizer gave them.")
     if cut:
         sentences.append(
-            f"{_steps(len(cut))} shortened, {share(reports):.0%} of all, the first at {cut[0].step} and the last at "
+            f"{_steps(len(cut))} shortened, {share(reports):.1%} of all, the first at {cut[0].step} and the last at "
             f"{cut[-1].step}; the smallest scale is {min(report.scale for report in cut):.3g}."
         )
     if would:

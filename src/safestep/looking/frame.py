@@ -38,9 +38,9 @@ def frame(name: str, reports: Sequence[StepReport], left_out: int = 0, age: floa
     ratio, applied, _ = last.shown()
     target = "" if math.isnan(last.target) else f"   target {last.target:.3g}"
     would = "" if last.would_scale == last.scale else f"   would be {last.would_scale:.4g}"
-    shares = f"{share(recent):.0%} of the last {len(recent)} steps"
+    shares = f"{share(recent):.1%} of the last {len(recent)} steps"
     if len(reports) > len(recent):
-        shares += f", {share(reports):.0%} of {len(reports)}"
+        shares += f", {share(reports):.1%} of {len(reports)}"
     table = Table.grid(padding=(0, 2))
     for what, value in (
         ("r", f"{ratio} → {applied}{target}"),

@@ -26,7 +26,7 @@ STRETCHES = (
     Column("label", "steps"),
     Column("r", "median r", ".3g"),
     Column("largest", "largest r", ".3g"),
-    Column("share", "shortened", ".0%"),
+    Column("share", "shortened", ".1%"),
     Column("lr", "effective rate", ".3g"),
     Column("taken", "largest r, applied", ".3g"),
     Column("scale", "median scale", ".3g"),
