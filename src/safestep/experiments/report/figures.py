@@ -62,7 +62,7 @@ def draw(directory: Path) -> list[Path]:
             for name in (*shown(results), "overview"):  # which repeats the others, for other places than the page
                 if name not in figures:
                     (folder / f"{name}.png").unlink(missing_ok=True)
-            return [_save(figure, folder / f"{name}.png") for name, figure in figures.items()]
+            return [save(figure, folder / f"{name}.png") for name, figure in figures.items()]
         except OSError as error:
             raise RunDirectoryError(
                 f"cannot write to {folder}: {error.strerror or error}; make room, then `safestep report {directory}`"
@@ -98,7 +98,8 @@ def _figures(results: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -
     return figures
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG, with what it shows in words, and return the path."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo

@@ -22,6 +22,7 @@ from safestep.experiments.runner.seed_ranges import written_seeds
 from safestep.experiments.runner.settings import assignment
 
 PAGE = "report.html"
+_TEMPLATES = ("experiments.report", "looking")
 _WIDE = 6.0
 """Inches from which a figure has several columns: it takes all the width, and scrolls where that is too little."""
 _DPI = 220
@@ -37,16 +38,35 @@ def write_page(directory: Path) -> Path:
         MissingExtraError: if jinja2 or matplotlib is not installed.
     """
     results = require_results(directory)
+    with readable(directory, PAGE):
+        text = render("report.html.jinja", _content(results, directory))
+    return save_page(text, directory)
+
+
+def render(template: str, content: Mapping[str, Any]) -> str:
+    """Return a page, from one of the templates of this folder or of ``safestep.looking``.
+
+    Raises:
+        MissingExtraError: if jinja2 is not installed.
+    """
     jinja2 = need("jinja2", "experiments")
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("safestep.experiments.report", "."),
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(f"safestep.{room}", ".") for room in _TEMPLATES]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    with readable(directory, PAGE):
-        text = environment.get_template("report.html.jinja").render(_content(results, directory))
+    text: str = environment.get_template(template).render(content)
+    return text
+
+
+def save_page(text: str, directory: Path) -> Path:
+    """Put a page into a directory, in the place of the one before, and return where it is.
+
+    Raises:
+        RunDirectoryError: if it cannot be written.
+    """
     page, new = directory / PAGE, directory / f".{PAGE}.new"
     try:
         new.write_text(text, encoding="utf-8")
@@ -72,7 +92,7 @@ class Picture:
 
 def _content(results: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     experiment = known(results["experiment"])
-    pictures = list(_pictures(directory / FIGURES, shown(results)))
+    pictures = list(pictures_of(directory / FIGURES, shown(results)))
     return {
         "results": results,
         "about": experiment.about if experiment else "",
@@ -92,7 +112,7 @@ def _content(results: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     }
 
 
-def _pictures(folder: Path, names: Iterable[str]) -> Iterator[Picture]:
+def pictures_of(folder: Path, names: Iterable[str]) -> Iterator[Picture]:
     """Yield the figures of these names, in this order; other files in the folder are not looked at."""
     image = need("PIL.Image", "plots")
     for file in (folder / f"{name}.png" for name in names):
