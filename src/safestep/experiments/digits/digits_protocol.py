@@ -114,14 +114,13 @@ class DigitsExperiment(Experiment[DigitsSettings]):
     summary_columns: tuple[Column, ...] = (
         Column("label", "run"),
         Column("diverged", "diverged"),
-        Column("final_acc_mean", "accuracy: mean", ".3f", short="mean acc"),
+        Column("final_acc_mean", "accuracy: mean", ".3f", short="acc"),
         Column("final_mean_lr_median", "effective lr: median", "#.3g", short="lr"),
         Column("final_cap_fraction_median", "capped steps: median", ".3f", short="capped"),
         Column("peak_r_median", "peak r: median", "#.3g", short="peak r"),
         Column("seeds", "seeds"),
         Column("final_acc_std", "accuracy: std", ".3f", short="std"),
         Column("final_acc_median", "accuracy: median", ".3f", short="median"),
-        Column("final_acc_iqr", "accuracy: IQR", ".3f", short="IQR"),
     )
 
     def runs(self, settings: DigitsSettings, seeds: Sequence[int]) -> list[Run]:

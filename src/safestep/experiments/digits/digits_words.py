@@ -73,7 +73,7 @@ together mean that the outcome does not depend on them.""",
 <dt>capped steps</dt><dd>share of the last epoch’s steps that the policy changed.</dd>
 <dt>diverged</dt><dd>a loss, parameter or step ratio was not finite, or the loss of a batch exceeded ten times that of
 guessing. What such a row says otherwise is chance.</dd>
-<dt>std, IQR</dt><dd>of several seeds: standard deviation and interquartile range.</dd>
+<dt>mean, std, median</dt><dd>over several seeds; std is the standard deviation.</dd>
 </dl>
 """,
 )
