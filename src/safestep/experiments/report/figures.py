@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIGURES = "figures"
-_OF_ALL = ("training_loss", "test_accuracy", "effective_lr", "largest_ratio", "accuracy_over_seeds")
+_OF_ALL = ("test_accuracy", "training_loss", "effective_lr", "largest_ratio", "accuracy_over_seeds")
 """Figures that no experiment has for itself: they are drawn wherever the records hold what they show."""
 
 
 def shown(results: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names of the figures of a page, in its order.
+    """Return the names of the figures of a page, in its order: the first one opens the page.
 
     Args:
         results: what results.json holds.
@@ -77,8 +77,8 @@ def _figures(results: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -
     target = number(results["settings"].get("target"))
     target = 1.0 if math.isnan(target) else target
     pictures: dict[str, tuple[str, Callable[..., Any]]] = {
-        "training_loss": ("train_loss", plots.training_loss),
         "test_accuracy": ("test_acc", plots.test_accuracy),
+        "training_loss": ("train_loss", plots.training_loss),
         "effective_lr": ("mean_lr", plots.effective_lr),
         "largest_ratio": ("max_r", lambda curves, ax: plots.largest_ratio(curves, target=target, ax=ax)),
     }

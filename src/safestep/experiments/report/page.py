@@ -26,6 +26,9 @@ _TEMPLATES = ("experiments.report", "looking")
 _WIDE = 6.0
 """Inches from which a figure has several columns: it takes all the width, and scrolls where that is too little."""
 _DPI = 220
+_FINDINGS = 3
+"""Sentences beside the first picture, at most: who reads more reads the table."""
+_NO_FINDINGS = "What came out is not put in words: numbers of the rows are missing or damaged."
 
 
 def write_page(directory: Path) -> Path:
@@ -93,6 +96,7 @@ class Picture:
 def _content(results: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     experiment = known(results["experiment"])
     pictures = list(pictures_of(directory / FIGURES, shown(results)))
+    findings, missing = _findings(experiment, results, directory), gaps(results, directory, drawn=bool(pictures))
     return {
         "results": results,
         "about": experiment.about if experiment else "",
@@ -100,8 +104,9 @@ def _content(results: Mapping[str, Any], directory: Path) -> dict[str, Any]:
         "seeds": written_seeds(seeds_of(results["rows"])).replace(",", ", "),
         "begun": _moment(results.get("started")),
         "took": _duration(results.get("started"), results.get("finished")),
-        "gaps": gaps(results, directory, drawn=bool(pictures)),
+        "gaps": [*missing, *([] if findings is not None else [_NO_FINDINGS])],
         "pictures": pictures,
+        "findings": findings or [],
         "runs": run_table(experiment, results),
         "summary": summary_table(experiment, results),
         "settings": {key: assignment(key, value).partition("=")[2] for key, value in results["settings"].items()},
@@ -110,6 +115,17 @@ def _content(results: Mapping[str, Any], directory: Path) -> dict[str, Any]:
         ],
         "command": _command(results, experiment),
     }
+
+
+def _findings(experiment: Experiment[Any] | None, results: Mapping[str, Any], directory: Path) -> list[str] | None:
+    """Return the sentences beside the first picture; None where the rows lack what they are made of."""
+    if experiment is None or not results["rows"]:
+        return []
+    try:
+        with readable(directory, "what came out"):
+            return experiment.findings(results)[:_FINDINGS]
+    except RunDirectoryError:
+        return None
 
 
 def pictures_of(folder: Path, names: Iterable[str]) -> Iterator[Picture]:
