@@ -60,8 +60,11 @@ def events(reports: Iterable[StepReport]) -> list[Event]:
 
 
 def _text(report: StepReport, memory: deque[StepReport]) -> str:
-    ratio = report.known_ratio
-    largest = max((one.known_ratio for one in memory if math.isfinite(one.known_ratio)), default=math.nan)
+    ratio, before = report.known_ratio, memory[-1].known_ratio if memory else math.nan
+    # most steps are no jump from the one before, so that the others need not be looked at
+    near = math.isfinite(before) and ratio < _JUMP * before
+    known = () if near else (one.known_ratio for one in memory if math.isfinite(one.known_ratio))
+    largest = max(known, default=math.nan)
     if len(memory) >= _FEWEST and 0.0 < largest * _JUMP <= ratio:
         return f"r jumps to {ratio:.3g}, from at most {largest:.3g}; {_taken(report)}{_said(report)}"
     if shortened(report) and not any(map(shortened, memory)):

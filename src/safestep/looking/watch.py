@@ -16,6 +16,9 @@ from safestep.looking.frame import frame
 
 _ASKED = "expected the .csv or .jsonl file that safestep.attach(..., log=...) writes"
 
+_KEPT = 2_000
+"""Steps that a frame is made of: it is drawn anew every second, beside the training."""
+
 
 def watch(
     path: Path,
@@ -40,7 +43,7 @@ def watch(
         LogError: for a directory, a file that is no log, and, for a single frame, a log that is not there or empty.
     """
     check_file(path)
-    log = Follower(path)
+    log = Follower(path, keep=_KEPT)
     log.look()
     if once or not screen.is_terminal:
         if not log.steps:
