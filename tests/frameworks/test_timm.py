@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-timm = pytest.importorskip("timm", reason="timm is not installed: make integrations")
+pytest.importorskip("timm", reason="timm is not installed: make integrations")
 
 import timm.optim
 import timm.scheduler
