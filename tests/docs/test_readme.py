@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-ELSEWHERE = {"keras.md", "several-processes.md", "trainers.md"}
+ELSEWHERE = {"jax.md", "keras.md", "several-processes.md", "trainers.md"}
 """Pages whose examples run in processes or an environment of their own: tests/integrations, ranks and frameworks."""
 
 OFFLINE = {"WANDB_MODE": "offline", "WANDB_CONSOLE": "off", "WANDB_SILENT": "true"} | {

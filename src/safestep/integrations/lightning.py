@@ -13,7 +13,7 @@ from safestep.guard.attach import attach
 from safestep.guard.guard import Guard
 from safestep.logs.recent import recent
 
-pytorch = need("lightning.pytorch", "lightning")
+pytorch: Any = need("lightning.pytorch", "lightning")
 
 
 class SafestepCallback(pytorch.Callback):

@@ -13,9 +13,9 @@ from safestep.guard.attach import attach
 from safestep.guard.guard import Guard
 from safestep.logs.recent import recent
 
-transformers = need("transformers", "transformers")
-_callbacks = need("transformers.trainer_callback", "transformers")
-_losses = need("transformers.loss.loss_utils", "transformers")
+transformers: Any = need("transformers", "transformers")
+_callbacks: Any = need("transformers.trainer_callback", "transformers")
+_losses: Any = need("transformers.loss.loss_utils", "transformers")
 
 
 class SafestepCallback(transformers.TrainerCallback, _callbacks.ExportableState):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +19,7 @@ def weights(seed=0, sizes=SIZES, dtype=np.float64):
     rng = np.random.default_rng(seed)
     return [
         {"w": rng.normal(size=(to, of)).astype(dtype) / np.sqrt(of), "b": rng.normal(size=to).astype(dtype) / 4}
-        for of, to in zip(sizes, sizes[1:], strict=False)
+        for of, to in pairwise(sizes)
     ]
 
 

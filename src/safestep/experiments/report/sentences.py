@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from safestep.experiments.report.tables import cell
 from safestep.experiments.runner.experiment import Row, grouped
 from safestep.records.report import number
 
 
-def by(rows: Sequence[Row], key: str, names: Mapping[object, str] | None = None) -> dict[str, list[Row]]:
+def by(rows: Sequence[Row], key: str, names: Mapping[Any, str] | None = None) -> dict[str, list[Row]]:
     """Return rows in groups by what they have under a key: by its name in ``names``, or as it is."""
     groups = [(group[0][key], group) for group in grouped(rows, key)]
     return {(names or {}).get(value, str(value)): group for value, group in groups}

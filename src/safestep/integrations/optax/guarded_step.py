@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from safestep.errors import AttachError
@@ -49,9 +50,9 @@ def guarded(
 
     def init(params: Tree) -> GuardState:
         wide = wide_type(params)
-        numbers = [jnp.asarray(number, wide) for number in (math.nan, 1.0, math.nan, 0.0, math.nan)]
-        zero, law = jnp.zeros((), jnp.int32), (jnp.asarray(start, wide), jnp.zeros((), wide))
-        return GuardState(zero, *numbers, zero, jnp.ones((), bool), *law)
+        unknown, zero = jnp.asarray(math.nan, wide), jnp.zeros((), wide)
+        none, one, alpha = jnp.zeros((), jnp.int32), jnp.ones((), wide), jnp.asarray(start, wide)
+        return GuardState(none, unknown, one, unknown, zero, unknown, none, jnp.ones((), bool), alpha, zero)
 
     def update(updates: Tree, state: GuardState, params: Tree = None, **batch: Any) -> tuple[Tree, GuardState]:
         if params is None or "inputs" not in batch:
@@ -66,12 +67,7 @@ def guarded(
         def measured() -> tuple[jax.Array, ...]:
             # along p over a power of two near its length: squares of a neither overflow nor vanish
             unit = jnp.ldexp(jnp.ones((), wide), jnp.frexp(length)[1] - 1)
-            step = jax.tree.map(
-                lambda u, q: jnp.zeros_like(q) if u is None else (u.astype(wide) / unit).astype(q.dtype),
-                updates,
-                params,
-                is_leaf=lambda leaf: leaf is None,
-            )
+            step = jax.tree.map(partial(_over, unit), updates, params, is_leaf=lambda leaf: leaf is None)
             given = {name: batch.get(name) for name in ("inputs", "labels", "mask")}
             said = limit(moved_logits(logits_fn, params, step, **given, axis=axis))
             return unit, said.ratio.astype(wide) * unit, said.kl.astype(wide), said.uphill, jnp.asarray(said.exact)
@@ -91,13 +87,21 @@ def guarded(
             finite &= aim > 0
             factor, law = scale(ratio, aim, known)
             learns = finite & moved & ~held
-            law = tuple(jnp.where(learns, new, old).astype(wide) for new, old in zip(law, known, strict=True))
+            alpha, velocity = (jnp.where(learns, new, old) for new, old in zip(law, known, strict=True))
+            law = alpha.astype(wide), velocity.astype(wide)
             factor = jnp.where(finite & ~held, jnp.where(moved, factor, 1.0), 0.0).astype(wide)
         status = _status(moved, finite, held, factor, ratio, scaled)
         now = GuardState(state.step + 1, ratio, factor, aim, length, kl * (factor * unit) ** 2, status, exact, *law)
         return jax.tree.map(lambda u: scaled_by(factor, u), updates), now
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _over(unit: jax.Array, update: Any, parameter: Any) -> Any:
+    """Return an update in this unit, for a tangent; either tree may have None (what Equinox does not train)."""
+    if parameter is None:
+        return None
+    return jnp.zeros_like(parameter) if update is None else (update.astype(unit.dtype) / unit).astype(parameter.dtype)
 
 
 def _status(

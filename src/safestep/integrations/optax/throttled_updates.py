@@ -66,6 +66,6 @@ def throttle(
             alpha = order_1(alpha, margin, aim, gain, **bounds)  # type: ignore[arg-type]
         else:
             alpha, velocity = order_2(alpha, velocity, margin, aim, gain, damping, **bounds)  # type: ignore[arg-type]
-        return alpha, (alpha, velocity)
+        return alpha, (alpha, velocity)  # type: ignore[return-value]
 
     return guarded(logits_fn, curvature(loss), policy.target_at(0), axis_name, alpha_of, Status.THROTTLED, start=start)
