@@ -22,13 +22,30 @@ HIDDEN = {
 """Rooms with an ``__all__`` that are not shown, and why; those with an underscore are not either."""
 
 
-@dataclass
+@dataclass(frozen=True)
+class Entry:
+    """One public name: where griffe finds it, under which path the reference shows it, and its place on the page."""
+
+    identifier: str
+    shown: str
+    order: tuple[bool, bool, str]
+
+    @property
+    def directive(self) -> str:
+        if self.identifier == self.shown:
+            return f"::: {self.shown}\n\n"
+        # a module of the same name stands in the way
+        label = self.shown.rpartition(".")[2]
+        return f"::: {self.identifier}\n    options: {{heading: {self.shown}, toc_label: {label}}}\n\n"
+
+
+@dataclass(frozen=True)
 class Room:
-    """A package with public names: what its page shows, by canonical path."""
+    """A package with public names: those that its page shows, and those that another page does."""
 
     module: griffe.Module
-    entries: dict[str, str]
-    elsewhere: dict[str, str]
+    here: list[Entry]
+    elsewhere: list[Entry]
 
     @property
     def uri(self) -> str:
@@ -65,20 +82,19 @@ def on_page_content(content: str, page: Page, **_: object) -> str:
 
 @cache
 def targets() -> dict[str, str]:
-    """Return the entry of each name, by the name alone and by its public path."""
-    paths = [path for room in rooms() for path in room.entries.values()]
-    names = [path.rpartition(".")[2] for path in paths]
-    return {path: path for path in paths} | {
-        name: path for name, path in zip(names, paths, strict=True) if names.count(name) == 1
-    }
+    """Return the identifier of each entry by its path, and by the name alone where only one has it."""
+    entries = [entry for room in rooms() for entry in room.here]
+    names = [entry.shown.rpartition(".")[2] for entry in entries]
+    alone = {name: entry.identifier for name, entry in zip(names, entries, strict=True) if names.count(name) == 1}
+    return alone | {entry.shown: entry.identifier for entry in entries}
 
 
 def page_of(room: Room) -> str:
     """Return the page of a room: what it is for, and its entries for mkdocstrings."""
     docstring = room.module.docstring.value if room.module.docstring else ""
-    others = ", ".join(f"[`{name}`][{path}]" for name, path in sorted(room.elsewhere.items()))
-    also = f"In a room of their own: {others}.\n\n" if others else ""
-    return f"# {room.module.path}\n\n{docstring}\n\n{also}" + "".join(f"::: {path}\n\n" for path in room.entries.values())
+    links = ", ".join(f"[`{entry.shown.rpartition('.')[2]}`][{entry.identifier}]" for entry in room.elsewhere)
+    also = f"On a page of their own: {links}.\n\n" if links else ""
+    return f"# {room.module.path}\n\n{docstring}\n\n{also}" + "".join(entry.directive for entry in room.here)
 
 
 @cache
@@ -88,23 +104,39 @@ def rooms() -> list[Room]:
     A name that several rooms have is shown in the innermost, under the shortest path.
     """
     package: Any = griffe.load("safestep", search_paths=[SOURCE], allow_inspection=False)
-    found = [Room(module, {}, {}) for module in public_modules(package)]
-    inner: dict[str, Room] = {}
-    shortest: dict[str, str] = {}
-    for room in found:
-        for name in names_of(room.module):
-            member = room.module[name]
-            if not member.is_module:
-                inner[member.canonical_path] = room
-                shortest.setdefault(member.canonical_path, f"{room.module.path}.{name}")
-    for canonical, room in inner.items():
-        room.entries[canonical] = shortest[canonical]
-    for room in found:
-        for name in names_of(room.module):
-            canonical = room.module[name].canonical_path
-            if canonical in inner and canonical not in room.entries:
-                room.elsewhere[name] = shortest[canonical]
-    return found
+    modules = public_modules(package)
+    names = {module.path: [(name, object_of(module, name)) for name in names_of(module)] for module in modules}
+    entries: dict[str, Entry] = {}
+    innermost: dict[str, str] = {}
+    for module in modules:
+        for name, found in names[module.path]:
+            if found is not None:
+                shown = f"{module.path}.{name}"
+                identifier = found.canonical_path if is_hidden(module, name) else shown
+                order = (name.endswith(("Error", "Warning")), not found.is_function, name)
+                entries.setdefault(found.canonical_path, Entry(identifier, shown, order))
+                innermost[found.canonical_path] = module.path
+
+    def of(module: griffe.Module, *, here: bool) -> list[Entry]:
+        paths = {found.canonical_path for _, found in names[module.path] if found is not None}
+        return sorted((entries[path] for path in paths if (innermost[path] == module.path) is here), key=lambda e: e.order)
+
+    return [Room(module, of(module, here=True), of(module, here=False)) for module in modules]
+
+
+def is_hidden(module: griffe.Module, name: str) -> bool:
+    """Return whether griffe finds a module under the name that a room gives to something in it."""
+    member = module[name]
+    return bool(member.final_target.is_module if member.is_alias else member.is_module)
+
+
+def object_of(module: griffe.Module, name: str) -> griffe.Object | griffe.Alias | None:
+    """Return what a room calls so: not the module of the same name that defines it; None for a room inside."""
+    member = module[name]
+    if not is_hidden(module, name):
+        return member
+    inside = member.members.get(name)
+    return inside if inside is not None and not inside.is_module else None
 
 
 def names_of(module: griffe.Module) -> list[str]:
