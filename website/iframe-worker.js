@@ -1,6 +1,7 @@
-// Browsers start no worker for a page that is a file: where the page is one, the search's worker runs in a hidden frame instead.
+// Browsers start no worker for a page that is a file: where the page is one, the search's worker runs in a hidden frame instead. The
+// worker looks for this name.
 if (location.protocol === "file:") {
-  window.Worker = class extends EventTarget {
+  window.IFrameWorker = window.Worker = class extends EventTarget {
     constructor(url) {
       super()
       const frame = document.createElement("iframe")

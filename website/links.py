@@ -32,7 +32,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
     def on_site(link: re.Match[str]) -> str:
         target = repository_file(page.file, link.group(1))
-        return link.group(1) if target is None else posixpath.relpath(uri_of(target), posixpath.dirname(page.file.src_uri))
+        return (
+            link.group(1) if target is None else posixpath.relpath(uri_of(target), posixpath.dirname(page.file.src_uri))
+        )
 
     return LINK.sub(on_site, markdown)
 

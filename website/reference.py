@@ -119,7 +119,9 @@ def rooms() -> list[Room]:
 
     def of(module: griffe.Module, *, here: bool) -> list[Entry]:
         paths = {found.canonical_path for _, found in names[module.path] if found is not None}
-        return sorted((entries[path] for path in paths if (innermost[path] == module.path) is here), key=lambda e: e.order)
+        return sorted(
+            (entries[path] for path in paths if (innermost[path] == module.path) is here), key=lambda e: e.order
+        )
 
     return [Room(module, of(module, here=True), of(module, here=False)) for module in modules]
 
@@ -154,7 +156,9 @@ def public_modules(module: griffe.Module) -> list[griffe.Module]:
     """Return this module and those inside it that are public rooms, outer ones first."""
     hidden = module.path in HIDDEN or module.name.startswith("_")
     # an integration may be one file, which then is the room
-    is_room = module.exports is not None or (module.parent is not None and module.parent.path == "safestep.integrations")
+    is_room = module.exports is not None or (
+        module.parent is not None and module.parent.path == "safestep.integrations"
+    )
     inside = [inner for inner in sorted(module.modules.values(), key=lambda one: one.path) if not inner.is_alias]
     if hidden:
         return []
