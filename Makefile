@@ -9,7 +9,7 @@ FRAMEWORKS := .venv-integrations
 LOWEST := .venv-lowest
 
 .PHONY: demo test test-lowest integrations lint types layers pytest ranks faults test-processors test-long format \
-  notebooks tables constraints constraints-integrations clean
+  notebooks tables docs docs-open constraints constraints-integrations clean
 
 demo: $(VENV)/.demo
 	$(BIN)/safestep run digits-sgd --out runs/digits-sgd
@@ -86,6 +86,20 @@ notebooks: $(VENV)/.test
 tables: $(VENV)/.test
 	$(BIN)/python tests/loops
 	$(BIN)/python tests/claims
+
+# The site, with the tutorials run: some ten minutes the first time and after every change of the source, a minute else.
+SITE := build/site/index.html
+EXECUTED := $(patsubst docs/tutorials/%,build/tutorials/%,$(wildcard docs/tutorials/*.ipynb))
+
+docs: $(EXECUTED)
+	SAFESTEP_EXECUTED_TUTORIALS=build/tutorials NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@$(MAKE) --no-print-directory docs-open
+
+docs-open:
+	@test -f $(SITE) && echo "file://$(abspath $(SITE))" || { echo "The site is not built yet: make docs"; exit 1; }
+
+build/tutorials/%.ipynb: docs/tutorials/%.ipynb $(shell find src/safestep -name '*.py') | $(VENV)/.test
+	$(BIN)/jupyter-nbconvert --to notebook --execute --output-dir build/tutorials $<
 
 constraints: $(VENV)/.test
 	(echo "# Exact versions that both commands install (make demo, make test); honest ranges are in pyproject.toml."; \

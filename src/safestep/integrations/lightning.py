@@ -13,6 +13,8 @@ from safestep.guard.attach import attach
 from safestep.guard.guard import Guard
 from safestep.logs.recent import recent
 
+__all__ = ["SafestepCallback"]
+
 pytorch: Any = need("lightning.pytorch", "lightning")
 
 

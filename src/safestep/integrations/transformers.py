@@ -13,6 +13,8 @@ from safestep.guard.attach import attach
 from safestep.guard.guard import Guard
 from safestep.logs.recent import recent
 
+__all__ = ["SafestepCallback", "causal_lm_loss", "guard_trainer"]
+
 transformers: Any = need("transformers", "transformers")
 _callbacks: Any = need("transformers.trainer_callback", "transformers")
 _losses: Any = need("transformers.loss.loss_utils", "transformers")
