@@ -124,9 +124,7 @@ def test_every_link_leads_somewhere(pages, site):
                 if tag != "a" or parts.scheme not in {"https", "http"}:
                     wrong.append(f"{uri}: <{tag}> asks the network for {link}")
                 continue
-            target = (
-                posixpath.normpath(posixpath.join(posixpath.dirname(uri), unquote(parts.path))) if parts.path else uri
-            )
+            target = posixpath.normpath(posixpath.join(uri, "..", unquote(parts.path))) if parts.path else uri
             if not (site / target).is_file():
                 wrong.append(f"{uri}: nothing at {link}")
             elif parts.fragment and target in pages and unquote(parts.fragment) not in pages[target].ids:
