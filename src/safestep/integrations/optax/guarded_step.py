@@ -47,14 +47,31 @@ def guarded(
         start: alpha of the law before the first step.
     """
 
+    def measured(params: Tree, updates: Tree, length: jax.Array, batch: dict[str, Any]) -> tuple[jax.Array, ...]:
+        # along p over a power of two near its length: squares of a neither overflow nor vanish
+        unit = jnp.ldexp(jnp.ones_like(length), jnp.frexp(length)[1] - 1)
+        step = jax.tree.map(
+            lambda u, q: jnp.zeros_like(q) if u is None else (u.astype(length.dtype) / unit).astype(q.dtype),
+            updates,
+            params,
+            is_leaf=lambda leaf: leaf is None,
+        )
+        said = limit(moved_logits(logits_fn, params, step, **batch, axis=axis))
+        ratio, kl = said.ratio.astype(length.dtype) * unit, said.kl.astype(length.dtype)
+        return unit, ratio, kl, said.uphill, jnp.asarray(said.exact)
+
+    def unmeasured(params: Tree, updates: Tree, length: jax.Array, batch: dict[str, Any]) -> tuple[jax.Array, ...]:
+        still, nan = jnp.where(length == 0, 0.0, jnp.nan).astype(length.dtype), jnp.full_like(length, jnp.nan)
+        return jnp.ones_like(length), still, nan, jnp.zeros((), bool), jnp.ones((), bool)
+
     def init(params: Tree) -> GuardState:
         wide = wide_type(params)
         numbers = [jnp.asarray(number, wide) for number in (math.nan, 1.0, math.nan, 0.0, math.nan)]
         zero, law = jnp.zeros((), jnp.int32), (jnp.asarray(start, wide), jnp.zeros((), wide))
         return GuardState(zero, *numbers, zero, jnp.ones((), bool), *law)
 
-    def update(updates: Tree, state: GuardState, params: Tree = None, **batch: Any) -> tuple[Tree, GuardState]:
-        if params is None or "inputs" not in batch:
+    def update(updates: Tree, state: GuardState, params: Tree = None, **extra: Any) -> tuple[Tree, GuardState]:
+        if params is None or "inputs" not in extra:
             raise AttachError(
                 "a guard measures the step on its batch: call tx.update(grads, state, params, inputs=x, labels=y), "
                 f"saw {'no parameters' if params is None else 'no inputs'}"
@@ -62,27 +79,11 @@ def guarded(
         wide = wide_type(params)
         aim = jnp.asarray(target(state.step) if callable(target) else target, wide)
         length = length_of(updates, wide, axis)
-
-        def measured() -> tuple[jax.Array, ...]:
-            # along p over a power of two near its length: squares of a neither overflow nor vanish
-            unit = jnp.ldexp(jnp.ones((), wide), jnp.frexp(length)[1] - 1)
-            step = jax.tree.map(
-                lambda u, q: jnp.zeros_like(q) if u is None else (u.astype(wide) / unit).astype(q.dtype),
-                updates,
-                params,
-                is_leaf=lambda leaf: leaf is None,
-            )
-            given = {name: batch.get(name) for name in ("inputs", "labels", "mask")}
-            said = limit(moved_logits(logits_fn, params, step, **given, axis=axis))
-            return unit, said.ratio.astype(wide) * unit, said.kl.astype(wide), said.uphill, jnp.asarray(said.exact)
-
-        def unmeasured() -> tuple[jax.Array, ...]:
-            still = jnp.where(length == 0, 0.0, jnp.nan).astype(wide)
-            return jnp.ones_like(still), still, jnp.full_like(still, jnp.nan), jnp.zeros((), bool), jnp.ones((), bool)
-
-        # a branch also keeps XLA from mixing the arithmetic of this forward into that of training
+        batch = {name: extra.get(name) for name in ("inputs", "labels", "mask")}
+        # A branch also keeps XLA from mixing the arithmetic of this forward into that of training. All it needs are
+        # arguments of functions that stay the same, so that outside of jit, too, it is compiled once.
         moved = jnp.isfinite(length) & (length > 0)
-        unit, ratio, kl, uphill, exact = jax.lax.cond(moved, measured, unmeasured)
+        unit, ratio, kl, uphill, exact = jax.lax.cond(moved, measured, unmeasured, params, updates, length, batch)
         held = uphill & jnp.isinf(ratio)
         finite = jnp.isfinite(length) & (jnp.isfinite(ratio) | held)
         law = known = (state.alpha, state.velocity)
@@ -95,7 +96,7 @@ def guarded(
             factor = jnp.where(finite & ~held, jnp.where(moved, factor, 1.0), 0.0).astype(wide)
         status = _status(moved, finite, held, factor, ratio, scaled)
         now = GuardState(state.step + 1, ratio, factor, aim, length, kl * (factor * unit) ** 2, status, exact, *law)
-        return jax.tree.map(lambda u: scaled_by(factor, u), updates), now
+        return updates if scale is None else jax.tree.map(lambda u: scaled_by(factor, u), updates), now
 
     return optax.GradientTransformationExtraArgs(init, update)
 
