@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-ELSEWHERE = {"keras.md", "several-processes.md"}
+ELSEWHERE = {"jax.md", "keras.md", "several-processes.md"}
 """Pages whose examples run in processes of their own: tests/integrations, tests/ranks."""
 
 OFFLINE = {"WANDB_MODE": "offline", "WANDB_CONSOLE": "off", "WANDB_SILENT": "true"} | {

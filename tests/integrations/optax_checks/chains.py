@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -92,7 +93,7 @@ def check_compiled_once_and_the_same_without_jit():
     def make():
         return optax.chain(optax.adam(3.0), cap(counted, 0.5, limit=spread("mean")))
 
-    compiled = train(make(), 8)
+    compiled = train(make(), 8, compiler=partial(jax.jit, donate_argnums=(0, 1)))
     assert len(traces) == 1
     plain = train(make(), 8, compiler=lambda step: step)
     assert len(traces) == 2
@@ -129,7 +130,7 @@ def check_training_inside_is_bit_for_bit_that_without_a_guard():
 
 def check_a_run_that_was_saved_goes_on_bit_for_bit():
     """The state of an acting throttle and a pin, through orbax."""
-    for guard in (throttle(network, order=2, start=0.3), pin(network, 0.7)):
+    for guard in (throttle(network, order=2, gain=0.01, start=0.3), pin(network, 0.7)):
         tx = optax.chain(optax.adam(0.3), guard)
         whole = train(tx, 8)
         params, state, _ = train(tx, 5)
@@ -144,7 +145,7 @@ def check_a_run_that_was_saved_goes_on_bit_for_bit():
         later = train(tx, 3, start=(restored["params"], restored["state"]), first=5)
         same(later[:2], whole[:2])
         assert later[2] == whole[2][5:]
-        assert any(record.scale != 1.0 for record in later[2])
+        assert all(record.scale not in (0.0, 1.0) for record in later[2])
 
 
 def check_records_fill_a_history():

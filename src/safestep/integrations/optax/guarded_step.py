@@ -50,12 +50,13 @@ def guarded(
     def measured(params: Tree, updates: Tree, length: jax.Array, batch: dict[str, Any]) -> tuple[jax.Array, ...]:
         # along p over a power of two near its length: squares of a neither overflow nor vanish
         unit = jnp.ldexp(jnp.ones_like(length), jnp.frexp(length)[1] - 1)
-        step = jax.tree.map(
-            lambda u, q: jnp.zeros_like(q) if u is None else (u.astype(length.dtype) / unit).astype(q.dtype),
-            updates,
-            params,
-            is_leaf=lambda leaf: leaf is None,
-        )
+
+        def part(update: jax.Array | None, of: Tree) -> Tree:
+            if update is None:  # nothing moves there
+                return jax.tree.map(jnp.zeros_like, of)
+            return (update.astype(length.dtype) / unit).astype(of.dtype)
+
+        step = jax.tree.map(part, updates, params, is_leaf=lambda leaf: leaf is None)
         said = limit(moved_logits(logits_fn, params, step, **batch, axis=axis))
         ratio, kl = said.ratio.astype(length.dtype) * unit, said.kl.astype(length.dtype)
         return unit, ratio, kl, said.uphill, jnp.asarray(said.exact)
@@ -66,9 +67,11 @@ def guarded(
 
     def init(params: Tree) -> GuardState:
         wide = wide_type(params)
-        numbers = [jnp.asarray(number, wide) for number in (math.nan, 1.0, math.nan, 0.0, math.nan)]
-        zero, law = jnp.zeros((), jnp.int32), (jnp.asarray(start, wide), jnp.zeros((), wide))
-        return GuardState(zero, *numbers, zero, jnp.ones((), bool), *law)
+        ratio, scale, aim, length, kl, alpha, velocity = (
+            jnp.asarray(number, wide) for number in (math.nan, 1.0, math.nan, 0.0, math.nan, start, 0.0)
+        )
+        step, status = (jnp.zeros((), jnp.int32) for _ in range(2))
+        return GuardState(step, ratio, scale, aim, length, kl, status, jnp.ones((), bool), alpha, velocity)
 
     def update(updates: Tree, state: GuardState, params: Tree = None, **extra: Any) -> tuple[Tree, GuardState]:
         if params is None or "inputs" not in extra:
@@ -86,13 +89,12 @@ def guarded(
         unit, ratio, kl, uphill, exact = jax.lax.cond(moved, measured, unmeasured, params, updates, length, batch)
         held = uphill & jnp.isinf(ratio)
         finite = jnp.isfinite(length) & (jnp.isfinite(ratio) | held)
-        law = known = (state.alpha, state.velocity)
+        law: Law = (state.alpha, state.velocity)
         factor = jnp.ones((), wide)
         if scale is not None:
             finite &= aim > 0
-            factor, law = scale(ratio, aim, known)
-            learns = finite & moved & ~held
-            law = tuple(jnp.where(learns, new, old).astype(wide) for new, old in zip(law, known, strict=True))
+            factor, after = scale(ratio, aim, law)
+            law = jax.tree.map(lambda new, old: jnp.where(finite & moved & ~held, new, old).astype(wide), after, law)
             factor = jnp.where(finite & ~held, jnp.where(moved, factor, 1.0), 0.0).astype(wide)
         status = _status(moved, finite, held, factor, ratio, scaled)
         now = GuardState(state.step + 1, ratio, factor, aim, length, kl * (factor * unit) ** 2, status, exact, *law)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Real
-
 from safestep.integrations.optax._jax import AxisName, jax, jnp, optax
 from safestep.integrations.optax.combined_limits import default_limit
 from safestep.integrations.optax.guarded_step import Law, LogitsFn, Target, guarded
@@ -47,8 +45,8 @@ def cap(
         A step that is not finite, or whose r is not, becomes zero; the states of the transformations before have moved
         on (`optax.apply_if_finite` keeps them back). One that is uphill for the limit is held: zero, too.
     """
-    if isinstance(target, Real):
-        Cap(float(target))  # checks it
+    if isinstance(target, int | float):
+        Cap(target)  # checks it
     return guarded(logits_fn, limit or default_limit(), target, axis_name, _capped, Status.CAPPED)
 
 
@@ -69,8 +67,8 @@ def pin(
     Raises:
         ValueError: for a target that is no positive, finite number.
     """
-    if isinstance(target, Real):
-        Pin(float(target))  # checks it
+    if isinstance(target, int | float):
+        Pin(target)  # checks it
     return guarded(logits_fn, limit or default_limit(), target, axis_name, _pinned, Status.PINNED)
 
 
