@@ -12,6 +12,7 @@ CHECKS = Path(__file__).parent / "optax_checks"
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", checks_in(CHECKS))
 def test_in_optax(name, outcomes, pytestconfig):
     settings = {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "1", **FAST_COMPILING}
