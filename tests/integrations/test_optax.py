@@ -6,16 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from processes import checks_in, run
+from processes import FAST_COMPILING, checks_in, run
 
 CHECKS = Path(__file__).parent / "optax_checks"
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", checks_in(CHECKS))
-def test_in_optax(name, outcomes):
-    settings = {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "1"}
-    settings["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+def test_in_optax(name, outcomes, pytestconfig):
+    settings = {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "1", **FAST_COMPILING}
+    settings["XLA_FLAGS"] += " --xla_force_host_platform_device_count=2"
+    settings["JAX_COMPILATION_CACHE_DIR"] = str(pytestconfig.cache.mkdir("jax"))
     found = outcomes("optax", CHECKS, **settings)
     assert found[name] == "", found[name]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ def weights(seed=0, sizes=SIZES, dtype=np.float64):
     rng = np.random.default_rng(seed)
     return [
         {"w": rng.normal(size=(to, of)).astype(dtype) / np.sqrt(of), "b": rng.normal(size=to).astype(dtype) / 4}
-        for of, to in pairwise(sizes)
+        for of, to in itertools.pairwise(sizes)
     ]
 
 
@@ -52,8 +53,13 @@ def cross_entropy(logits, labels):
     return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
+@functools.partial(jax.jit, static_argnames="loss")
 def gradient(params, x, y, loss=cross_entropy):
     return jax.grad(lambda q: loss(network(q, x), y).mean())(params)
+
+
+def downhill(params, x, y):
+    return jax.tree.map(lambda g: -g, gradient(params, x, y))
 
 
 def random_like(params, seed=0, size=1.0):
@@ -61,6 +67,7 @@ def random_like(params, seed=0, size=1.0):
     return jax.tree.map(lambda q: jnp.asarray(size * rng.normal(size=q.shape), q.dtype), params)
 
 
+@jax.jit
 def dense(params, step, x):
     """Return logits and J p by a dense Jacobian."""
     flat, back = ravel_pytree(params)

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 from hypothesis import given
-from networks import batch, cross_entropy, dense, gradient, network, on_device, random_like, weights
+from networks import batch, cross_entropy, dense, downhill, network, on_device, random_like, weights
 
 from safestep.errors import AttachError, LossMismatchError, MeasurementError, NothingToMeasureError, OneLogitError
 from safestep.integrations.optax import (
@@ -29,28 +29,27 @@ from safestep.integrations.optax import (
 )
 
 STATISTICS = {"max": jnp.max, "mean": jnp.mean, 0.5: lambda s: jnp.sort(s)[math.ceil(s.size / 2) - 1]}
-SEEDS = st.integers(0, 2**31)
 SPREADS = {over: spread(over) for over in STATISTICS}
-LARGEST, MEAN, SIGMOID, CURVATURE = SPREADS["max"], SPREADS["mean"], spread(head="sigmoid"), curvature()
-KL, DEFAULT = divergence(), default_limit()
-BY_NAME = {name: curvature(name) for name in ("cross_entropy", "bce", "half_mse", "mse")}
-
-
-def take(tx, params, step, x, y=None, mask=None, state=None):
-    """Return the updates and the record of a step."""
-    updates, state = tx.update(step, tx.init(params) if state is None else state, params, inputs=x, labels=y, mask=mask)
-    return updates, read(state)
+SIGMOID, CURVATURE, KL, DEFAULT = spread(head="sigmoid"), curvature(), divergence(0.01), default_limit()
+LIMITS = (*SPREADS.values(), CURVATURE, KL, DEFAULT)
+SEEDS = st.integers(0, 2**31)
 
 
 @functools.cache
-def compiled(limit, logits_fn):
-    """Return a measurement that is compiled once: of limits and functions that live as long as the checks."""
-    tx = watch(logits_fn, limit=limit)
-    return jax.jit(lambda step, params, **batch: tx.update(step, tx.init(params), params, **batch)[1])
+def compiled(make, *arguments, **options):
+    """Return a transformation whose update is compiled, once for all examples."""
+    tx = make(*arguments, **options)
+    return optax.GradientTransformationExtraArgs(tx.init, jax.jit(tx.update))
+
+
+def take(tx, params, step, x, y=None, mask=None):
+    """Return the updates and the record of a step."""
+    updates, state = tx.update(step, tx.init(params), params, inputs=x, labels=y, mask=mask)
+    return updates, read(state)
 
 
 def ratio(limit, params, step, x, y=None, mask=None, logits_fn=network):
-    return read(compiled(limit, logits_fn)(step, params, inputs=x, labels=y, mask=mask)).ratio
+    return take(compiled(watch, logits_fn, limit=limit), params, step, x, y, mask)[1].ratio
 
 
 @given(seed=SEEDS)
@@ -60,8 +59,7 @@ def check_against_a_dense_jacobian(seed):
     z, a = dense(params, step, x)
     p = jax.nn.softmax(z)
     for over, statistic in STATISTICS.items():
-        found = ratio(SPREADS[over], params, step, x)
-        np.testing.assert_allclose(found, statistic(jnp.ptp(a, -1)) / jnp.pi, rtol=1e-9)
+        np.testing.assert_allclose(ratio(SPREADS[over], params, step, x), statistic(jnp.ptp(a, -1)) / jnp.pi, rtol=1e-9)
     largest = jnp.abs(a).max() / jnp.pi
     np.testing.assert_allclose(ratio(SIGMOID, params, step, x), largest, rtol=1e-9)
     variance = jax.vmap(lambda p, a: a @ (jnp.diag(p) - jnp.outer(p, p)) @ a)(p, a).mean()
@@ -75,46 +73,43 @@ def check_against_a_dense_jacobian(seed):
 def check_r_is_homogeneous(seed, exponent):
     params, factor = on_device(weights(seed)), 10.0**exponent
     x, y = batch(seed)
-    down = jax.tree.map(lambda g: -g, gradient(params, x, y))
+    down = downhill(params, x, y)
     longer = jax.tree.map(lambda u: u * factor, down)
-    for limit in (LARGEST, MEAN, SPREADS[0.5], CURVATURE, KL, DEFAULT):
+    for limit in LIMITS:
         one, other = (ratio(limit, params, step, x, y) for step in (down, longer))
         np.testing.assert_allclose(other, factor * one, rtol=1e-9)
     back = jax.tree.map(lambda u: -u, longer)
-    np.testing.assert_allclose(ratio(LARGEST, params, back, x), factor * ratio(LARGEST, params, down, x), rtol=1e-9)
-
-
-def shifted(params, x):
-    return network(params["net"], x) + params["all"]
+    np.testing.assert_allclose(
+        ratio(SPREADS["max"], params, back, x), factor * ratio(SPREADS["max"], params, down, x), rtol=1e-9
+    )
 
 
 @given(seed=SEEDS, shift=st.floats(-50, 50))
 def check_a_shift_of_all_logits_changes_nothing(seed, shift):
     """Of the logits, and of how they move: a direction that adds to all classes is none."""
-    params = {"net": on_device(weights(seed)), "all": jnp.asarray(shift)}
+    params = {"net": on_device(weights(seed)), "all": jnp.zeros(())}
     x, y = batch(seed)
-    step = jax.tree.map(lambda g: -g, gradient(params["net"], x, y))
-    for limit in (LARGEST, MEAN, CURVATURE, KL):
-        with_shift = ratio(limit, params, {"net": step, "all": jnp.asarray(shift)}, x, y, logits_fn=shifted)
-        np.testing.assert_allclose(with_shift, ratio(limit, params["net"], step, x, y), rtol=1e-9)
+
+    step = downhill(params["net"], x, y)
+    for limit in LIMITS:
+        moved = ratio(limit, params, {"net": step, "all": jnp.asarray(shift)}, (x, shift), y, logits_fn=shifted)
+        np.testing.assert_allclose(moved, ratio(limit, params["net"], step, x, y), rtol=1e-9)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def applied(make, target, params, step, x):
-    tx = make(network, target, limit=LARGEST)
-    return tx.update(step, tx.init(params), params, inputs=x)
+def shifted(params, inputs):
+    x, shift = inputs
+    return network(params["net"], x) + params["all"] + shift
 
 
-@given(seed=SEEDS, target=st.floats(0.01, 10))
+@given(seed=SEEDS, target=st.sampled_from((0.03, 1.0, 7.0)))
 def check_the_applied_step_is_at_the_target(seed, target):
     params = on_device(weights(seed))
     step, (x, _) = random_like(params, seed), batch(seed)
     for make in (cap, pin):
-        updates, state = applied(make, target, params, step, x)
-        record = read(state)
+        updates, record = take(compiled(make, network, target, limit=SPREADS["max"]), params, step, x)
         expected = min(1.0, target / record.ratio) if make is cap else target / record.ratio
         np.testing.assert_allclose(record.scale, expected, rtol=1e-12)
-        np.testing.assert_allclose(ratio(LARGEST, params, updates, x), record.applied_ratio, rtol=1e-9)
+        np.testing.assert_allclose(ratio(SPREADS["max"], params, updates, x), record.applied_ratio, rtol=1e-9)
 
 
 @given(seed=SEEDS)
@@ -122,9 +117,9 @@ def check_masked_samples_have_no_part(seed):
     """Whatever stands in them: the same r as of the batch without them."""
     params = on_device(weights(seed))
     step, (x, y) = random_like(params, seed), batch(seed)
-    mask = np.random.default_rng(seed).permutation(len(y)) < 7  # always as many: one shape to compile for
+    mask = np.random.default_rng(seed).permutation(len(y)) < 7
     odd = np.where(mask[:, None], x, np.nan), np.where(mask, y, -100)
-    for limit in (LARGEST, MEAN, SPREADS[0.5], CURVATURE, KL, DEFAULT):
+    for limit in LIMITS:
         kept = ratio(limit, params, step, x[mask], y[mask])
         np.testing.assert_allclose(ratio(limit, params, step, *odd, mask), kept, rtol=1e-9)
 
@@ -132,13 +127,13 @@ def check_masked_samples_have_no_part(seed):
 def check_weights_of_samples_are_in_the_curvature():
     """A weight of 2 is a sample seen twice; for a spread it counts once."""
     params, (x, y) = on_device(weights()), batch(0)
-    step = jax.tree.map(lambda g: -g, gradient(params, x, y))
+    step = downhill(params, x, y)
     weight = np.array([2.0] * 3 + [1.0] * 9)
     twice = [np.concatenate([part[:3], part]) for part in (x, y)]
-    found, expected = ratio(curvature(), params, step, x, y, weight), ratio(curvature(), params, step, *twice)
+    found, expected = ratio(CURVATURE, params, step, x, y, weight), ratio(CURVATURE, params, step, *twice)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
-    assert abs(found / ratio(curvature(), params, step, x, y) - 1) > 1e-4
-    found, expected = ratio(spread("mean"), params, step, x, y, weight), ratio(spread("mean"), params, step, x)
+    assert abs(found / ratio(CURVATURE, params, step, x, y) - 1) > 1e-4
+    found, expected = ratio(SPREADS["mean"], params, step, x, y, weight), ratio(SPREADS["mean"], params, step, x)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
@@ -146,9 +141,8 @@ def check_where_no_sample_counts_spreads_are_of_all_and_curvatures_of_none():
     params, (x, y) = on_device(weights()), batch(0)
     step, nobody = random_like(params), np.zeros(len(y))
     for over in STATISTICS:
-        everybody = ratio(SPREADS[over], params, step, x)
-        assert everybody > 0
-        np.testing.assert_allclose(ratio(SPREADS[over], params, step, x, y, nobody), everybody, rtol=1e-12)
+        of_all = ratio(SPREADS[over], params, step, x)
+        np.testing.assert_allclose(ratio(SPREADS[over], params, step, x, y, nobody), of_all, rtol=1e-12)
     assert ratio(CURVATURE, params, step, x, y, nobody) == 0.0
 
 
@@ -160,11 +154,9 @@ def check_two_classes_in_closed_form():
         return jnp.concatenate([0 * x, w * x], -1)
 
     likely = 1 / (1 + math.exp(-0.7))
-    assert math.isclose(ratio(spread(), w, p, x, y, logits_fn=logits), 0.4 / math.pi)
-    assert math.isclose(ratio(curvature(), w, p, x, y, logits_fn=logits), likely * 0.4 / 2)
-    assert math.isclose(
-        ratio(divergence(0.01), w, p, x, logits_fn=logits), 0.4 * math.sqrt(likely * (1 - likely) / 0.02)
-    )
+    assert math.isclose(ratio(SPREADS["max"], w, p, x, y, logits_fn=logits), 0.4 / math.pi)
+    assert math.isclose(ratio(CURVATURE, w, p, x, y, logits_fn=logits), likely * 0.4 / 2)
+    assert math.isclose(ratio(KL, w, p, x, logits_fn=logits), 0.4 * math.sqrt(likely * (1 - likely) / 0.02))
 
 
 def check_sgd_along_an_eigenvector_is_eta_lambda_over_2():
@@ -175,23 +167,24 @@ def check_sgd_along_an_eigenvector_is_eta_lambda_over_2():
         assert math.isclose(found, 0.05 * 16.0 / 2 * (1 if loss == "half_mse" else eigenvalue / 16.0)), loss
 
 
-FUNCTIONS = [
-    ("cross_entropy", curvature(cross_entropy)),
-    ("cross_entropy", curvature(optax.losses.softmax_cross_entropy)),
-    ("bce", curvature(optax.losses.sigmoid_binary_cross_entropy)),
-    ("half_mse", curvature(optax.losses.l2_loss)),
-    ("mse", curvature(optax.losses.squared_error)),
-]
+of = functools.cache(curvature)
 
 
 @given(seed=SEEDS)
 def check_losses_as_functions_are_those_by_name(seed):
     params = on_device(weights(seed))
     x, y = batch(seed)
-    step = jax.tree.map(lambda g: -g, gradient(params, x, y))
+    step = downhill(params, x, y)
     many = jax.nn.one_hot(y, 4) * 0.8 + 0.05
-    for index, (name, function) in enumerate(FUNCTIONS):
-        one, other = (ratio(loss, params, step, x, many if index else y) for loss in (BY_NAME[name], function))
+    pairs = [
+        ("cross_entropy", cross_entropy, y),
+        ("cross_entropy", optax.losses.softmax_cross_entropy, many),
+        ("bce", optax.losses.sigmoid_binary_cross_entropy, many),
+        ("half_mse", optax.losses.l2_loss, many),
+        ("mse", optax.losses.squared_error, many),
+    ]
+    for name, function, labels in pairs:
+        one, other = (ratio(of(loss), params, step, x, labels) for loss in (name, function))
         np.testing.assert_allclose(one, other, rtol=1e-8, err_msg=name)
 
 
@@ -206,20 +199,19 @@ def check_masked_classes_have_no_part():
     def without(params, x):
         return network(params, x)[:, :3]
 
-    for limit in (spread(), spread("mean"), curvature(), divergence()):
+    for limit in (SPREADS["max"], CURVATURE):
         found = ratio(limit, params, step, x, y, logits_fn=masked)
         np.testing.assert_allclose(found, ratio(limit, params, step, x, y, logits_fn=without), rtol=1e-12)
 
 
 @given(seed=SEEDS)
 def check_inside_every_bit_stays(seed):
-    for dtype in ("float64", "float32", "bfloat16", "float16"):
+    for dtype in ("float64", "float32", "bfloat16"):
         params = jax.tree.map(lambda q, to=dtype: q.astype(to), on_device(weights(seed)))
         step = jax.tree.map(lambda u: u.at[0].set(-0.0), random_like(params, seed, 1e-3))
         x = batch(seed)[0].astype(params[0]["w"].dtype)
-        updates, state = applied(cap, 1.0, params, step, x)
-        record = read(state)
-        assert (record.scale, record.status, record.exact) == (1.0, "inside", "float16" not in dtype)
+        updates, record = take(compiled(cap, network, 1.0, limit=SPREADS["max"]), params, step, x)
+        assert (record.scale, record.status, record.exact) == (1.0, "inside", dtype != "bfloat16")
         for before, after in zip(jax.tree.leaves(step), jax.tree.leaves(updates), strict=True):
             assert before.dtype == after.dtype
             assert np.asarray(before).tobytes() == np.asarray(after).tobytes()
@@ -263,11 +255,12 @@ def check_steps_of_any_size_in_float32():
     """Lengths whose squares overflow or vanish in float32 are capped like any other."""
     params = jax.tree.map(lambda q: q.astype("float32"), on_device(weights()))
     x, y = batch(0)
-    down = jax.tree.map(lambda g: -g, gradient(params, x.astype("float32"), y))
-    r, length = ratio(default_limit(), params, down, x.astype("float32"), y), float(optax.tree.norm(down))
+    x = x.astype("float32")
+    down = downhill(params, x, y)
+    r, length = ratio(DEFAULT, params, down, x, y), float(optax.tree.norm(down))
     for factor in (1e-25, 1e25):
         step = jax.tree.map(lambda u, by=factor: u * np.float32(by), down)
-        _, record = take(cap(network, 0.01), params, step, x.astype("float32"), y)
+        _, record = take(cap(network, 0.01), params, step, x, y)
         np.testing.assert_allclose([record.ratio, record.step_length], [r * factor, length * factor], rtol=1e-5)
         assert record.status == ("capped" if factor > 1 else "inside")
 
@@ -275,10 +268,10 @@ def check_steps_of_any_size_in_float32():
 def check_a_throttle_remembers():
     """Order 1 by hand; an uphill step and one that is not finite leave alpha where it was."""
     params, (x, y) = on_device(weights()), batch(0)
-    down = jax.tree.map(lambda g: -g, gradient(params, x, y))
+    down = downhill(params, x, y)
     tx = throttle(network, order=1, gain=0.1, start=0.2)
     state, alpha = tx.init(params), 0.2
-    r = ratio(curvature(), params, down, x, y)
+    r = ratio(CURVATURE, params, down, x, y)
     for factor, learns in ((1.0, True), (-1.0, False), (jnp.nan, False), (2.0, True)):
         step = jax.tree.map(lambda u, by=factor: by * u, down)
         _, state = tx.update(step, state, params, inputs=x, labels=y)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from safestep.errors import AttachError
@@ -48,14 +47,34 @@ def guarded(
         start: alpha of the law before the first step.
     """
 
+    def measured(params: Tree, updates: Tree, length: jax.Array, batch: dict[str, Any]) -> tuple[jax.Array, ...]:
+        # along p over a power of two near its length: squares of a neither overflow nor vanish
+        unit = jnp.ldexp(jnp.ones_like(length), jnp.frexp(length)[1] - 1)
+
+        def part(update: jax.Array | None, of: Tree) -> Tree:
+            if update is None:  # nothing moves there
+                return jax.tree.map(jnp.zeros_like, of)
+            return (update.astype(length.dtype) / unit).astype(of.dtype)
+
+        step = jax.tree.map(part, updates, params, is_leaf=lambda leaf: leaf is None)
+        said = limit(moved_logits(logits_fn, params, step, **batch, axis=axis))
+        ratio, kl = said.ratio.astype(length.dtype) * unit, said.kl.astype(length.dtype)
+        return unit, ratio, kl, said.uphill, jnp.asarray(said.exact)
+
+    def unmeasured(params: Tree, updates: Tree, length: jax.Array, batch: dict[str, Any]) -> tuple[jax.Array, ...]:
+        still, nan = jnp.where(length == 0, 0.0, jnp.nan).astype(length.dtype), jnp.full_like(length, jnp.nan)
+        return jnp.ones_like(length), still, nan, jnp.zeros((), bool), jnp.ones((), bool)
+
     def init(params: Tree) -> GuardState:
         wide = wide_type(params)
-        unknown, zero = jnp.asarray(math.nan, wide), jnp.zeros((), wide)
-        none, one, alpha = jnp.zeros((), jnp.int32), jnp.ones((), wide), jnp.asarray(start, wide)
-        return GuardState(none, unknown, one, unknown, zero, unknown, none, jnp.ones((), bool), alpha, zero)
+        ratio, scale, aim, length, kl, alpha, velocity = (
+            jnp.asarray(number, wide) for number in (math.nan, 1.0, math.nan, 0.0, math.nan, start, 0.0)
+        )
+        step, status = (jnp.zeros((), jnp.int32) for _ in range(2))
+        return GuardState(step, ratio, scale, aim, length, kl, status, jnp.ones((), bool), alpha, velocity)
 
-    def update(updates: Tree, state: GuardState, params: Tree = None, **batch: Any) -> tuple[Tree, GuardState]:
-        if params is None or "inputs" not in batch:
+    def update(updates: Tree, state: GuardState, params: Tree = None, **extra: Any) -> tuple[Tree, GuardState]:
+        if params is None or "inputs" not in extra:
             raise AttachError(
                 "a guard measures the step on its batch: call tx.update(grads, state, params, inputs=x, labels=y), "
                 f"saw {'no parameters' if params is None else 'no inputs'}"
@@ -63,45 +82,25 @@ def guarded(
         wide = wide_type(params)
         aim = jnp.asarray(target(state.step) if callable(target) else target, wide)
         length = length_of(updates, wide, axis)
-
-        def measured() -> tuple[jax.Array, ...]:
-            # along p over a power of two near its length: squares of a neither overflow nor vanish
-            unit = jnp.ldexp(jnp.ones((), wide), jnp.frexp(length)[1] - 1)
-            step = jax.tree.map(partial(_over, unit), updates, params, is_leaf=lambda leaf: leaf is None)
-            given = {name: batch.get(name) for name in ("inputs", "labels", "mask")}
-            said = limit(moved_logits(logits_fn, params, step, **given, axis=axis))
-            return unit, said.ratio.astype(wide) * unit, said.kl.astype(wide), said.uphill, jnp.asarray(said.exact)
-
-        def unmeasured() -> tuple[jax.Array, ...]:
-            still = jnp.where(length == 0, 0.0, jnp.nan).astype(wide)
-            return jnp.ones_like(still), still, jnp.full_like(still, jnp.nan), jnp.zeros((), bool), jnp.ones((), bool)
-
-        # a branch also keeps XLA from mixing the arithmetic of this forward into that of training
+        batch = {name: extra.get(name) for name in ("inputs", "labels", "mask")}
+        # A branch also keeps XLA from mixing the arithmetic of this forward into that of training. All it needs are
+        # arguments of functions that stay the same, so that outside of jit, too, it is compiled once.
         moved = jnp.isfinite(length) & (length > 0)
-        unit, ratio, kl, uphill, exact = jax.lax.cond(moved, measured, unmeasured)
+        unit, ratio, kl, uphill, exact = jax.lax.cond(moved, measured, unmeasured, params, updates, length, batch)
         held = uphill & jnp.isinf(ratio)
         finite = jnp.isfinite(length) & (jnp.isfinite(ratio) | held)
-        law = known = (state.alpha, state.velocity)
+        law: Law = (state.alpha, state.velocity)
         factor = jnp.ones((), wide)
         if scale is not None:
             finite &= aim > 0
-            factor, law = scale(ratio, aim, known)
-            learns = finite & moved & ~held
-            alpha, velocity = (jnp.where(learns, new, old) for new, old in zip(law, known, strict=True))
-            law = alpha.astype(wide), velocity.astype(wide)
+            factor, after = scale(ratio, aim, law)
+            law = jax.tree.map(lambda new, old: jnp.where(finite & moved & ~held, new, old).astype(wide), after, law)
             factor = jnp.where(finite & ~held, jnp.where(moved, factor, 1.0), 0.0).astype(wide)
         status = _status(moved, finite, held, factor, ratio, scaled)
         now = GuardState(state.step + 1, ratio, factor, aim, length, kl * (factor * unit) ** 2, status, exact, *law)
-        return jax.tree.map(lambda u: scaled_by(factor, u), updates), now
+        return updates if scale is None else jax.tree.map(lambda u: scaled_by(factor, u), updates), now
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _over(unit: jax.Array, update: Any, parameter: Any) -> Any:
-    """Return an update in this unit, for a tangent; either tree may have None (what Equinox does not train)."""
-    if parameter is None:
-        return None
-    return jnp.zeros_like(parameter) if update is None else (update.astype(unit.dtype) / unit).astype(parameter.dtype)
 
 
 def _status(

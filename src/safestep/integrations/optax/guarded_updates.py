@@ -45,7 +45,7 @@ def cap(
         A step that is not finite, or whose r is not, becomes zero; the states of the transformations before have moved
         on (`optax.apply_if_finite` keeps them back). One that is uphill for the limit is held: zero, too.
     """
-    if isinstance(target, (int, float)):
+    if isinstance(target, int | float):
         Cap(target)  # checks it
     return guarded(logits_fn, limit or default_limit(), target, axis_name, _capped, Status.CAPPED)
 
@@ -67,7 +67,7 @@ def pin(
     Raises:
         ValueError: for a target that is no positive, finite number.
     """
-    if isinstance(target, (int, float)):
+    if isinstance(target, int | float):
         Pin(target)  # checks it
     return guarded(logits_fn, limit or default_limit(), target, axis_name, _pinned, Status.PINNED)
 

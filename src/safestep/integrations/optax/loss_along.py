@@ -33,9 +33,9 @@ def slope_and_bend(loss: Loss, moved: MovedLogits) -> tuple[jax.Array, jax.Array
         )
     if not isinstance(loss, str):
         return _derivatives(lambda t: _by_samples(loss(logits + t * tangent, labels), logits))
+    labels = jnp.asarray(labels)
     if loss == "cross_entropy":
         return _cross_entropy(logits, tangent, labels), softmax_bend(logits, tangent)
-    labels = jnp.asarray(labels)
     if labels.shape != logits.shape:
         raise MeasurementError(
             f"labels of shape {labels.shape} for outputs of shape {logits.shape}: {loss!r} has one label an output"
@@ -53,7 +53,8 @@ def softmax_bend(logits: jax.Array, tangent: jax.Array) -> jax.Array:
             "binary classifier with one logit use spread(head='sigmoid') and the loss 'bce'"
         )
     weights = jax.nn.softmax(logits)
-    return (weights * jnp.square(tangent - (weights * tangent).sum(-1, keepdims=True))).sum(-1)
+    centred = tangent - (weights * tangent).sum(-1, keepdims=True)
+    return (weights * jnp.square(centred)).sum(-1)
 
 
 def sigmoid_bend(logits: jax.Array, tangent: jax.Array) -> jax.Array:
@@ -61,9 +62,9 @@ def sigmoid_bend(logits: jax.Array, tangent: jax.Array) -> jax.Array:
     return (jax.nn.sigmoid(logits) * jax.nn.sigmoid(-logits) * jnp.square(tangent)).sum(-1)
 
 
-def _cross_entropy(logits: jax.Array, tangent: jax.Array, labels: Any) -> jax.Array:
+def _cross_entropy(logits: jax.Array, tangent: jax.Array, labels: jax.Array) -> jax.Array:
     """Return ``sum_k (P_k - y_k) a_k``; nan for a label that is no class (-100, say): it has to be masked."""
-    labels, weights = jnp.asarray(labels), jax.nn.softmax(logits)
+    weights = jax.nn.softmax(logits)
     mean = (weights * tangent).sum(-1)
     if labels.shape == logits.shape:
         return (labels * (mean[..., None] - tangent)).sum(-1)

@@ -9,6 +9,7 @@ from typing import Any
 
 from safestep.errors import MeasurementError, NothingToMeasureError
 from safestep.integrations.optax._jax import AxisName, Tree, jax, jnp
+from safestep.integrations.optax.over_devices import largest_over
 from safestep.radius.spreads import Over
 
 
@@ -61,7 +62,7 @@ class MovedLogits:
         return jnp.where(jnp.isfinite(largest), found, largest)
 
     def _over_devices(self, value: jax.Array) -> jax.Array:
-        return value if self.axis is None else jax.lax.pmax(value, self.axis)
+        return largest_over(value, self.axis)
 
 
 def moved_logits(

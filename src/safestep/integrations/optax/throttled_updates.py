@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from safestep.formulas.throttle_laws import order_0, order_1, order_2
 from safestep.integrations.optax._jax import AxisName, jax, optax
 from safestep.integrations.optax.guarded_step import Law, LogitsFn, guarded
@@ -58,14 +60,13 @@ def throttle(
     bounds = {"low": low, "high": high}
 
     def alpha_of(ratio: jax.Array, target: jax.Array, law: Law) -> tuple[jax.Array, Law]:
-        # the laws take arrays of jax, though they are typed for torch
-        margin, aim, (alpha, velocity) = 2 * ratio, 2 * target, law
+        # typed for torch, the laws take arrays of jax
+        known: tuple[Any, Any] = 2 * ratio, 2 * target
         if order == 0:
-            return order_0(margin, aim, **bounds), law  # type: ignore[arg-type,return-value]
+            return cast("jax.Array", order_0(*known, **bounds)), law
+        after: Law = order_2(*law, *known, gain, damping, **bounds)
         if order == 1:
-            alpha = order_1(alpha, margin, aim, gain, **bounds)  # type: ignore[arg-type]
-        else:
-            alpha, velocity = order_2(alpha, velocity, margin, aim, gain, damping, **bounds)  # type: ignore[arg-type]
-        return alpha, (alpha, velocity)  # type: ignore[return-value]
+            after = order_1(law[0], *known, gain, **bounds), law[1]
+        return after[0], after
 
     return guarded(logits_fn, curvature(loss), policy.target_at(0), axis_name, alpha_of, Status.THROTTLED, start=start)

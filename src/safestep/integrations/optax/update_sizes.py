@@ -6,6 +6,7 @@ from typing import Any
 
 from safestep.errors import MeasurementError
 from safestep.integrations.optax._jax import AxisName, Tree, jax, jnp
+from safestep.integrations.optax.over_devices import largest_over
 
 
 def scaled_by(scale: jax.Array, update: jax.Array) -> jax.Array:
@@ -29,4 +30,4 @@ def length_of(updates: Tree, wide: Any, axis: AxisName | None) -> jax.Array:
     unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1.0)
     length = largest * jnp.sqrt(sum(jnp.square(leaf / unit).sum() for leaf in leaves))
     # the branch that is taken must be the same on all devices
-    return length if axis is None else jax.lax.pmax(length, axis)
+    return largest_over(length, axis)
