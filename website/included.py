@@ -1,4 +1,4 @@
-"""Pages that are files of the repository outside docs/: README, changelog, a section of README; and the site's own assets."""
+"""Pages that are files outside docs/: README, a section of it, the changelog; and the site's own assets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Links as they are in the repository lead to the right place on the site, too; source files that are linked to become pages."""
+"""Links lead to the same on the site as in the repository; source files that are linked to become pages."""
 
 from __future__ import annotations
 

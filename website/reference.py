@@ -32,6 +32,7 @@ class Entry:
 
     @property
     def directive(self) -> str:
+        """The line of Markdown by which mkdocstrings shows it."""
         if self.identifier == self.shown:
             return f"::: {self.shown}\n\n"
         # a module of the same name stands in the way
@@ -49,6 +50,7 @@ class Room:
 
     @property
     def uri(self) -> str:
+        """The page in Markdown, as nav names it."""
         return f"reference/{self.module.path}.md"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import posixpath
 import re
 import subprocess
 import sys
@@ -57,7 +58,8 @@ for found in pkgutil.walk_packages(safestep.__path__, "safestep."):
             rooms[found.name] = module
 names = {}
 for room, module in rooms.items():
-    names[room] = {name: id(getattr(module, name)) for name in module.__all__ if not inspect.ismodule(getattr(module, name))}
+    values = {name: getattr(module, name) for name in module.__all__}
+    names[room] = {name: id(value) for name, value in values.items() if not inspect.ismodule(value)}
 print(json.dumps(names))
 """
 """What is public, by importing it all; in a process of its own, since Keras knows one backend and old names warn."""
@@ -119,7 +121,9 @@ def test_every_link_leads_somewhere(pages, site):
                 if tag != "a" or parts.scheme not in {"https", "http"}:
                     wrong.append(f"{uri}: <{tag}> asks the network for {link}")
                 continue
-            target = os.path.normpath(os.path.join(os.path.dirname(uri), unquote(parts.path))) if parts.path else uri
+            target = (
+                posixpath.normpath(posixpath.join(posixpath.dirname(uri), unquote(parts.path))) if parts.path else uri
+            )
             if not (site / target).is_file():
                 wrong.append(f"{uri}: nothing at {link}")
             elif parts.fragment and target in pages and unquote(parts.fragment) not in pages[target].ids:
