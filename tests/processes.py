@@ -22,6 +22,12 @@ from pathlib import Path
 TESTS = Path(__file__).parent
 LAST_WORDS = 6000
 """Characters of what a process said that are told of one that failed."""
+FAST_COMPILING = {
+    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+"""For jax: most of the time goes into compiling small models that then run for a moment; what is compiled is kept."""
 
 
 def start(*arguments: object, log: Path | None = None, **environment: str) -> subprocess.Popen[bytes]:

@@ -23,6 +23,7 @@ EXTRAS = (
     "hypothesis",
     "keras",
     "jax",
+    "optax",
     "tensorboard",
     "wandb",
 )

@@ -1,4 +1,4 @@
-"""Docstrings as mkdocstrings reads them: its word for the section of examples is the plural, and a table is code."""
+"""Docstrings as mkdocstrings reads them: its word for a section of examples is the plural, and a table is code."""
 
 from __future__ import annotations
 

@@ -21,8 +21,9 @@ if (location.protocol === "file:") {
           this.dispatchEvent(new MessageEvent("message", { data: event.data.data }))
       })
       this.postMessage = data => loaded.then(() => frame.contentWindow.dispatchEvent(new MessageEvent("message", { data })))
-      document.addEventListener("DOMContentLoaded", () => document.body.append(frame))
-      if (document.body) document.body.append(frame)
+      // once: a frame that is moved loads again
+      const append = () => document.body.append(frame)
+      document.readyState === "loading" ? document.addEventListener("DOMContentLoaded", append) : append()
     }
     terminate() {}
   }

@@ -1,4 +1,4 @@
-"""Links lead to the same on the site as in the repository; source files that are linked to become pages."""
+"""Links of the repository lead to the right place on the site, too; source files that are linked become pages."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class Entry:
 
     @property
     def directive(self) -> str:
-        """The line of Markdown by which mkdocstrings shows it."""
+        """What tells mkdocstrings to show it."""
         if self.identifier == self.shown:
             return f"::: {self.shown}\n\n"
         # a module of the same name stands in the way
@@ -50,7 +50,7 @@ class Room:
 
     @property
     def uri(self) -> str:
-        """The page in Markdown, as nav names it."""
+        """Where its page is among the sources."""
         return f"reference/{self.module.path}.md"
 
 

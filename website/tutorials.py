@@ -1,4 +1,4 @@
-"""The tutorials as pages: the notebooks of docs/tutorials, as they are or as `make docs` ran them, in Markdown."""
+"""The tutorials as pages: notebooks of docs/tutorials, as they are or as `make docs` ran them, in Markdown."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from nbconvert import MarkdownExporter
 EXECUTED = "SAFESTEP_EXECUTED_TUTORIALS"
 """Names the folder of notebooks with their outputs."""
 
-WITHOUT_OUTPUTS = """!!! warning
-
-    This page was built without running the notebook: its pictures and outputs are missing. `make docs` runs it.
-
-"""
+WITHOUT_OUTPUTS = (
+    "!!! warning\n\n    This page was built without running the notebook, so its pictures and outputs are missing. "
+    "`make docs` runs it.\n\n"
+)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add a page for each notebook, with the pictures that it shows; the notebook stays, to be taken away."""
+    """Put a page in the place of each notebook, with its pictures; the notebook stays, to be taken away."""
     for notebook in [file for file in files if file.src_uri.endswith(".ipynb")]:
         folder = os.environ.get(EXECUTED)
         path = Path(folder) / Path(notebook.src_uri).name if folder else Path(notebook.abs_src_path or "")

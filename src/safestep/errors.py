@@ -63,6 +63,10 @@ class RunDirectoryError(SafestepError, OSError):
     """A run directory cannot be used: unwritable, full, in use, or of other settings."""
 
 
+class LogError(SafestepError, ValueError):
+    """A file that is to be looked at is not there, or is no log of steps."""
+
+
 class UnknownNameError(SafestepError, KeyError):
     """A name (experiment, setting, column) that does not exist; the nearest that does is in the message."""
 

@@ -179,6 +179,7 @@ ELSEWHERE = {
     "._accumulated_gradients": "Keras's optimizer",
     "._call_has_training_arg": "Keras's layer",
     "._check_variables_are_known": "Keras's optimizer",
+    "._generate_state_key": "Lightning's callback, which names it for callbacks with arguments",
     "._iterations": "Keras's optimizer",
     "._overwrite_variable_with_gradient": "Keras's optimizer",
     "._trainable_variables": "Keras's optimizer",

@@ -16,7 +16,7 @@ def versions(lines, sign: str) -> dict[str, str]:
 
 
 def test_the_lowest_versions_are_those_that_are_promised():
-    tools = {"test", "integrations-test"}
+    tools = {"docs", "test", "integrations-test"}
     users = [*PROJECT["dependencies"], *(line for name, lines in EXTRAS.items() if name not in tools for line in lines)]
     promised = versions(users, ">=")
     pinned = versions((ROOT / "constraints-lowest.txt").read_text(encoding="utf-8").splitlines(), "==")

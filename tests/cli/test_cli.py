@@ -92,7 +92,7 @@ def test_several_seeds_show_the_summary(tmp_path, pages):
     told = safe("run", "digits-momentum", *SMALL, "--out", str(tmp_path), "--seeds", "1, 2,1")
     assert told.exit_code == 0, told.output
     assert "digits-momentum, 2 seeds" in told.stdout
-    assert "IQR" in told.stdout
+    assert "std" in told.stdout
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["seeds"] == [1, 2]
     assert [summary["seeds"] for summary in results["summary"]] == [2, 2]

@@ -134,8 +134,8 @@ def test_divergence_is_reported_and_drawn():
     assert Path("runs/simulate/plane-sgd.png").exists()
 
 
-def test_the_command_lines_of_the_readme_run(undrawn):
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+def test_the_command_lines_of_the_page_run(undrawn):
+    text = (Path(__file__).parents[2] / "docs/experiments.md").read_text(encoding="utf-8")
     Path("mine.py").write_text("def f(x1, x2):\n    return x1**4 + 2 * x2**2\n")
     lines = re.findall(r"`safestep simulate ([^`]+)`", text)
     assert len(lines) == 2

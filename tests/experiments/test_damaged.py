@@ -41,7 +41,7 @@ def whole(tmp_path_factory):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Make every figure, and put none on disk: that takes most of the time and has its own tests."""
-    monkeypatch.setattr(figures, "_save", lambda figure, path: (figures._words(figure), path)[1])
+    monkeypatch.setattr(figures, "save", lambda figure, path: (figures._words(figure), path)[1])
 
 
 def report(directory):

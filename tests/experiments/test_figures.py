@@ -13,7 +13,7 @@ from experiments.made_up import run_directory
 from safestep.errors import RunDirectoryError
 from safestep.experiments.report.figures import draw
 
-SINGLE = ["training_loss", "test_accuracy", "effective_lr", "largest_ratio"]
+SINGLE = ["test_accuracy", "training_loss", "effective_lr", "largest_ratio"]
 
 
 def test_one_seed_gives_the_four_pictures_and_the_overview(tmp_path):

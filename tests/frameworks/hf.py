@@ -1,4 +1,4 @@
-"""Tiny language models, random texts, and a run of a trainer of the Hugging Face family beside a guard."""
+"""Tiny language models, random texts, and a guarded run of a trainer of the Hugging Face family."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from torch import Tensor
 
 import safestep
 from frameworks.witness import EXACT, PROMPT, Witness, causal
+from safestep.integrations.transformers import SafestepCallback, guard_trainer
 
 VOCABULARY, STEPS = 29, 6
 QUIET = (
@@ -66,13 +67,16 @@ class Run:
     witness: Witness
 
 
-class SaveGuard(transformers.TrainerCallback):
-    """Saves the guard beside each checkpoint."""
+class Onlookers(transformers.TrainerCallback):
+    """Comes after the guard: the witness's hooks are to run after it has acted."""
 
-    guard: safestep.Guard
+    def __init__(self, witness: Witness, guarded: SafestepCallback | None, audited: bool) -> None:
+        self.witness, self.guarded, self.audited, self.audit = witness, guarded, audited, None
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        torch.save(self.guard.state_dict(), Path(args.output_dir) / f"checkpoint-{state.global_step}" / "guard.pt")
+    def on_train_begin(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
+        if self.guarded is not None and self.audited:
+            self.audit = self.guarded.guard.audit(1.0)
+        self.witness.watch(optimizer.optimizer)
 
 
 def train(
@@ -83,6 +87,7 @@ def train(
     attached: dict[str, Any] | None = None,
     audited: bool = False,
     resume: int = 0,
+    rate: float = 1e-2,
     kinds: tuple[Any, Any] = (transformers.Trainer, transformers.TrainingArguments),
     given: dict[str, Any] | None = None,
     **arguments: Any,
@@ -96,26 +101,20 @@ def train(
         attached: what else `safestep.attach` is given.
         audited: whether every step is measured again.
         resume: the step of the checkpoint to go on from.
+        rate: the learning rate.
         kinds: the trainer and its settings.
         given: what else the trainer is given.
         arguments: the settings that are not the usual ones.
     """
     model = build()
-    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-2)
+    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=rate)
     options = {"policy": policy, "radius": EXACT, **(attached or {})}
-    guard = None if policy is None else safestep.attach(model, optimizer, **options)
-    audit = guard.audit(1.0) if guard is not None and audited else None
-    witness = Witness(model, build, causal).watch(optimizer)
     defaults = {"max_steps": STEPS, "save_strategy": "no", "per_device_train_batch_size": 4, "logging_steps": 1}
     quiet = {"use_cpu": True, "report_to": [], "disable_tqdm": True}
     settings = kinds[1](str(folder), **{**quiet, **defaults, **arguments})
     trainer = kinds[0](model, settings, **{"train_dataset": Texts(), "optimizers": (optimizer, None), **(given or {})})
-    if guard is not None and settings.save_strategy != "no":
-        callback = SaveGuard()
-        callback.guard = guard
-        trainer.add_callback(callback)
-    checkpoint = folder / f"checkpoint-{resume}"
-    if resume and guard is not None:
-        guard.load_state_dict(torch.load(checkpoint / "guard.pt", weights_only=True))
-    trainer.train(resume_from_checkpoint=str(checkpoint) if resume else None)
-    return Run(trainer, model, guard, audit, witness)
+    guarded = None if policy is None else guard_trainer(trainer, **options)
+    onlookers = Onlookers(Witness(model, build, causal), guarded, audited)
+    trainer.add_callback(onlookers)
+    trainer.train(resume_from_checkpoint=str(folder / f"checkpoint-{resume}") if resume else None)
+    return Run(trainer, model, guarded and guarded.guard, onlookers.audit, onlookers.witness)

@@ -19,6 +19,7 @@ from frameworks.witness import EXACT, Witness, assert_kept, assert_same_weights
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 
 TARGET = 0.3
+LOOPS = {"float32": 1, "accumulated": 2}
 
 
 class Run:
@@ -44,14 +45,14 @@ class Run:
         return self
 
 
-@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("every", LOOPS.values(), ids=LOOPS)
 @pytest.mark.parametrize("policy", [safestep.Watch(), safestep.Cap(1e6)], ids=str)
 def test_inside_training_is_bit_for_bit_what_it_is_without_a_guard(policy: safestep.Policy, every: int) -> None:
     bare, guarded = (Run(p, every).train() for p in (None, policy))
     assert_same_weights(guarded.model, bare.model)
 
 
-@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("every", LOOPS.values(), ids=LOOPS)
 def test_no_step_goes_beyond_the_target_and_the_records_count_the_steps(every: int) -> None:
     run = Run(safestep.Cap(TARGET), every).train()
     assert_kept(run.guard, run.audit, run.witness, TARGET, (0, 1, 3))

@@ -19,8 +19,11 @@ from torch.nn import functional as F
 import safestep
 from frameworks.hf import QUIET, STEPS, Run, Texts, llama, train
 from frameworks.witness import PROMPT, ROUGH, SLACK, Batch, assert_kept, assert_same_weights
+from safestep.integrations.transformers import causal_lm_loss
 
-pytestmark = pytest.mark.filterwarnings(*QUIET, "ignore:`label_smoothing_factor` is deprecated in:FutureWarning")
+pytestmark = pytest.mark.filterwarnings(
+    *QUIET, "ignore:`(label_smoothing_factor|compute_loss_func)` is deprecated:FutureWarning"
+)
 
 TARGET = 0.02
 READOUT = safestep.Readout(lambda model, *, fused_lm_head, **given: model(**given).logits)
@@ -36,7 +39,7 @@ def _quiet() -> Any:
     datasets.disable_progress_bars()
 
 
-def supervised(folder: Path, policy: safestep.Policy | None, **options: Any) -> Run:
+def supervised(folder: Path, policy: safestep.Policy | None, loss: Any = None, **options: Any) -> Run:
     words = {**{f"w{i}": i for i in range(27)}, "<end>": 27, "<unknown>": 28}
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<unknown>")),
@@ -45,6 +48,7 @@ def supervised(folder: Path, policy: safestep.Policy | None, **options: Any) -> 
     )
     texts = [{name: value.tolist() for name, value in text.items()} for text in map(Texts().__getitem__, range(96))]
     given = {"train_dataset": datasets.Dataset.from_list(texts), "processing_class": tokenizer}
+    given |= {} if loss is None else {"compute_loss_func": loss}
     kinds = (trl.SFTTrainer, trl.SFTConfig)
     return train(folder, policy, build=llama, kinds=kinds, given=given, **options)
 
@@ -123,3 +127,25 @@ def test_the_fused_loss_is_the_cross_entropy_that_is_measured(tmp_path: Path) ->
     logits: Tensor = READOUT.function(model, input_ids=ids, labels=labels, fused_lm_head=True)[:, :-1]
     wanted = -F.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), reduction="none").view(4, -1)
     torch.testing.assert_close(output.log_probs, wanted)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_with_a_loss_that_shows_its_logits_the_default_limit_holds(precision: str, tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {"attached": {"radius": None}, "rate": 3.0, "bf16": precision == "bfloat16"}
+    arguments |= {"loss": causal_lm_loss, "gradient_accumulation_steps": 2}
+    plain, capped = (supervised(tmp_path, policy, **arguments) for policy in (None, safestep.Cap()))
+    assert capped.guard is not None
+    rows = [report.row() for report in capped.guard.history]
+    assert len(rows) == STEPS
+    assert sum(row["status"] == "capped" for row in rows) >= 2
+    assert all(row["scale"] == 1.0 or row["applied_ratio"] <= 1 + SLACK for row in rows)
+    assert "loss found: cross_entropy" in repr(capped.guard)
+    logged = [[row["loss"] for row in run.trainer.state.log_history if "loss" in row] for run in (plain, capped)]
+    assert logged[0][0] == logged[1][0]
+    assert max(logged[1]) < max(logged[0])
+
+
+def test_the_loss_that_shows_its_logits_is_the_trainers_own(tmp_path: Path) -> None:
+    runs = [supervised(tmp_path, None, bf16=False, loss=loss) for loss in (None, causal_lm_loss)]
+    one, other = ([row["loss"] for row in run.trainer.state.log_history if "loss" in row] for run in runs)
+    assert one == pytest.approx(other, rel=1e-4)

@@ -1,3 +1,3 @@
-"""What runs in a process of its own is not collected here: Keras knows one backend a process."""
+"""What runs in a process of its own is not collected here: Keras knows one backend a process, jax one precision."""
 
-collect_ignore = ["keras_checks"]
+collect_ignore = ["keras_checks", "optax_checks"]

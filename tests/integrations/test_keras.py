@@ -6,15 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from processes import checks_in, run
+from processes import FAST_COMPILING, checks_in, run
 
 CHECKS = Path(__file__).parent / "keras_checks"
-FAST_COMPILING = {
-    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-}
-"""Most of the time goes into compiling small models that then run for a moment: what is compiled once is kept."""
 
 
 @pytest.mark.slow

@@ -238,7 +238,7 @@ def test_lines_of_something_else_are_left_out_and_said(tmp_path):
 def test_a_file_without_any_record_is_no_log(tmp_path):
     path = tmp_path / "notes.jsonl"
     path.write_text("one\ntwo\n")
-    with pytest.raises(ValueError, match="none of its 2 lines"):
+    with pytest.raises(ValueError, match="holds no record of a step: its first line is 'one'"):
         read(path)
     path.write_text("")
     assert len(read(path)) == 0

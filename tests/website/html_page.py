@@ -1,4 +1,4 @@
-"""What is on a page of the site: its elements with their attributes, those of the article counted, its headings."""
+"""What is on a page of the site: elements with their attributes, in the article or anywhere, and headings."""
 
 from __future__ import annotations
 

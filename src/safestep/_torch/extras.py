@@ -28,9 +28,10 @@ def need(module: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name and not module.startswith(error.name.split(".")[0]):
+        root = module.partition(".")[0]
+        if (error.name or "").partition(".")[0] != root:
             raise  # installed, but broken inside: not ours to explain
         raise MissingExtraError(
-            f"this part of safestep needs {module.split('.', maxsplit=1)[0]}, which is not installed: "
+            f"this part of safestep needs {root}, which is not installed: "
             f"install safestep with its extra '{extra}' (from a checkout: pip install '.[{extra}]')"
         ) from None

@@ -1,4 +1,4 @@
-"""The command line: list, run and report experiments, simulate a descent, bench."""
+"""The command line: list, run and report experiments, watch a log, simulate a descent, bench."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from safestep._version import __version__
 from safestep.cli.bench_command import bench
 from safestep.cli.simulate_command import command as simulate
 from safestep.cli.user_errors import errors_told
+from safestep.cli.watch_command import watch_command
 from safestep.errors import RunDirectoryError, UnknownNameError
 from safestep.experiments import NAMES, find
 from safestep.experiments.report.screen import console, progress, say, tell
@@ -140,12 +141,20 @@ def run(
 
 @app.command()
 def report(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")],
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR|LOG", help="A run directory, or the log of a guard (.csv, .jsonl).")
+    ],
 ) -> None:
-    """Draw figures and page of a run directory again, from its records alone."""
+    """Draw figures and page of a run directory again, from its records alone; or of a guard's log.
+
+    The page of a log, and its figures, are put into the folder LOG.report beside it.
+    """
     screen = console()
     with errors_told():
         _check_extras()
+        if directory.is_file() or (directory.suffix.lower() in {".csv", ".jsonl"} and not directory.exists()):
+            _report_log(screen, directory)
+            return
         results = require_results(directory)
         _, faults = read_records(directory)
         if faults:
@@ -166,6 +175,7 @@ def report(
         say(screen, f"page: {page}")
 
 
+app.command("watch")(watch_command)
 app.command("simulate")(simulate)
 
 
@@ -195,6 +205,15 @@ def _draw(directory: Path) -> Path:
 
     draw(directory)
     return write_page(directory)
+
+
+def _report_log(screen: Console, log: Path) -> None:
+    # matplotlib and jinja2, as above
+    from safestep.looking.log_page import report_log
+    from safestep.looking.watch import check_file
+
+    check_file(log)
+    say(screen, f"page: {report_log(log)}")
 
 
 def _known(name: str) -> Experiment[Any] | None:

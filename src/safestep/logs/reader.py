@@ -6,14 +6,19 @@ import csv
 import json
 import math
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from safestep._torch.warn_once import warn
+from safestep.errors import LogError
 from safestep.records.reading import Status
 from safestep.records.report import COLUMNS, LATER, History, StepReport, number
+
+_FIRST = 4096
+"""So many bytes of the first line are looked at to say what a file is that is no log."""
 
 
 def read(path: str | Path, *, superseded: bool = False) -> History:
@@ -32,7 +37,7 @@ def read(path: str | Path, *, superseded: bool = False) -> History:
 
     Raises:
         OSError: if the file cannot be read.
-        ValueError: if it has lines and none of them is a record of a step.
+        LogError: if it has lines and none of them is a record of a step; also a ``ValueError``.
 
     Warns:
         SafestepWarning: for lines that are no records, such as a last one that a kill cut short; they are left out.
@@ -49,7 +54,7 @@ def read(path: str | Path, *, superseded: bool = False) -> History:
     broken: list[int] = []
     for line, row in (_csv_rows if path.suffix.lower() == ".csv" else _json_rows)(path):
         try:
-            report = _report_of(row)
+            report = report_of(row)
         except (KeyError, TypeError, ValueError):
             broken.append(line)
             continue
@@ -57,7 +62,7 @@ def read(path: str | Path, *, superseded: bool = False) -> History:
             reports.pop()
         reports.append(report)
     if broken and not reports:
-        raise ValueError(f"{path} holds no record of a step: none of its {len(broken)} lines is one")
+        raise no_log(path)
     if broken:
         where = ", ".join(map(str, broken[:3])) + (", ..." if len(broken) > 3 else "")
         warn(
@@ -82,13 +87,40 @@ def _json_rows(path: Path) -> Iterator[tuple[int, Any]]:
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, Any]]:
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        columns = _cells(file.readline())
+        columns = cells(file.readline())
         for place, line in enumerate(file, start=2):
-            cells = _cells(line)
-            yield place, dict(zip(columns, cells, strict=True)) if len(cells) == len(columns) else None
+            yield place, row_of(columns, line)
 
 
-def _cells(line: str) -> list[str]:
+def row_of(columns: Sequence[str], line: str) -> dict[str, str] | None:
+    """Return a line of CSV as a row; None for one that is not whole."""
+    values = cells(line)
+    return dict(zip(columns, values, strict=True)) if len(values) == len(columns) else None
+
+
+def no_log(path: Path) -> LogError:
+    """Return the error of a file none of whose lines is a record of a step: what is in it, and what should be."""
+    with path.open("rb") as file:
+        first = file.readline(_FIRST).decode("utf-8", "replace")
+    try:
+        columns = cells(first) if path.suffix.lower() == ".csv" else list(json.loads(first))
+    except (TypeError, ValueError):
+        columns = []
+    missing = [name for name in COLUMNS if name not in columns and name not in LATER]
+    if columns:
+        seen = f"its first line has the columns {shorten(', '.join(map(str, columns)), 80)}"
+        seen += f", and not {shorten(', '.join(missing), 60)}" if missing else ", and no line has values that fit them"
+    elif first.endswith("\n"):
+        seen = f"its first line is {shorten(first, 60)!r}"
+    else:
+        seen = f"its only line is cut short or endless: {shorten(first, 60)!r}"
+    return LogError(
+        f"{path} holds no record of a step: {seen}. Expected a .csv or .jsonl file as `safestep.attach(..., log=...)` "
+        "writes it: give that file"
+    )
+
+
+def cells(line: str) -> list[str]:
     """Return the cells of one line; none of one that is not whole. A quote left open spoils no line after it."""
     try:
         return next(csv.reader([line]), []) if line.endswith(("\n", "\r")) else []
@@ -96,7 +128,7 @@ def _cells(line: str) -> list[str]:
         return []
 
 
-def _report_of(row: Any) -> StepReport:
+def report_of(row: Any) -> StepReport:
     """Return the report that a row is of; its numbers, flags and lists may be texts.
 
     Logs of earlier versions had predictions of r in the column of r: they are moved to where they belong.

@@ -14,6 +14,7 @@ from safestep.plots.drift_map import DriftMap, drift_maps, drift_maps_of
 from safestep.plots.gap_panels import GapLine, gap_panels
 from safestep.plots.noise_floor import Floor, noise_floor
 from safestep.plots.rate_trials import ratio_over_rates
+from safestep.plots.run_panels import run_overview, scales, status_shares, step_lengths
 from safestep.plots.schedules import schedule_curves
 from safestep.plots.seeds import accuracy_over_seeds
 from safestep.plots.side_by_side import traces_side_by_side
@@ -52,9 +53,13 @@ __all__ = [
     "noise_floor",
     "overview",
     "ratio_over_rates",
+    "run_overview",
+    "scales",
     "schedule_curves",
     "slowdown",
     "slowdowns_of",
+    "status_shares",
+    "step_lengths",
     "step_ratios",
     "test_accuracy",
     "throttled_columns",

@@ -14,8 +14,8 @@ from safestep.plots.lines import draw_curve
 from safestep.plots.panel import bare_axes, legend, name_axes
 from safestep.records.report import StepReport
 
-_BEFORE: dict[str, Any] = {"color": style.COLOURS["fixed"], "lw": 2.6}
-_AFTER: dict[str, Any] = {"color": style.COLOURS["cap"], "lw": 1.5}
+BEFORE: dict[str, Any] = {"color": style.COLOURS["fixed"], "lw": 2.6}
+AFTER: dict[str, Any] = {"color": style.COLOURS["cap"], "lw": 1.5}
 """What was asked for lies broad below what became of it."""
 
 
@@ -46,8 +46,8 @@ def step_ratios(history: Iterable[StepReport], *, ax: Axes | None = None) -> Axe
         x = [report.step for report in reports]
         ax.plot(x, guesses, color=style.FAINT, lw=0, marker="o", ms=2, label="predicted")
     if proposed != taken:
-        draw_curve(ax, steps, proposed, label="proposed", high=high, **_BEFORE)
-    draw_curve(ax, steps, taken, label="taken", high=high, **_AFTER)
+        draw_curve(ax, steps, proposed, label="proposed", high=high, **BEFORE)
+    draw_curve(ax, steps, taken, label="taken", high=high, **AFTER)
     if goals:
         x = [report.step for report in reports]
         ax.plot(x, targets, color=style.INK, lw=1.0, ls=(0, (6, 3)), label="target")
@@ -76,8 +76,8 @@ def effective_lrs(history: Iterable[StepReport], *, ax: Axes | None = None) -> A
         number = f" {group}" if groups > 1 else ""
         before, after = _column([r.lrs for r in reports], group), _column([r.effective_lrs for r in reports], group)
         if before != after:
-            draw_curve(ax, steps, before, label=f"given{number}", **_BEFORE)
-        draw_curve(ax, steps, after, label=f"effective{number}", **_AFTER)
+            draw_curve(ax, steps, before, label=f"given{number}", **BEFORE)
+        draw_curve(ax, steps, after, label=f"effective{number}", **AFTER)
     name_axes(ax, "Learning rates", "step", "learning rate")
     legend(ax)
     return ax

@@ -16,6 +16,8 @@ from safestep.recording.step import Step
 
 _MOST = 1 << 15
 """Coordinates that are kept: few enough for a checkpoint, and for no pass over the parameters."""
+_RUN = 16
+"""Neighbours that are kept together: of a line of memory that is fetched for one number, all are had."""
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 
 
@@ -28,7 +30,7 @@ class LastStep:
         ends: the same after it, as it was scaled.
         index: number of the step.
         scale: by what the proposed step was multiplied.
-        stride: of so many coordinates one is kept; 1 for models of fewer than are kept.
+        stride: of so many coordinates one is kept, in runs of neighbours; 1 for models of fewer than are kept.
     """
 
     starts: dict[Tensor, Tensor]
@@ -102,7 +104,8 @@ def _number(value: float) -> Tensor:
 
 
 def _alike(parameter: Tensor, end: Tensor, stride: int) -> bool:
-    count = math.ceil(parameter.numel() / stride)
+    run = 1 if stride == 1 else min(_RUN, parameter.numel())
+    count = math.ceil(parameter.numel() / (run * stride)) * run
     return (count, parameter.dtype, parameter.device) == (end.numel(), end.dtype, end.device)
 
 
@@ -111,15 +114,19 @@ def _some(tensor: Tensor, stride: int) -> Tensor:
     tensor = tensor.detach()
     if stride == 1:
         return tensor.flatten().clone()
-    places = _places(tensor.numel(), stride, tensor.device)
+    run = min(_RUN, tensor.numel())
+    starts = _starts(tensor.numel(), stride, tensor.device)
     if tensor.is_contiguous():
-        return tensor.view(-1)[places]
+        return tensor.view(-1).unfold(0, run, 1).index_select(0, starts).flatten()
+    places = (starts[:, None] + torch.arange(run, device=starts.device)).flatten()
     return tensor[torch.unravel_index(places, tensor.shape)]  # flatten would copy all of it
 
 
 @functools.lru_cache(maxsize=1024)
-def _places(count: int, stride: int, device: torch.device) -> Tensor:
-    first = torch.arange(0, count, stride, dtype=torch.float64, device="cpu")
+def _starts(count: int, stride: int, device: torch.device) -> Tensor:
+    """Return where the runs begin: of each stretch of ``run * stride`` coordinates one, at a place as good as drawn."""
+    run = min(_RUN, count)
+    first = torch.arange(0, count, run * stride, dtype=torch.float64, device="cpu")
     turns = torch.arange(1, len(first) + 1, dtype=torch.float64, device="cpu") * _GOLDEN
-    places = (first + ((turns - turns.floor()) * stride).floor()).clamp(max=count - 1)
-    return places.long().to(device)
+    places = (turns - turns.floor()) * (run * (stride - 1) + 1)
+    return (first + places.floor()).clamp(max=count - run).long().to(device)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from safestep.experiments.digits.digits_findings import digits_findings
 from safestep.experiments.digits.digits_summary import over_seeds
 from safestep.experiments.digits.digits_words import WORDS
 from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run, Words
@@ -102,24 +103,24 @@ class DigitsExperiment(Experiment[DigitsSettings]):
     policies: tuple[PolicyName, ...]
     columns: tuple[Column, ...] = (
         Column("label", "run"),
-        Column("final_acc", "accuracy", ".3f"),
-        Column("peak_r", "peak r", ".3f"),
-        Column("final_mean_r", "mean r", ".3f"),
-        Column("final_mean_lr", "effective lr", ".6f", short="lr"),
-        Column("final_mean_radius", "radius ρ", ".6f", short="ρ"),
-        Column("final_cap_fraction", "capped steps", ".3f", short="capped"),
         Column("diverged", "diverged"),
+        Column("final_acc", "accuracy", ".3f"),
+        Column("final_mean_lr", "effective lr", "#.3g", short="lr"),
+        Column("final_cap_fraction", "capped steps", ".3f", short="capped"),
+        Column("peak_r", "peak r", "#.3g"),
+        Column("final_mean_r", "mean r", "#.3g"),
+        Column("final_mean_radius", "radius ρ", "#.3g", short="ρ"),
     )
     summary_columns: tuple[Column, ...] = (
         Column("label", "run"),
-        Column("seeds", "seeds"),
-        Column("final_acc_mean", "accuracy: mean", ".3f", short="mean acc"),
-        Column("final_acc_std", "std", ".3f"),
-        Column("final_acc_median", "median", ".3f"),
-        Column("final_acc_iqr", "IQR", ".3f"),
-        Column("peak_r_median", "peak r: median", ".3f", short="peak r"),
-        Column("final_cap_fraction_median", "capped steps: median", ".3f", short="capped"),
         Column("diverged", "diverged"),
+        Column("final_acc_mean", "accuracy: mean", ".3f", short="acc"),
+        Column("final_mean_lr_median", "effective lr: median", "#.3g", short="lr"),
+        Column("final_cap_fraction_median", "capped steps: median", ".3f", short="capped"),
+        Column("peak_r_median", "peak r: median", "#.3g", short="peak r"),
+        Column("seeds", "seeds"),
+        Column("final_acc_std", "accuracy: std", ".3f", short="std"),
+        Column("final_acc_median", "accuracy: median", ".3f", short="median"),
     )
 
     def runs(self, settings: DigitsSettings, seeds: Sequence[int]) -> list[Run]:
@@ -169,6 +170,10 @@ class DigitsExperiment(Experiment[DigitsSettings]):
             "final_cap_fraction": last.cap_fraction,
             "diverged": last.diverged,
         }
+
+    def findings(self, results: Mapping[str, Any]) -> list[str]:
+        """Return what came out, in sentences."""
+        return digits_findings(results["rows"])
 
     def summarise(self, rows: Sequence[Row]) -> list[Row]:
         """Return accuracy, peak r and cap fraction over the seeds of every label."""

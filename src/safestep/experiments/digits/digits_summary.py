@@ -41,6 +41,7 @@ def _summary(rows: Sequence[Row]) -> Row:
         "final_acc_median": statistics.median(accuracies),
         "final_acc_iqr": high - low,
         "peak_r_median": _median(rows, "peak_r"),
+        "final_mean_lr_median": _median(rows, "final_mean_lr"),
         "final_cap_fraction_median": _median(rows, "final_cap_fraction"),
     }
     return cast(Row, plain(summary))

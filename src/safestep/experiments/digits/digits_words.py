@@ -52,13 +52,12 @@ href="https://github.com/piyush314/ghosts-of-softmax">github.com/piyush314/ghost
 Machine Learning Repository (1998), as scikit-learn’s <code>load_digits</code> has them.</p>
 """,
     captions={
-        "training_loss": """How wrong the network is on what it learns from, on a logarithmic scale. Colour says the
-policy (<b class="fixed">fixed</b>, <b class="cap">capped</b>, <b class="pin">pin</b>), the style of a line the
-learning rate. A curve that leaves at the top has blown up; one that comes back from there and stays level learns
-nothing any more. Where a capped run is the same run as the plain optimizer, its thin line lies on top of the broad
-one.""",
         "test_accuracy": """How much it has understood: the share of unseen digits it names rightly. Guessing gives
-about 10 %.""",
+about 10 %. Colour says the policy (<b class="fixed">fixed</b>, <b class="cap">capped</b>, <b class="pin">pin</b>), the
+style of a line the learning rate. Where a capped run is the same run as the plain optimizer, its thin line lies on top
+of the broad one.""",
+        "training_loss": """How wrong the network is on what it learns from, on a logarithmic scale. A curve that leaves
+at the top has blown up; one that comes back from there and stays level learns nothing any more.""",
         "effective_lr": """The rate that each run really used. Fixed rates are level lines. Where a capped curve is
 below its base rate, the cap shortens steps; where it is on it, the cap does nothing.""",
         "largest_ratio": """The boldest step of each epoch. The dashed line is the target: capped runs may reach it and
@@ -74,7 +73,7 @@ together mean that the outcome does not depend on them.""",
 <dt>capped steps</dt><dd>share of the last epoch’s steps that the policy changed.</dd>
 <dt>diverged</dt><dd>a loss, parameter or step ratio was not finite, or the loss of a batch exceeded ten times that of
 guessing. What such a row says otherwise is chance.</dd>
-<dt>std, IQR</dt><dd>of several seeds: standard deviation and interquartile range.</dd>
+<dt>mean, std, median</dt><dd>over several seeds; std is the standard deviation.</dd>
 </dl>
 """,
 )

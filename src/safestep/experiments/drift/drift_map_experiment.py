@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from safestep.experiments.drift.drift_findings import map_findings
 from safestep.experiments.drift.drift_plane import CURVATURE, LAWS, NONE, SECANT, Protocol, simulate
 from safestep.experiments.drift.drift_words import MAP
 from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run, Words
@@ -93,15 +94,15 @@ class DriftMapExperiment(Experiment[DriftMapSettings]):
         Column("share_diverged", "diverged", ".1%"),
         Column("share_beyond", "ηγ²λ > 2", ".1%"),
         Column("share_risen", "loss rose", ".1%"),
-        Column("largest_loss", "largest loss", ".3g"),
+        Column("largest_loss", "largest loss", "#.3g"),
     )
     summary_columns: tuple[Column, ...] = (
         Column("label", "law"),
-        Column("seeds", "starts"),
-        Column("least", "diverged: least", ".1%", short="least"),
-        Column("median", "median", ".1%"),
+        Column("median", "diverged: median", ".1%", short="median"),
+        Column("least", "least", ".1%"),
         Column("most", "most", ".1%"),
         Column("share_beyond", "ηγ²λ > 2", ".1%"),
+        Column("seeds", "starts"),
     )
 
     def runs(self, settings: DriftMapSettings, seeds: Sequence[int]) -> list[Run]:
@@ -115,6 +116,10 @@ class DriftMapExperiment(Experiment[DriftMapSettings]):
     def seconds_per_run(self, settings: DriftMapSettings) -> float:
         """Return about how long one run takes on one core."""
         return settings.steps * _SECONDS_PER_STEP * (settings.side / 41) ** 2
+
+    def findings(self, results: Mapping[str, Any]) -> list[str]:
+        """Return what came out, in sentences."""
+        return map_findings(results["rows"])
 
     def figures(self, results: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Figure]:
         """Return the maps that the records hold."""

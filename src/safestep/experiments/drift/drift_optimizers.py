@@ -9,6 +9,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from safestep.experiments.drift.drift_findings import optimizers_findings
 from safestep.experiments.drift.drift_optimizers_cases import BATCHES, LAWS, OPTIMIZERS, RATES, STUDENTS, rate_of
 from safestep.experiments.drift.drift_optimizers_run import DescentStep, DriftCase, descend, outcome_of, target_loss
 from safestep.experiments.drift.drift_words import OPTIMIZERS as WORDS
@@ -75,10 +76,10 @@ class DriftOptimizersExperiment(Experiment[DriftOptimizersSettings]):
     columns: tuple[Column, ...] = (
         Column("label", "run"),
         Column("diverged", "diverged"),
-        Column("first_loss", "first loss", ".3f"),
-        Column("peak_loss", "peak loss", ".3f"),
-        Column("final_loss", "final loss", ".4f"),
+        Column("final_loss", "final loss", "#.3g"),
         Column("steps_to_target", "steps to target", ".0f", short="steps"),
+        Column("first_loss", "first loss", "#.3g"),
+        Column("peak_loss", "peak loss", "#.3g"),
         Column("held_share", "held", ".1%"),
         Column("shortened_share", "shortened", ".1%"),
         Column("uphill_share", "proposed uphill", ".1%", short="uphill"),
@@ -86,12 +87,12 @@ class DriftOptimizersExperiment(Experiment[DriftOptimizersSettings]):
     )
     summary_columns: tuple[Column, ...] = (
         Column("label", "runs"),
-        Column("seeds", "seeds"),
         Column("lost", "diverged"),
-        Column("peak_factor", "peak / first loss", ".3f", short="peak"),
-        Column("final_loss", "final loss", ".4f", short="final"),
+        Column("slowdown", "steps, of those without", "#.3g", short="of none"),
+        Column("final_loss", "final loss", "#.3g", short="final"),
         Column("steps_to_target", "steps to target", ".0f", short="steps"),
-        Column("slowdown", "steps, of those without", ".3f", short="of none"),
+        Column("peak_factor", "peak / first loss", "#.3g", short="peak"),
+        Column("seeds", "seeds"),
         Column("held_share", "held", ".1%"),
         Column("shortened_share", "shortened", ".1%"),
         Column("uphill_share", "proposed uphill", ".1%", short="uphill"),
@@ -116,6 +117,10 @@ class DriftOptimizersExperiment(Experiment[DriftOptimizersSettings]):
     def seconds_per_run(self, settings: DriftOptimizersSettings) -> float:
         """Return about how long one run takes on one core."""
         return (settings.warm_up + settings.steps) * _SECONDS_PER_STEP
+
+    def findings(self, results: Mapping[str, Any]) -> list[str]:
+        """Return what came out, in sentences."""
+        return optimizers_findings(results["summary"])
 
     def figures(self, results: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Figure]:
         """Return what control costs where nothing needs it."""

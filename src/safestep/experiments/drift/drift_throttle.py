@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from safestep.experiments.drift.drift_figures import FIGURES, drift_figures
+from safestep.experiments.drift.drift_findings import throttle_findings
 from safestep.experiments.drift.drift_outcome import outcome, over_seeds
 from safestep.experiments.drift.drift_words import THROTTLE
 from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run, Words
@@ -127,28 +128,28 @@ class DriftThrottleExperiment(Experiment[DriftThrottleSettings]):
 
     columns: tuple[Column, ...] = (
         Column("label", "run"),
-        Column("first_loss", "first loss", ".3g"),
-        Column("peak_loss", "largest loss", ".3g", short="largest"),
-        Column("final_loss", "last loss", ".3g", short="last"),
+        Column("diverged", "diverged"),
+        Column("peak_loss", "largest loss", "#.3g", short="largest"),
+        Column("final_loss", "last loss", "#.3g", short="last"),
+        Column("steps_to_1e-4", "steps to 1e-4", short="to 1e-4"),
+        Column("first_loss", "first loss", "#.3g"),
         Column("alpha_first", "α of step 0", ".3f", short="α 0"),
         Column("alpha_second", "of step 1", ".3f", short="1"),
         Column("alpha_settled", "of step 50", ".3f", short="50"),
-        Column("steps_to_1e-4", "steps to 1e-4", short="to 1e-4"),
         Column("steps_above_limit", "steps with αηλ > 2", short="αηλ > 2"),
-        Column("diverged", "diverged"),
     )
     summary_columns: tuple[Column, ...] = (
         Column("label", "run"),
+        Column("diverged", "diverged"),
+        Column("peak_over_first", "largest / first loss: most", "#.4g", short="peak / first"),
+        Column("steps_median", "steps to 1e-4: median", ".4g", short="to 1e-4"),
+        Column("steps_range", "range"),
         Column("seeds", "seeds"),
-        Column("peak_over_first", "largest / first loss: most", ".4g", short="peak / first"),
-        Column("highest_rise", "highest loss that rose", ".2g", short="rose at"),
+        Column("highest_rise", "highest loss that rose", "#.2g", short="rose at"),
         Column("growth_off", "growth off theory", ".2%", short="growth off"),
         Column("second_off", "second α off χ/(ηλ)", ".2%", short="α 1 off"),
         Column("settled_off", "α of step 50 off", ".2%", short="α 50 off"),
-        Column("steps_median", "steps to 1e-4: median", ".4g", short="to 1e-4"),
-        Column("steps_range", "range"),
         Column("above_limit_median", "steps with αηλ > 2: median", ".4g", short="αηλ > 2"),
-        Column("diverged", "diverged"),
     )
 
     def runs(self, settings: DriftThrottleSettings, seeds: Sequence[int]) -> list[Run]:
@@ -215,6 +216,10 @@ class DriftThrottleExperiment(Experiment[DriftThrottleSettings]):
     def summarise(self, rows: Sequence[Row]) -> list[Row]:
         """Return every label over its seeds."""
         return over_seeds(rows)
+
+    def findings(self, results: Mapping[str, Any]) -> list[str]:
+        """Return what came out, in sentences."""
+        return throttle_findings(results["rows"])
 
     def figures(self, results: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Figure]:
         """Return what follows the drift, and single runs."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from safestep.experiments.limits.limits_figures import OVER_RATES, OVER_TARGETS, limits_figures
+from safestep.experiments.limits.limits_findings import limits_findings
 from safestep.experiments.limits.limits_plan import CAP, PLAIN, LimitsSettings, planned
 from safestep.experiments.limits.limits_statistics import STATISTICS
 from safestep.experiments.limits.limits_steps import policy_of, schedule, steps
@@ -38,17 +39,18 @@ class LimitsExperiment(Experiment[LimitsSettings]):
 
     columns: tuple[Column, ...] = (
         Column("label", "run"),
-        Column("role", "role"),
-        Column("final_loss", "loss", ".3f"),
+        Column("lost", "lost"),
         Column("final_acc", "accuracy", ".3f", short="acc"),
+        Column("final_loss", "loss", ".3f"),
+        Column("role", "role"),
         Column("shortened", "shortened", ".1%"),
         Column("held", "held or undone", ".1%", short="held"),
         Column("median_ratio", "median r", ".3f"),
-        Column("lost", "lost"),
     )
     summary_columns: tuple[Column, ...] = (
         Column("label", "role, task and limit"),
-        Column("runs", "runs"),
+        Column("lost", "lost"),
+        Column("within", "within allowed", ".0%", short="within"),
         Column("rates_worst", "any rate: worst gap", ".3f", short="rates: worst"),
         Column("rates_at", "at", short="at"),
         Column("rates_mean", "mean gap", ".3f", short="mean"),
@@ -57,8 +59,7 @@ class LimitsExperiment(Experiment[LimitsSettings]):
         Column("pin_mean", "mean gap", ".3f", short="mean"),
         Column("decay_worst", "with decay: worst gap", ".3f", short="decay: worst"),
         Column("decay_mean", "mean gap", ".3f", short="mean"),
-        Column("within", "within allowed", ".0%", short="within"),
-        Column("lost", "lost"),
+        Column("runs", "runs"),
         Column("best", "best in tuning", short="best"),
     )
     summary_always: bool = True
@@ -71,6 +72,10 @@ class LimitsExperiment(Experiment[LimitsSettings]):
     def seconds_per_run(self, settings: LimitsSettings) -> float:
         """Return about how long one run takes on one core."""
         return settings.steps * _SECONDS_PER_STEP
+
+    def findings(self, results: Mapping[str, Any]) -> list[str]:
+        """Return what came out, in sentences."""
+        return limits_findings(results["summary"])
 
     def figures(self, results: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Figure]:
         """Return the gaps over rates and over targets."""

@@ -16,6 +16,7 @@ from safestep.descent import Ensemble, distance, simulate
 from safestep.experiments.noise.floor_figures import FLOORS, floor_figures
 from safestep.experiments.noise.floor_plan import Cell, NoiseFloorSettings, cells
 from safestep.experiments.noise.floor_words import WORDS
+from safestep.experiments.noise.noise_findings import floor_findings
 from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run, Words, grouped
 from safestep.records.report import number, plain
 
@@ -36,23 +37,23 @@ class NoiseFloorExperiment(Experiment[NoiseFloorSettings]):
 
     columns: tuple[Column, ...] = (
         Column("label", "noise, batch and rate"),
+        Column("diverged", "diverged"),
+        Column("floor", "floor", "#.4g"),
+        Column("law_floor", "law", "#.4g"),
         Column("steps", "steps"),
-        Column("floor", "floor", ".4g"),
-        Column("law_floor", "law", ".4g"),
-        Column("standard_error", "standard error", ".2g", short="SE"),
+        Column("standard_error", "standard error", "#.2g", short="SE"),
         Column("floor_z", "SE off", ".2f"),
         Column("worst_z", "worst of five", ".2f", short="of five"),
-        Column("diverged", "diverged"),
     )
     summary_columns: tuple[Column, ...] = (
         Column("label", "noise and batch"),
-        Column("slope", "floor / η at the smallest η", ".4g", short="floor / η"),
-        Column("law_slope", "law", ".4g"),
-        Column("last_rate", "largest η with a floor", "g", short="largest η"),
-        Column("last_floor", "its floor", ".4g"),
-        Column("last_law", "law", ".4g"),
-        Column("worst_floor_z", "SE off: most", ".2f", short="SE off"),
+        Column("slope", "floor / η at the smallest η", "#.4g", short="floor / η"),
+        Column("law_slope", "law", "#.4g"),
         Column("diverged_from", "runs diverge from η", "g", short="diverges"),
+        Column("last_rate", "largest η with a floor", "g", short="largest η"),
+        Column("last_floor", "its floor", "#.4g"),
+        Column("last_law", "law", "#.4g"),
+        Column("worst_floor_z", "SE off: most", ".2f", short="SE off"),
     )
     summary_always: bool = True
 
@@ -83,6 +84,10 @@ class NoiseFloorExperiment(Experiment[NoiseFloorSettings]):
     def summarise(self, rows: Sequence[Row]) -> list[Row]:
         """Return one line a noise and batch size, over its rates and seeds."""
         return [_over_rates(group) for group in grouped(rows, "series")]
+
+    def findings(self, results: Mapping[str, Any]) -> list[str]:
+        """Return what came out, in sentences."""
+        return floor_findings(results["summary"])
 
     def figures(self, results: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Figure]:
         """Return the floors."""

@@ -18,6 +18,7 @@ from safestep.experiments.noise.descent_figures import CURVES, LOSSES, TRACES, d
 from safestep.experiments.noise.descent_plan import NoisyDescentSettings, descents
 from safestep.experiments.noise.descent_records import course_of, row_of
 from safestep.experiments.noise.descent_words import WORDS
+from safestep.experiments.noise.noise_findings import descent_findings
 from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run, Words, grouped
 from safestep.records.report import number, plain
 
@@ -34,32 +35,32 @@ _SECONDS_PER_MEMBER = 1.2e-5
 class NoisyDescentExperiment(Experiment[NoisyDescentSettings]):
     """An ensemble a schedule, on the plane of the note."""
 
-    own_figures: ClassVar[tuple[str, ...]] = (CURVES, LOSSES, TRACES)
+    own_figures: ClassVar[tuple[str, ...]] = (LOSSES, CURVES, TRACES)
     words: ClassVar[Words | None] = WORDS
 
     columns: tuple[Column, ...] = (
         Column("label", "schedule"),
+        Column("mean_f", "mean f", "#.4g"),
+        Column("law_mean_f", "law", "#.4g"),
+        Column("worst_z", "SE off", ".2f"),
         Column("steps", "steps"),
         Column("mean_x1", "mean x₁", ".4f"),
         Column("mean_x2", "mean x₂", ".4f"),
-        Column("var_x1", "var x₁", ".3g"),
-        Column("var_x2", "var x₂", ".3g"),
-        Column("mean_f", "mean f", ".4g"),
-        Column("law_mean_f", "law", ".4g"),
-        Column("worst_z", "SE off", ".2f"),
-        Column("rate_sum", "Σ η so far", ".3g", short="Σ η"),
-        Column("rate_sum_ever", "Σ η for ever", ".3g", short="for ever"),
+        Column("var_x1", "var x₁", "#.3g"),
+        Column("var_x2", "var x₂", "#.3g"),
+        Column("rate_sum", "Σ η so far", "#.3g", short="Σ η"),
+        Column("rate_sum_ever", "Σ η for ever", "#.3g", short="for ever"),
     )
     summary_columns: tuple[Column, ...] = (
         Column("label", "schedule"),
+        Column("mean_f", "mean f", "#.4g"),
+        Column("law_mean_f", "law", "#.4g"),
+        Column("worst_z", "SE off: most", ".2f"),
+        Column("worst_z_any", "at any step", ".2f", short="any step"),
         Column("seeds", "seeds"),
         Column("steps", "steps"),
         Column("mean_x1", "mean x₁", ".4f"),
         Column("mean_x2", "mean x₂", ".4f"),
-        Column("mean_f", "mean f", ".4g"),
-        Column("law_mean_f", "law", ".4g"),
-        Column("worst_z", "SE off: most", ".2f"),
-        Column("worst_z_any", "at any step", ".2f", short="any step"),
     )
 
     def runs(self, settings: NoisyDescentSettings, seeds: Sequence[int]) -> list[Run]:
@@ -99,6 +100,10 @@ class NoisyDescentExperiment(Experiment[NoisyDescentSettings]):
     def summarise(self, rows: Sequence[Row]) -> list[Row]:
         """Return every schedule over its seeds."""
         return [_over_seeds(group) for group in grouped(rows)]
+
+    def findings(self, results: Mapping[str, Any]) -> list[str]:
+        """Return what came out, in sentences."""
+        return descent_findings(results["summary"])
 
     def figures(self, results: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Figure]:
         """Return traces, schedules and losses."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from safestep.experiments.policies.kl_limits_figure import limits_by_rate
+from safestep.experiments.policies.kl_limits_findings import policy_findings
 from safestep.experiments.policies.kl_limits_words import WORDS
 from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run, Words, grouped
 from safestep.experiments.runner.settings import Settings
@@ -62,30 +63,30 @@ class PolicyExperiment(Experiment[PolicySettings]):
     columns: tuple[Column, ...] = (
         Column("label", "run"),
         Column("length", "steps balanced at the end", ".0f", short="length"),
+        Column("kl_most", "largest KL of a batch", "#.3g", short="most"),
+        Column("came_out", "came out / limit", ".3f", short="out"),
         Column("mean_length", "over the whole run", ".0f", short="mean"),
-        Column("kl_median", "KL of a batch, median", ".4f", short="KL"),
-        Column("kl_most", "largest", ".4f", short="most"),
-        Column("step_kl_most", "largest after a step", ".4f", short="step"),
+        Column("kl_median", "median KL of a batch", "#.3g", short="KL"),
+        Column("step_kl_most", "largest KL after a step", "#.3g", short="step"),
         Column("steps", "steps"),
         Column("capped", "shortened", ".1%"),
         Column("held", "held", ".1%"),
-        Column("came_out", "came out / limit", ".3f", short="out"),
-        Column("came_out_most", "at most", ".3f"),
+        Column("came_out_most", "came out / limit, most", ".3f", short="at most"),
     )
     summary_columns: tuple[Column, ...] = (
         Column("label", "run"),
-        Column("seeds", "seeds"),
         Column("length", "steps balanced at the end, median", ".0f", short="length"),
+        Column("kl_most", "largest KL of a batch", "#.3g", short="most"),
+        Column("came_out", "came out / limit, median", ".3f", short="out"),
+        Column("seeds", "seeds"),
         Column("length_least", "least", ".0f"),
         Column("mean_length", "over the whole run", ".0f", short="mean"),
-        Column("kl_median", "KL of a batch, median", ".4f", short="KL"),
-        Column("kl_most", "largest of all", ".4f", short="most"),
-        Column("step_kl_most", "largest after a step", ".4f", short="step"),
+        Column("kl_median", "median KL of a batch", "#.3g", short="KL"),
+        Column("step_kl_most", "largest KL after a step", "#.3g", short="step"),
         Column("steps", "steps, median", ".0f", short="steps"),
         Column("capped", "shortened", ".1%"),
         Column("held", "held", ".1%"),
-        Column("came_out", "came out / limit, median", ".3f", short="out"),
-        Column("came_out_most", "at most", ".3f"),
+        Column("came_out_most", "came out / limit, most", ".3f", short="at most"),
     )
     own_figures: ClassVar[tuple[str, ...]] = ("limits_by_rate",)
 
@@ -131,6 +132,10 @@ class PolicyExperiment(Experiment[PolicySettings]):
     def summarise(self, rows: Sequence[Row]) -> list[Row]:
         """Return medians over the seeds for every limit and rate, and the worst of any."""
         return [_summary(group) for group in grouped(rows)]
+
+    def findings(self, results: Mapping[str, Any]) -> list[str]:
+        """Return what came out, in sentences."""
+        return policy_findings(results["summary"], number(results["settings"]["max_kl"]))
 
     def figures(self, results: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Figure]:
         """Return how well the policies balance, and how far an update moved them, by rate."""

@@ -8,6 +8,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from safestep.experiments.protection.protection_findings import protection_findings
 from safestep.experiments.protection.protection_steps import StepLine, columns, outcome, steps
 from safestep.experiments.protection.protection_summary import EXACT, over_methods
 from safestep.experiments.protection.protection_witness import Witness
@@ -81,32 +82,32 @@ class ProtectionExperiment(Experiment[ProtectionSettings]):
 
     columns: tuple[Column, ...] = (
         Column("label", "run"),
-        Column("audited", "audited steps", short="audited"),
+        Column("diverged", "diverged"),
         Column("share_above_105", "above 1.05 target", ".2%", short="> 1.05"),
         Column("worst", "worst r / target", ".3f", short="worst"),
+        Column("final_acc", "accuracy", ".3f", short="acc"),
+        Column("final_loss", "loss", ".3f"),
+        Column("audited", "audited steps", short="audited"),
         Column("share_capped", "capped", ".1%"),
         Column("share_skipped", "nothing measured", ".1%", short="skipped"),
         Column("capped_median", "capped to", ".3f"),
         Column("needless", "needlessly shortened", short="needless"),
         Column("touched", "inside, yet touched", short="touched"),
-        Column("final_acc", "accuracy", ".3f", short="acc"),
-        Column("final_loss", "loss", ".3f"),
-        Column("diverged", "diverged"),
     )
     summary_columns: tuple[Column, ...] = (
         Column("label", "r measured by"),
+        Column("diverged", "diverged"),
+        Column("share_above_105", "above 1.05 target", ".2%", short="> 1.05"),
+        Column("worst", "worst r / target", ".3f", short="worst"),
+        Column("accuracy_lost", "accuracy lost", ".4f", short="acc lost"),
+        Column("loss_gained", "loss gained", ".4f"),
         Column("runs", "runs"),
         Column("audited", "audited steps", short="audited"),
-        Column("share_above_105", "above 1.05 target", ".2%", short="> 1.05"),
         Column("runs_above", "runs with > 0.5 % above", short="runs > 0.5 %"),
-        Column("worst", "worst r / target", ".3f", short="worst"),
         Column("share_capped", "capped", ".1%"),
         Column("share_skipped", "nothing measured", ".1%", short="skipped"),
         Column("share_needless", "needlessly shortened", ".2%", short="needless"),
         Column("touched", "inside, yet touched", short="touched"),
-        Column("accuracy_lost", "accuracy lost", ".4f", short="acc lost"),
-        Column("loss_gained", "loss gained", ".4f"),
-        Column("diverged", "diverged"),
     )
     summary_always: bool = True
     own_figures: ClassVar[tuple[str, ...]] = ("audited_ratios",)
@@ -126,6 +127,10 @@ class ProtectionExperiment(Experiment[ProtectionSettings]):
     def seconds_per_run(self, settings: ProtectionSettings) -> float:
         """Return about how long one run takes on one core."""
         return settings.steps * _SECONDS_PER_STEP
+
+    def findings(self, results: Mapping[str, Any]) -> list[str]:
+        """Return what came out, in sentences."""
+        return protection_findings(results["summary"])
 
     def figures(self, results: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Figure]:
         """Return how far beyond the target the audited steps went."""

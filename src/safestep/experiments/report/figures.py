@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIGURES = "figures"
-_OF_ALL = ("training_loss", "test_accuracy", "effective_lr", "largest_ratio", "accuracy_over_seeds")
+_OF_ALL = ("test_accuracy", "training_loss", "effective_lr", "largest_ratio", "accuracy_over_seeds")
 """Figures that no experiment has for itself: they are drawn wherever the records hold what they show."""
 
 
 def shown(results: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names of the figures of a page, in its order.
+    """Return the names of the figures of a page, in its order: the first one opens the page.
 
     Args:
         results: what results.json holds.
@@ -62,7 +62,7 @@ def draw(directory: Path) -> list[Path]:
             for name in (*shown(results), "overview"):  # which repeats the others, for other places than the page
                 if name not in figures:
                     (folder / f"{name}.png").unlink(missing_ok=True)
-            return [_save(figure, folder / f"{name}.png") for name, figure in figures.items()]
+            return [save(figure, folder / f"{name}.png") for name, figure in figures.items()]
         except OSError as error:
             raise RunDirectoryError(
                 f"cannot write to {folder}: {error.strerror or error}; make room, then `safestep report {directory}`"
@@ -77,8 +77,8 @@ def _figures(results: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -
     target = number(results["settings"].get("target"))
     target = 1.0 if math.isnan(target) else target
     pictures: dict[str, tuple[str, Callable[..., Any]]] = {
-        "training_loss": ("train_loss", plots.training_loss),
         "test_accuracy": ("test_acc", plots.test_accuracy),
+        "training_loss": ("train_loss", plots.training_loss),
         "effective_lr": ("mean_lr", plots.effective_lr),
         "largest_ratio": ("max_r", lambda curves, ax: plots.largest_ratio(curves, target=target, ax=ax)),
     }
@@ -98,7 +98,8 @@ def _figures(results: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -
     return figures
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG, with what it shows in words, and return the path."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo

@@ -22,9 +22,13 @@ from safestep.experiments.runner.seed_ranges import written_seeds
 from safestep.experiments.runner.settings import assignment
 
 PAGE = "report.html"
+_TEMPLATES = ("experiments.report", "looking")
 _WIDE = 6.0
 """Inches from which a figure has several columns: it takes all the width, and scrolls where that is too little."""
 _DPI = 220
+_FINDINGS = 3
+"""Sentences beside the first picture, at most: who reads more reads the table."""
+_NO_FINDINGS = "What came out is not put in words: numbers of the rows are missing or damaged."
 
 
 def write_page(directory: Path) -> Path:
@@ -37,16 +41,35 @@ def write_page(directory: Path) -> Path:
         MissingExtraError: if jinja2 or matplotlib is not installed.
     """
     results = require_results(directory)
+    with readable(directory, PAGE):
+        text = render("report.html.jinja", _content(results, directory))
+    return save_page(text, directory)
+
+
+def render(template: str, content: Mapping[str, Any]) -> str:
+    """Return a page, from one of the templates of this folder or of ``safestep.looking``.
+
+    Raises:
+        MissingExtraError: if jinja2 is not installed.
+    """
     jinja2 = need("jinja2", "experiments")
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("safestep.experiments.report", "."),
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(f"safestep.{room}", ".") for room in _TEMPLATES]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    with readable(directory, PAGE):
-        text = environment.get_template("report.html.jinja").render(_content(results, directory))
+    text: str = environment.get_template(template).render(content)
+    return text
+
+
+def save_page(text: str, directory: Path) -> Path:
+    """Put a page into a directory, in the place of the one before, and return where it is.
+
+    Raises:
+        RunDirectoryError: if it cannot be written.
+    """
     page, new = directory / PAGE, directory / f".{PAGE}.new"
     try:
         new.write_text(text, encoding="utf-8")
@@ -72,7 +95,8 @@ class Picture:
 
 def _content(results: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     experiment = known(results["experiment"])
-    pictures = list(_pictures(directory / FIGURES, shown(results)))
+    pictures = list(pictures_of(directory / FIGURES, shown(results)))
+    findings, missing = _findings(experiment, results, directory), gaps(results, directory, drawn=bool(pictures))
     return {
         "results": results,
         "about": experiment.about if experiment else "",
@@ -80,8 +104,9 @@ def _content(results: Mapping[str, Any], directory: Path) -> dict[str, Any]:
         "seeds": written_seeds(seeds_of(results["rows"])).replace(",", ", "),
         "begun": _moment(results.get("started")),
         "took": _duration(results.get("started"), results.get("finished")),
-        "gaps": gaps(results, directory, drawn=bool(pictures)),
+        "gaps": [*missing, *([] if findings is not None else [_NO_FINDINGS])],
         "pictures": pictures,
+        "findings": findings or [],
         "runs": run_table(experiment, results),
         "summary": summary_table(experiment, results),
         "settings": {key: assignment(key, value).partition("=")[2] for key, value in results["settings"].items()},
@@ -92,7 +117,18 @@ def _content(results: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     }
 
 
-def _pictures(folder: Path, names: Iterable[str]) -> Iterator[Picture]:
+def _findings(experiment: Experiment[Any] | None, results: Mapping[str, Any], directory: Path) -> list[str] | None:
+    """Return the sentences beside the first picture; None where the rows lack what they are made of."""
+    if experiment is None or not results["rows"]:
+        return []
+    try:
+        with readable(directory, "what came out"):
+            return experiment.findings(results)[:_FINDINGS]
+    except RunDirectoryError:
+        return None
+
+
+def pictures_of(folder: Path, names: Iterable[str]) -> Iterator[Picture]:
     """Yield the figures of these names, in this order; other files in the folder are not looked at."""
     image = need("PIL.Image", "plots")
     for file in (folder / f"{name}.png" for name in names):

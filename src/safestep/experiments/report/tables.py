@@ -54,18 +54,24 @@ def cell(value: Any, form: str = "") -> str:
 
     Args:
         value: as the experiment, or results.json, has it.
-        form: how its column writes numbers; huge ones, and those that would look like 0, are written otherwise.
+        form: how its column writes numbers, as ``".3f"`` (digits after the point) or ``"#.3g"`` (digits that count);
+            huge ones, and those that would look like 0, are written otherwise.
 
     Example:
         >>> cell(0.25, ".3f"), cell(4.25e9, ".3f"), cell(2e-7, ".3f"), cell(True), cell(None), cell("inf")
         ('0.250', '4.25e+09', '2e-07', 'yes', '–', 'inf')
+        >>> cell(5.0, "#.3g"), cell(0.0875312, "#.3g"), cell(123.4, "#.3g"), cell(81234.5, "#.3g")
+        ('5.00', '0.0875', '123', '81234')
     """
     if value is None:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        text = f"{value:{form or '.5g'}}"
+        text = f"{value:{form or '.4g'}}"
         looks_like_zero = value != 0 and not text.strip("-0.%")
-        return f"{value:.3g}" if looks_like_zero or abs(value) >= _HUGE else text
+        if looks_like_zero or abs(value) >= _HUGE:
+            return f"{value:.3g}"
+        # "123." and "1.23e+04": no digit before the point is left out for want of room after it
+        return f"{value:.0f}" if form.startswith("#") and (text[-1] == "." or "e+" in text) else text
     return str(value)

@@ -100,9 +100,9 @@ class Experiment(ABC, Generic[S]):
         name: as on the command line: ``digits-sgd``.
         about: what it shows, in one line.
         settings: class of its settings.
-        columns: of the table of rows, for one seed.
+        columns: of the table of rows, for one seed; a phone shows the first four, the label among them.
         summary_columns: of the table of summaries, for several.
-        own_figures: names of the figures that only it has, in the order of the page.
+        own_figures: names of the figures that only it has, in the order of the page, which opens with the first.
         words: what its page says beside figures and tables.
         summary_always: whether the summaries are the table for one seed too: they tell more than seeds apart.
     """
@@ -135,6 +135,14 @@ class Experiment(ABC, Generic[S]):
     @abstractmethod
     def summarise(self, rows: Sequence[Row]) -> list[Row]:
         """Return one summary over the seeds for every label, in the order of the rows, or what else they come to."""
+
+    def findings(self, results: Mapping[str, Any]) -> list[str]:
+        """Return what came out, in at most three sentences that stand beside the first figure; none by default.
+
+        Args:
+            results: what results.json holds, with at least one row; runs may be missing.
+        """
+        return []
 
     def figures(self, results: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Figure]:
         """Return figures of its own, by name, beside those that every training run has; none by default.

@@ -1,0 +1,1 @@
+"""A guard's log looked at: live in a terminal, and as a page."""
