@@ -24,6 +24,6 @@ def mathml(tex: str, display: str) -> str:
     drawn = convert(html.unescape(tex), display=display)
     if unknown := re.findall(r">(\\[a-zA-Z]+)", drawn):
         raise PluginError(
-            f"{unknown[0]} in the formula {html.unescape(tex)} is not known to latex2mathml: write it otherwise"
+            f"latex2mathml does not know {unknown[0]} of the formula {html.unescape(tex)}: write it otherwise"
         )
     return drawn
