@@ -6,6 +6,7 @@ import html
 import re
 
 from latex2mathml.converter import convert
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.pages import Page
 
 INLINE = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.DOTALL)
@@ -19,5 +20,10 @@ def on_page_content(content: str, page: Page, **_: object) -> str:
 
 
 def mathml(tex: str, display: str) -> str:
-    """Return TeX as MathML; it cannot be read wrongly in silence only where the converter raises."""
-    return convert(html.unescape(tex), display=display)
+    """Return TeX as MathML; commands that the converter does not know fail the build, and are not shown as they are."""
+    drawn = convert(html.unescape(tex), display=display)
+    if unknown := re.findall(r">(\\[a-zA-Z]+)", drawn):
+        raise PluginError(
+            f"latex2mathml does not know {unknown[0]} of the formula {html.unescape(tex)}: write it otherwise"
+        )
+    return drawn

@@ -136,7 +136,7 @@ def is_hidden(module: griffe.Module, name: str) -> bool:
 
 def object_of(module: griffe.Module, name: str) -> griffe.Object | griffe.Alias | None:
     """Return what a room calls so: not the module of the same name that defines it; None for a room inside."""
-    member = module[name]
+    member: griffe.Object | griffe.Alias = module[name]
     if not is_hidden(module, name):
         return member
     inside = member.members.get(name)

@@ -39,8 +39,8 @@ def as_markdown(path: Path, taken_from: str) -> tuple[str, dict[str, bytes]]:
     # the first cell installs what is missing where somebody opens the notebook elsewhere
     notebook.cells = notebook.cells[1:]
     resources = {"output_files_dir": "pictures", "unique_key": path.stem}
-    text, resources = MarkdownExporter().from_notebook_node(notebook, resources=resources)
+    text, written = MarkdownExporter().from_notebook_node(notebook, resources=resources)
     text = text.replace("![png](", "![What the code above draws](")
     head = f'*This page is the notebook <a href="{taken_from}" download>{taken_from}</a>.*\n\n'
     title, _, rest = text.strip().partition("\n")
-    return f"{title}\n\n{head}{rest}\n", resources["outputs"]
+    return f"{title}\n\n{head}{rest}\n", written["outputs"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import posixpath
@@ -14,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 from markdown_it import MarkdownIt
+from mkdocs.exceptions import PluginError
 
 from website.conftest import ROOT, build
 from website.html_page import HtmlPage
@@ -162,6 +164,14 @@ def test_formulas_are_mathml(pages, site):
     for uri in tutorials:
         assert pages[uri].in_article["math"] > 10
         assert "arithmatex" not in (site / uri).read_text(encoding="utf-8")
+
+
+def test_a_formula_with_an_unknown_command_fails_the_build(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "website"))
+    mathml = importlib.import_module("mathml")
+    assert "<mfrac>" in mathml.mathml(r"\tfrac12 &lt; x", "inline")
+    with pytest.raises(PluginError, match=r"does not know \\nosuch of the formula"):
+        mathml.mathml(r"\nosuch{x} + 1", "inline")
 
 
 def test_tutorials_show_what_their_notebooks_show(pages, site):
