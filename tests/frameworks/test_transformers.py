@@ -177,7 +177,7 @@ def test_callbacks_made_anew_from_a_checkpoint_are_refused(tmp_path: Path) -> No
 
 def test_a_checkpoint_without_a_guard_is_told(tmp_path: Path) -> None:
     trainer_of(tmp_path, save_strategy="steps", save_steps=2).train()
-    trainer = trainer_of(tmp_path)
+    trainer = trainer_of(tmp_path, save_strategy="steps", save_steps=1)  # it also saves what it did not find
     callback = guard_trainer(trainer)
     with pytest.warns(safestep.SafestepWarning, match="checkpoint of step 2 has no state of a guard"):
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))

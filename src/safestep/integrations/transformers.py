@@ -71,6 +71,8 @@ class SafestepCallback(transformers.TrainerCallback, _callbacks.ExportableState)
             if saved:
                 self.guard.load_state_dict(saved)
             else:
+                # The trainer took its callbacks from the checkpoint, and saves those that it knows.
+                state.stateful_callbacks[type(self).__name__] = self.state()
                 warn(f"the checkpoint of step {state.global_step} has no state of a guard: it begins anew")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
