@@ -254,18 +254,20 @@ def test_of_several_micro_batches_rows_are_drawn_through():
         assert abs(report.ratio - exact) < 5 * report.standard_error + 0.02 * exact
 
 
-def test_both_limits_of_the_default_ask_one_forward(monkeypatch):
+@pytest.mark.parametrize(("sample", "way"), [(16, "0.25 of the rows"), (ROWS, "probe")])
+def test_both_limits_of_the_default_ask_one_forward(monkeypatch, sample, way):
+    """So do batches that are no larger than the sample."""
     calls, run = [], difference.run
     monkeypatch.setattr(difference, "run", lambda *arguments: calls.append(1) or run(*arguments))
     model = network()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.001)
-    guard = attach(model, optimizer, radius=default_limit(sample=16), policy=Pin(0.01))  # which measures every step
+    guard = attach(model, optimizer, radius=default_limit(sample=sample), policy=Pin(0.01))  # measures every step
     for x, y in batches(11):
         optimizer.zero_grad()
         F.cross_entropy(model(x), y).backward()
         calls.clear()
         optimizer.step()
-    assert "0.25 of the rows" in guard.last.method
+    assert way in guard.last.method
     assert len(calls) == 2  # both ends: logits larger than the parameters are not kept
     assert guard.last.predicted_kl > 0.0
 
@@ -378,6 +380,27 @@ def test_radii_that_share_a_sample_keep_their_own_memory():
     for order in (radii, radii[::-1]):
         found = steps(network(), Tightest(dict(order)), 24, policy=Cap(1.0), lr=1e-4)
         assert sum(report.predicted for report, *_ in found) > 8
+
+
+def test_what_one_radius_has_run_the_other_measures_too(monkeypatch):
+    """Both are due at the same steps: rows that were run anyway cost nothing."""
+    calls, run = [], difference.run
+    monkeypatch.setattr(difference, "run", lambda *arguments: calls.append(1) or run(*arguments))
+    model = network()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    limits = {CurvatureRadius(sample=16): 1e9, SoftmaxRadius(over="mean", sample=16): 1.0}
+    guard = attach(model, optimizer, radius=Tightest(limits))
+    ran = []
+    for x, y in batches(40):
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        calls.clear()
+        optimizer.step()
+        ran.append(len(calls) > 0)
+    ages = [report.age for report in guard.history]
+    assert all(report.method.startswith("SoftmaxRadius") for report in guard.history)
+    assert sorted(set(ages[-20:])) == [*range(8)]
+    assert ran[-20:] == [age == 0 for age in ages[-20:]]
 
 
 def test_whoever_wants_to_know_r_measures_every_step():

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from safestep.bench.contestants import AGAIN, METHODS
+from safestep.bench.contestants import AGAIN, IN_BOTH
 from safestep.bench.grid import on_screen
 
 Record = Mapping[str, Any]
@@ -22,7 +22,7 @@ def who(row: Record) -> str:
         >>> who({"method": "exact", "situation": "capped"}), who({"method": "plain step", "situation": "inside"})
         ('exact, capped', 'plain step')
     """
-    return f"{row['method']}, {row['situation']}" if row["method"] in METHODS else str(row["method"])
+    return f"{row['method']}, {row['situation']}" if row["method"] in IN_BOTH else str(row["method"])
 
 
 def percent(ratio: float | None) -> str:

@@ -16,7 +16,7 @@ from safestep.bench.cases import RATES, TARGETS, Batch, Case, Situation
 from safestep.guard.attach import attach
 from safestep.guard.guard import Guard
 from safestep.policy import Cap, Policy, Watch
-from safestep.radius import CurvatureRadius, Radius
+from safestep.radius import CurvatureRadius, Radius, default_limit
 from safestep.radius.softmax import Method, SoftmaxRadius
 from safestep.records.reading import Status
 
@@ -24,6 +24,11 @@ PLAIN, AGAIN, CLIP, JVP = "plain step", "plain step again", "clip_grad_norm_", "
 METHODS: tuple[str, ...] = get_args(Method)
 CURVATURE = "curvature radius"
 """Watched, as its steps may go uphill on random labels and would be held: what measuring it costs, beside ``exact``."""
+DEFAULT = "default limit"
+"""Of `attach`: "inside" most steps are predicted and not measured, "capped" each is measured, and some are held."""
+
+IN_BOTH = (*METHODS, DEFAULT)
+"""Those that are compared in both situations, which their names then tell."""
 
 _LARGEST_NORM = 1.0
 """Of the gradient, for ``clip_grad_norm_``."""
@@ -36,8 +41,8 @@ class Entrant:
     """What a contestant does.
 
     Attributes:
-        method: one of the softmax radius's, ``CURVATURE``, or ``PLAIN``, ``AGAIN`` (whose distance from the plain step
-            is the error of the benchmark itself), ``CLIP``, ``JVP``.
+        method: one of the softmax radius's, ``CURVATURE``, ``DEFAULT``, or ``PLAIN``, ``AGAIN`` (whose distance from
+            the plain step is the error of the benchmark itself), ``CLIP``, ``JVP``.
         situation: whether its steps are far inside the target or beyond it.
     """
 
@@ -49,6 +54,8 @@ class Entrant:
         """What its steps are guarded by; None if they are not."""
         if self.method == CURVATURE:
             return CurvatureRadius(), Watch()
+        if self.method == DEFAULT:
+            return default_limit(), Cap(TARGETS[self.situation])
         if self.method in METHODS:
             return SoftmaxRadius(method=self.method), Cap(TARGETS[self.situation])  # type: ignore[arg-type]
         return None
@@ -58,10 +65,12 @@ class Entrant:
         """What the records of its steps have to say; None for whatever comes."""
         if self.method == CURVATURE:
             return Status.WATCHED
+        if self.method == DEFAULT:
+            return None
         return Status.INSIDE if self.situation == "inside" else Status.CAPPED
 
     def __str__(self) -> str:
-        return f"{self.method}, {self.situation}" if self.method in METHODS else self.method
+        return f"{self.method}, {self.situation}" if self.method in IN_BOTH else self.method
 
 
 def entries() -> list[Entrant]:

@@ -14,7 +14,7 @@ import torch
 
 from safestep._version import __version__
 from safestep.bench.cases import FIXED, cases, sizes
-from safestep.bench.contestants import AGAIN, CURVATURE, JVP, Entrant, entries
+from safestep.bench.contestants import AGAIN, CURVATURE, DEFAULT, JVP, Entrant, entries
 from safestep.bench.measure import Columns, Effort, Say, measure
 from safestep.bench.tuned_cases import tuned_cases
 from safestep.bench.whole_run import Turns, runners, whole_run
@@ -55,6 +55,7 @@ def fixed(
 ) -> Iterator[list[Columns]]:
     """Measure what a guard adds to a step whatever the model, on the named tiny ones; yields the rows of each."""
     inside = [entry for entry in entries() if entry.situation == "inside" and entry.method != JVP]
+    inside += [Entrant(DEFAULT, "inside"), Entrant(DEFAULT, "capped")]
     for name in names:
         yield measure(FIXED[name], inside, device, effort, say, memory=False)
 

@@ -112,6 +112,20 @@ class _RowDifference(FiniteDifference):
         return MovedRows(every=self.every)
 
 
+def already(proposal: Proposal, sample: Sample, track: RowTrack, *, mode: Mode = "train", every: bool = False) -> bool:
+    """Return whether another radius has run these rows along this step, so that `sampled` costs nothing."""
+    _, _, nearly = (proposal.forwards.shared or {}).get(_key(sample, mode, every), (None, None, None))
+    return nearly is not None and (_near(track, proposal) or not nearly)
+
+
+def _key(sample: Sample, mode: Mode, every: bool) -> tuple[str, Sample, Mode, bool]:
+    return "rows", sample, mode, every
+
+
+def _near(track: RowTrack, proposal: Proposal) -> bool:
+    return not proposal.always and track.ratio_rate * proposal.step.length <= _HALF * proposal.aim
+
+
 def sampled(
     proposal: Proposal, sample: Sample, track: RowTrack, *, mode: Mode = "train", every: bool = False
 ) -> tuple[Found | None, RowTrack]:
@@ -124,14 +138,11 @@ def sampled(
         mode: train or eval.
         every: whether entries without a gradient count too.
     """
-    shared, step = proposal.forwards.shared, proposal.step
-    near = not proposal.always and track.ratio_rate * step.length <= _HALF * proposal.aim
-    key = ("rows", sample, mode, every)
-    if shared is not None and key in shared:
-        found, later, nearly = shared[key]
-        if near or not nearly:
-            own = {"ratio_rate": track.ratio_rate, "bends": track.bends, "age": track.age}
-            return found, replace(later, **own)
+    shared, key, near = proposal.forwards.shared, _key(sample, mode, every), _near(track, proposal)
+    if shared is not None and already(proposal, sample, track, mode=mode, every=every):
+        found, later, _ = shared[key]
+        own = {"ratio_rate": track.ratio_rate, "bends": track.bends, "age": track.age}
+        return found, replace(later, **own)
     with no_trace(proposal.forwards.model, differentiable=False):
         try:
             found, later = _Sampling(proposal, sample, track, mode, every, near).measure()
@@ -158,10 +169,10 @@ class _Sampling:
     def measure(self) -> tuple[Found | None, RowTrack]:
         forwards, step = self.proposal.forwards, self.proposal.step
         looks = self.track.looks + 1
-        checked = looks & (looks - 1) == 0 or self.track.going is None
         track = replace(self.track, looks=looks)
         rows = drawn(forwards, self.sample, step.index)
         few = forwards.peers.in_step.every(rows.share < 1.0)
+        checked = looks & (looks - 1) == 0 or (few and self.track.going is None)
         if few and checked:
             track = replace(track, going=self._going(rows))
         if not few or track.going == "together":

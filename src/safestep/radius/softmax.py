@@ -19,7 +19,7 @@ from safestep.radius.deferred import Prediction, Resolved
 from safestep.radius.estimate import Probing
 from safestep.radius.radius import Needs, Radius, State
 from safestep.radius.row_sample import Sample, check_sample
-from safestep.radius.sampling import RowTrack, sampled
+from safestep.radius.sampling import RowTrack, already, sampled
 from safestep.radius.spreads import Over, Spreads
 from safestep.radius.tiers import Tier, Tiers, Track
 from safestep.recording.forwards import Forwards
@@ -187,7 +187,8 @@ class SoftmaxRadius(Radius):
         state = state or {"route": as_state(Route()), "rows": RowTrack().as_state()}
 
         track, length = RowTrack.from_state(state["rows"]), proposal.step.length
-        if self.method == "tiered" and track.quiet(predicted := track.ratio_rate * length, proposal):
+        free = already(proposal, self.sample, track, mode=self.mode, every=self.every)
+        if self.method == "tiered" and not free and track.quiet(predicted := track.ratio_rate * length, proposal):
             check_forwards(proposal.forwards, self._resolve)
             later = replace(track, age=track.age + 1)
             reading = self._reading(proposal.step, predicted, "skip", age=later.age)
