@@ -11,6 +11,7 @@ from safestep.plots.animation import animate_trace
 from safestep.plots.audited import audited_of, audited_ratios
 from safestep.plots.curves import Band, Curve, curves_of
 from safestep.plots.drift_map import DriftMap, drift_maps, drift_maps_of
+from safestep.plots.gap_dots import gap_dots
 from safestep.plots.gap_panels import GapLine, gap_panels
 from safestep.plots.noise_floor import Floor, noise_floor
 from safestep.plots.rate_trials import ratio_over_rates
@@ -47,6 +48,7 @@ __all__ = [
     "drifted_of",
     "effective_lr",
     "effective_lrs",
+    "gap_dots",
     "gap_panels",
     "largest_ratio",
     "loss_over_steps",

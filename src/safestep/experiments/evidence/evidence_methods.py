@@ -1,0 +1,73 @@
+"""Who takes part in the comparisons: plain training, clipping rules, optimizers without a rate, and guards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from safestep.experiments.evidence.evidence_tasks import OPTIMIZERS
+from safestep.guard.attach import attach
+from safestep.guard.guard import Guard
+from safestep.lab.rivals.clipping import CLIPPINGS
+from safestep.lab.rivals.registry import RIVALS
+from safestep.lab.rivals.stepper import Stepper
+from safestep.policy import Cap, Pin, Policy
+from safestep.radius import CurvatureRadius, Radius, default_limit
+from safestep.schedules import DecayAtEnd
+
+PLAIN, DEFAULT = "plain", "safestep"
+"""The run that is compared with; the guard of ``attach(model, optimizer)``."""
+WITH_RATE = (PLAIN, *CLIPPINGS, DEFAULT)
+"""Methods that take an optimizer and its rate as they are."""
+_ABSURD = 1.0
+"""The rate of an optimizer whose steps a guard alone decides on: hundreds of times too much for AdamW."""
+
+Guarding = Callable[[int], tuple[Radius, Policy]]
+_GUARDS: Mapping[str, Guarding] = {
+    "safestep Pin()": lambda _: (default_limit(), Pin()),
+    "safestep Pin(), decay": lambda steps: (default_limit(), Pin(schedule=DecayAtEnd(steps))),
+    "safestep, rate 1": lambda _: (default_limit(), Cap(1.0)),
+    # the step that minimises the quadratic model of the whole batch along the direction, every time
+    "K-FAC's rescaling": lambda _: (CurvatureRadius(), Pin(0.5)),
+}
+"""Guards of AdamW that ask for no rate, from the steps of the run."""
+OURS = tuple(name for name in _GUARDS if name.startswith(DEFAULT))
+WITHOUT_RATE = (*_GUARDS, *RIVALS)
+"""Methods that ask for no rate."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Somebody who trains a model.
+
+    Attributes:
+        stepper: takes the steps.
+        guard: of them, if there is one; to be detached at the end.
+    """
+
+    stepper: Stepper
+    guard: Guard | None = None
+
+
+def with_rate(name: str, model: nn.Module, optimizer: str, peak: float) -> Contestant:
+    """Return a method of `WITH_RATE` around an optimizer of the study at a peak rate."""
+    optimizers = OPTIMIZERS[optimizer](model, peak)
+    if name == DEFAULT:
+        return Contestant(Stepper(*optimizers), attach(model, optimizers, history=1))
+    return Contestant(Stepper(*optimizers, before=None if name == PLAIN else CLIPPINGS[name](model)))
+
+
+def without_rate(name: str, model: nn.Module, steps: int) -> Contestant:
+    """Return a method of `WITHOUT_RATE` for a run of so many steps."""
+    if name in RIVALS:
+        return Contestant(RIVALS[name].start(model, steps))
+    radius, policy = _GUARDS[name](steps)
+    optimizers = OPTIMIZERS["adamw"](model, _ABSURD)
+    return Contestant(Stepper(*optimizers), attach(model, optimizers, radius=radius, policy=policy, history=1))
+
+
+def schedule_of(name: str) -> str:
+    """Return the schedule that a method of `WITHOUT_RATE` is recommended with."""
+    return RIVALS[name].schedule if name in RIVALS else "constant"

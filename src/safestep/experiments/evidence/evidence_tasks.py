@@ -1,0 +1,37 @@
+"""What is learned in the comparisons, by which optimizers, and at which rate somebody would begin to tune."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from torch import nn
+from torch.optim import Optimizer
+
+from safestep._torch.extras import need
+from safestep.experiments.limits.limits_tasks import OPTIMIZERS as OF_LIMITS
+from safestep.experiments.limits.limits_tasks import SUBJECTS, Subject
+
+_LION = 0.1
+"""Lion's first rate in units of AdamW's: its authors say a third to a tenth (X. Chen et al., arXiv 2302.06675)."""
+
+
+def _lion(model: nn.Module, lr: float) -> list[Optimizer]:
+    return [need("pytorch_optimizer", "peers").Lion(model.parameters(), lr=lr, weight_decay=0.1)]
+
+
+OPTIMIZERS: Mapping[str, Callable[[nn.Module, float], list[Optimizer]]] = {**OF_LIMITS, "lion": _lion}
+"""Every optimizer by its name in settings: from model and rate to the optimizers that one guard looks after."""
+
+
+def first_rate(task: str, optimizer: str) -> float:
+    """Return the rate that is 1 in settings and figures.
+
+    Example:
+        >>> first_rate("text-gpt", "adamw"), round(first_rate("text-gpt", "lion"), 4)
+        (0.03, 0.003)
+    """
+    rates = SUBJECTS[task].rates
+    return rates["adamw"] * _LION if optimizer == "lion" else rates[optimizer]
+
+
+__all__ = ["OPTIMIZERS", "SUBJECTS", "Subject", "first_rate"]
