@@ -24,6 +24,9 @@ SETTINGS = {
     "drift-throttle": ["runs=B,C", "laws=secant", "samples=40", "warmup_steps=5", "drift_steps=60"],
     "drift-optimizers": ["warm_up=5", "steps=20", "optimizers=sgd"],
     "limits": ["steps=2", "tasks=digits-mlp", "optimizers=sgd", "statistics=curvature", "rates=1,100"],
+    "rates": ["steps=10", "methods=clip,safestep", "rates=1,100"],
+    "no-rate": ["steps=10", "methods=safestep-pin,prodigy"],
+    "spikes": ["steps=10", "methods=safestep", "disturbances=rate-x100-1,shuffled-labels"],
     "policy-optimisation": ["updates=1", "factors=100", "limits=none,KL limit"],
     "protection": ["steps=4", "workloads=digits-sgd", "methods=exact,probe", "disturbances=none"],
 }

@@ -26,11 +26,11 @@ _ABSURD = 1.0
 
 Guarding = Callable[[int], tuple[Radius, Policy]]
 _GUARDS: Mapping[str, Guarding] = {
-    "safestep Pin()": lambda _: (default_limit(), Pin()),
-    "safestep Pin(), decay": lambda steps: (default_limit(), Pin(schedule=DecayAtEnd(steps))),
-    "safestep, rate 1": lambda _: (default_limit(), Cap(1.0)),
+    "safestep-pin": lambda _: (default_limit(), Pin()),
+    "safestep-pin-decay": lambda steps: (default_limit(), Pin(schedule=DecayAtEnd(steps))),
+    "safestep-rate-1": lambda _: (default_limit(), Cap(1.0)),
     # the step that minimises the quadratic model of the whole batch along the direction, every time
-    "K-FAC's rescaling": lambda _: (CurvatureRadius(), Pin(0.5)),
+    "k-fac-rescaling": lambda _: (CurvatureRadius(), Pin(0.5)),
 }
 """Guards of AdamW that ask for no rate, from the steps of the run."""
 OURS = tuple(name for name in _GUARDS if name.startswith(DEFAULT))

@@ -77,10 +77,9 @@ each come to AdamW with the best of many rates under the best of three schedules
 '.[peers]'</code>): Prodigy (<a href="https://arxiv.org/abs/2306.06101">2306.06101</a>), D-Adaptation (<a
 href="https://arxiv.org/abs/2301.07733">2301.07733</a>), Schedule-Free AdamW at its default rate (<a
 href="https://arxiv.org/abs/2405.15682">2405.15682</a>), MoMo-Adam (<a
-href="https://arxiv.org/abs/2305.07583">2305.07583</a>); the others are written by their papers. <b>K-FAC’s
-rescaling</b>: every AdamW direction is scaled to the minimum of the exact quadratic model along it (<a
-href="https://arxiv.org/abs/1503.05671">1503.05671</a>). <b>safestep Pin()</b>: AdamW’s direction, every step as long as
-the default limit allows; <b>decay</b>: with a target that goes to 0 over the last 30 %; <b>safestep, rate 1</b>: AdamW
+href="https://arxiv.org/abs/2305.07583">2305.07583</a>); the others are written by their papers. <b>k-fac-rescaling</b>: every AdamW direction is scaled to the minimum of the exact quadratic model along it (<a
+href="https://arxiv.org/abs/1503.05671">1503.05671</a>). <b>safestep-pin</b>, <code>Pin()</code>: AdamW’s direction, every step as long as
+the default limit allows; <b>safestep-pin-decay</b>: with a target that goes to 0 over the last 30 %; <b>safestep-rate-1</b>: AdamW
 at the rate 1, without any schedule, under the default limit.</p>
 """,
     captions={

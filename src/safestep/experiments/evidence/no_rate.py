@@ -35,7 +35,7 @@ class NoRateSettings(EvidenceSettings):
     QUICK: ClassVar[dict[str, Any]] = {
         "steps": 20,
         "tasks": ("digits-mlp",),
-        "methods": ("safestep Pin()", "prodigy", "schedule-free"),
+        "methods": ("safestep-pin", "prodigy", "schedule-free"),
         "rates": (1.0,),
     }
 

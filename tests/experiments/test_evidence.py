@@ -1,0 +1,180 @@
+"""The comparisons: everybody starts alike, sums are as by hand, and seeds of the default's choice are refused."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+
+from safestep.experiments import find
+from safestep.experiments.evidence.evidence_experiment import CHOSEN_ON
+from safestep.experiments.evidence.evidence_methods import WITH_RATE, WITHOUT_RATE
+from safestep.experiments.evidence.evidence_summary import TUNED, after_disturbances, over_rates, without_rates
+from safestep.experiments.evidence.evidence_tasks import OPTIMIZERS, SUBJECTS, first_rate
+from safestep.experiments.evidence.evidence_training import recovery
+from safestep.experiments.runner.settings import SettingError
+from safestep.lab.disturbances import DISTURBANCES, Disturbance
+
+STUDIES = ("rates", "no-rate", "spikes")
+
+
+def rows_of(name, *settings):
+    experiment = find(name)
+    parsed = experiment.settings.parse(settings, quick=True)
+    rows, records = [], []
+    for run in experiment.runs(parsed, [7]):
+        taken = experiment.execute(parsed, run)
+        while True:
+            try:
+                records.append(next(taken))
+            except StopIteration as end:
+                rows.append(end.value)
+                break
+    return rows, records
+
+
+# -- the plans --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_seeds_that_the_default_was_chosen_on_are_refused(name):
+    experiment = find(name)
+    with pytest.raises(SettingError, match=r"seeds 0, 1: expected others; the default limit was chosen on 0 and 1"):
+        experiment.runs(experiment.settings(), [*CHOSEN_ON, 7])
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_no_two_runs_are_the_same_and_seeds_differ_in_nothing_else(name):
+    experiment = find(name)
+    runs = experiment.runs(experiment.settings(), [7, 8])
+    assert len({run.key for run in runs}) == len(runs)
+    one, other = ([(run.label, run.options) for run in runs if run.seed == seed] for seed in (7, 8))
+    assert one == other
+
+
+def test_plain_runs_are_tuned_finer_than_anybody_and_under_every_schedule():
+    experiment = find("rates")
+    settings = experiment.settings.parse(["tasks=text-gpt", "optimizers=adamw"])
+    runs = [run.options for run in experiment.runs(settings, [7])]
+    plain = {(run["schedule"], run["rate"]) for run in runs if run["method"] == "plain"}
+    others = {(run["schedule"], run["rate"]) for run in runs if run["method"] != "plain"}
+    assert others < plain
+    assert others == {("cosine", rate) for rate in settings.rates}
+    assert max(settings.rates) / min(settings.rates) >= 1e8  # eight decades
+    for plan in ("constant", "cosine", "linear"):
+        near = sorted(rate for one, rate in plain if one == plan and 0.1 <= rate <= 10)
+        assert all(high / low < 3.2 for low, high in pairwise(near)), plan
+
+
+def test_every_task_has_a_first_rate_for_every_optimizer():
+    assert all(first_rate(task, optimizer) > 0 for task in SUBJECTS for optimizer in OPTIMIZERS)
+
+
+@pytest.mark.parametrize(("name", "change"), [
+    ("rates", "optimizers=adagrad"), ("rates", "methods=plain"), ("rates", "rates="), ("rates", "fine=1,1"),
+    ("no-rate", "methods=luck"), ("no-rate", "steps=9"), ("spikes", "disturbances=none"), ("spikes", "rate=0"),
+    ("spikes", "tasks=chess"),
+])  # fmt: skip
+def test_settings_that_cannot_be_used_are_refused(name, change):
+    with pytest.raises(SettingError, match=f"{change.partition('=')[0]}="):
+        find(name).settings.parse([change])
+
+
+# -- runs -------------------------------------------------------------------------------------------------------------
+
+
+def test_everybody_meets_the_same_first_loss():
+    rows, records = rows_of("rates", "steps=10", "rates=1")
+    first = {record["loss"][0] for record in records if record["first_step"] == 0}
+    assert len(first) == 1
+    assert {row["method"] for row in rows} == set(WITH_RATE)
+    assert not any(row["lost"] for row in rows)
+
+
+@pytest.mark.parametrize("method", WITHOUT_RATE)
+def test_everybody_without_a_rate_learns(method):
+    """Better than guessing before long: whoever does not is not started as its authors say."""
+    rows, records = rows_of("no-rate", "steps=150", f"methods={method}", "tasks=digits-mlp")
+    (row,) = (row for row in rows if row["method"] == method)
+    assert row["final_acc"] > 0.3
+    assert len(row["course"]) == 10
+    assert not row["lost"]
+    assert len({loss for record in records if record["method"] == method for loss in record["loss"]}) > 100
+
+
+def test_only_the_disturbed_part_of_a_run_is_disturbed():
+    """Up to the disturbance all plain runs are one and the same, bit for bit."""
+    rows, records = rows_of("spikes", "steps=20", "disturbances=shuffled-labels,inputs-x100", "methods=clip")
+    plain = {record["wrong"]: record["loss"] for record in records if record["method"] == "plain"}
+    assert len(plain) == 3
+    assert len({tuple(losses[:5]) for losses in plain.values()}) == 1
+    assert len({losses[5] for losses in plain.values()}) == 3
+    assert {row["policy"] for row in rows} == {"plain", "plain, disturbed", "clip"}
+
+
+# -- sums -------------------------------------------------------------------------------------------------------------
+
+ROW = {
+    "role": "held-out", "task": "text-gpt", "optimizer": "adamw", "method": "plain", "policy": "plain", "rate": 1.0,
+    "schedule": "cosine", "wrong": "none", "seed": 7, "judged": "loss", "final_loss": 2.0, "final_acc": 0.5,
+    "lost": False, "milliseconds": 2.0, "course": [3.0, 2.0], "recovery": None,
+}  # fmt: skip
+PLAIN = [
+    ROW | {"rate": 0.1, "final_loss": 2.5},
+    ROW,
+    ROW | {"rate": 10.0, "final_loss": "inf", "lost": True},
+    ROW | {"rate": 1.0, "schedule": "linear", "final_loss": 1.9},
+]
+
+
+def with_method(name, rate, loss, **changes):
+    return ROW | {"method": name, "policy": name, "rate": rate, "final_loss": loss} | changes
+
+
+def test_the_best_plain_run_is_of_any_schedule_and_only_rates_from_its_up_count():
+    ours = [with_method("ours", rate, loss) for rate, loss in ((0.1, 9.0), (1.0, 1.91), (10.0, 2.0))]
+    plain, summary = over_rates([*PLAIN, *ours])
+    assert (plain["method"], summary["method"]) == ("plain", "ours")
+    assert summary["above"] == 0.5  # of 1.91 and 2.0, beside 1.9
+    assert summary["decades"] == pytest.approx(1 / 3)
+    assert summary["worst"] == pytest.approx(0.1)
+    assert summary["mean"] == pytest.approx(0.055)
+    assert plain["above"] == 0.0
+    assert plain["worst"] == "inf"
+    assert plain["lost"] == 1
+
+
+def test_without_a_rate_the_median_seed_and_the_way_to_the_target_count():
+    rows = []
+    for seed, loss in ((7, 1.8), (8, 1.91), (9, 2.9)):
+        rows += [row | {"seed": seed} for row in PLAIN]
+        rows.append(with_method("ours", None, loss, seed=seed, course=[3.0, 1.91, loss, loss], milliseconds=4.0))
+    tuned, ours = without_rates(rows)
+    assert (tuned["method"], tuned["median"], tuned["runs"]) == (TUNED, 0.0, 3)
+    assert [ours[key] for key in ("best", "median", "worst")] == pytest.approx([-0.1, 0.01, 1.0])
+    assert ours["target"] == 0.5
+    assert ours["time"] == 2.0
+
+
+def test_a_target_that_most_never_reach_is_none():
+    rows = [row | {"seed": seed} for seed in (7, 8, 9) for row in PLAIN]
+    rows += [with_method("ours", None, 3.0, seed=seed, course=[3.0, 1.9 if seed == 7 else 3.0]) for seed in (7, 8, 9)]
+    assert without_rates(rows)[1]["target"] is None
+
+
+def test_disturbed_plain_runs_are_held_against_the_undisturbed_one():
+    disturbed = ROW | {"wrong": "rate-x10-1", "policy": "plain, disturbed", "final_loss": 2.25}
+    ours = with_method("ours", 1.0, 2.125, wrong="rate-x10-1", recovery=3)
+    plain, summary = after_disturbances([ROW, disturbed, ours])
+    assert (plain["median"], plain["recovered"], plain["recovery"]) == (0.25, 0.0, None)
+    assert (summary["median"], summary["recovered"], summary["recovery"]) == (0.125, 1.0, 3)
+
+
+def test_recovery_is_counted_from_the_end_of_the_disturbance():
+    wrong = Disturbance(words="wrong", steps=5)
+    losses = [2.0] * 10 + [9.0] * 5 + [3.0] * 7 + [1.0] * 18  # medians of ten: at or below 2 from the 19th step on
+    assert recovery(losses, wrong, 40) == 2
+    assert recovery(losses[:20], wrong, 40) is None  # it ended before
+    assert recovery([*losses[:15], *[math.inf] * 25], wrong, 40) is None
+    assert recovery(losses, DISTURBANCES["none"], 40) is None
