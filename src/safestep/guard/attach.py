@@ -150,6 +150,7 @@ def attach(
         ranks=ranks,
         max_forwards=max_forwards,
         readout=readout_of(forward),
+        joins=any(one in _guarded for one in optimizers),
     )
     guard = Guard(model, optimizers, options)
     disarm(model)
