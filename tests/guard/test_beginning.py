@@ -13,6 +13,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 import safestep
 from safestep import SafestepWarning
+from safestep.errors import NothingToMeasureError
 from safestep.guard.beginning import _seen
 from zoo.loop import Loop
 
@@ -105,3 +106,14 @@ def test_where_the_warning_is_an_error_the_guard_goes_on_after_it():
     assert all(map(torch.equal, start, loop.model.parameters()))
     loop.steps(2)
     assert len(loop.reports) == 2
+
+
+def test_a_guard_attached_after_the_forward_of_its_first_step_is_told_so():
+    loop = Loop(guarded=False)
+    loop.backward()
+    loop.guard = safestep.attach(loop.model, loop.optimizer)
+    with pytest.raises(NothingToMeasureError, match=r"attached between this step's forward and optimizer\.step\(\)"):
+        loop.optimizer.step()
+    loop.steps(2)
+    with pytest.raises(NothingToMeasureError, match=r"Does this step have a backward of its own"):
+        loop.optimizer.step()
