@@ -35,8 +35,10 @@ _OTHER = {
     ),
 }
 _ONE = (
-    "saw one output ({seen}) under head='softmax': the probability of a single class is 1 whatever the step does. For "
-    "a binary classifier with one logit use SoftmaxRadius(head='sigmoid'); for squared errors CurvatureRadius('mse')"
+    "one output ({seen}): a softmax over a single class is 1 whatever the step does, and the gradient there is not "
+    "that of a sigmoid with labels 0 and 1, or too few or too equal values show it. Say which it is. Squared errors: "
+    "safestep.attach(model, optimizer, radius=safestep.CurvatureRadius('mse')), or 'half_mse'. A binary cross-entropy: "
+    "CurvatureRadius('bce') there. Any other loss: HessianRadius(closure). Just to look on: policy=Watch()"
 )
 _SOFTMAX = (
     "the gradient at {seen} is that of a softmax cross-entropy, and the radius was given another loss: use "
@@ -139,7 +141,6 @@ class Heads:
             return self._any(terminal)
         kinds = ("softmax",) if wanted == "cross_entropy" else ("softmax", "sigmoid")
         heads = [output for output in reached if output.head is not None and output.head.kind in kinds]
-        heads = [output for output in heads if wanted == "cross_entropy" or output.shape[-1:] != (1,)]
         heads = heads or self._assumed([output for output in reached if output.head is None], wanted)
         if not heads:
             single = all(output.shape[-1:] == (1,) for output in terminal)
@@ -148,7 +149,7 @@ class Heads:
             raise LossMismatchError(_OTHER[wanted].format(seen=_listed(terminal)))
         self._check_apart(output for output in outputs if output.apart)
         for output in terminal:
-            if output.head is not None and output.head.kind == "other":
+            if output.head is not None and output.head.kind not in kinds:
                 self._doubts.setdefault(output.path, _BESIDE.format(name=named(output.path), shape=tuple(output.shape)))
         for output in heads:
             if output.head is not None and not (output.head.plain or self.chosen):

@@ -29,8 +29,8 @@ _CALL = (
     "you call (before it first runs compiled, or call torch.compiler.reset())"
 )
 _NO_FORWARD = (
-    "no forward to measure the step on: the guarded {model} has run none under grad mode since safestep watches it. Was the "
-    "guard attached between this step's forward and optimizer.step()? Attach before the forward. If not, "
+    "no forward to measure the step on: the guarded {model} has run none under grad mode since safestep watches it. "
+    "Was the guard attached between this step's forward and optimizer.step()? Attach before the forward. If not, "
     f"{_CALL}"
 )
 _UNREACHED = (
