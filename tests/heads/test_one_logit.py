@@ -95,7 +95,10 @@ def test_a_temperature_is_found_where_the_logits_are_wide_enough_to_show_it():
 def test_another_loss_is_refused_with_the_whole_cure(loss, autocast):
     training = Training(OTHERS[loss], autocast=autocast)
     before = [parameter.detach().clone() for parameter in training.model.parameters()]
-    cure = r"safestep\.attach\(model, optimizer, radius=safestep\.CurvatureRadius\('mse'\)\).* CurvatureRadius\('bce'\)"
+    cure = (
+        r"(?s)\nexpected: .*\nto do: .*safestep\.attach\(model, optimizer, radius=safestep\.CurvatureRadius\('mse'\)\)"
+    )
+    cure += r".* CurvatureRadius\('bce'\)"
     with pytest.raises(LossMismatchError, match=cure):
         training.steps()
     assert all(map(torch.equal, before, training.model.parameters()))

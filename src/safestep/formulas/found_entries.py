@@ -25,13 +25,12 @@ _TIED = 0.2
 """Share of the entries with the largest gradient."""
 
 _ARBITRARY = (
-    "no cross-entropy. A squared error of labels with many values cannot be told from other losses by its gradient, "
-    "c (z - y) with unknown c and y: if it is one, name it: CurvatureRadius('mse') for the mean of (z - y)^2 over all "
-    "entries, CurvatureRadius('half_mse') for ||z - y||^2 / 2 over the samples"
+    "no cross-entropy, and no squared error of labels with few values (with many, c (z - y) of unknown c and y looks "
+    "like other losses)"
 )
 _TIES = (
-    "no cross-entropy, and many entries have the same, largest gradient, as absolute errors, hinge and clipped losses "
-    "leave them: these hardly bend, and what they are cannot be told. For squared errors: CurvatureRadius('mse')"
+    "no cross-entropy, and many entries with the same, largest gradient, as absolute errors, hinge and clipped losses "
+    "leave them: these hardly bend, and what they are cannot be told"
 )
 
 
