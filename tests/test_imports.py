@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import jaxtyping
 import pytest
 import torch
@@ -98,6 +100,42 @@ def test_a_missing_part_names_its_extra(without_extras):
 @pytest.mark.parametrize(("suffix", "lines"), [("csv", 3), ("jsonl", 2)])
 def test_files_need_no_extra(without_extras, stem, suffix, lines):
     assert len((without_extras[1] / f"{stem}.{suffix}").read_text().splitlines()) == lines
+
+
+def test_parts_that_are_not_imported_are_there_when_they_are_asked_for():
+    code = """
+import inspect, sys, safestep
+assert not {"safestep.integrations", "safestep.plots", "safestep.descent"} & set(sys.modules)
+assert {"attach", "descent", "integrations", "plots"} <= set(dir(safestep))
+assert safestep.tools.diagnostics.__name__ in sys.modules
+print(safestep.descent.simulate.__name__, safestep.plots.step_ratios.__name__, safestep.integrations.__name__)
+from safestep import *
+try:
+    safestep.integrations.mxnet
+except AttributeError as error:
+    print(error)
+print(sorted({"keras", "mxnet"} & set(dir(safestep.integrations))))
+inspect.getmembers(safestep)
+"""
+    assert python(code).splitlines() == [
+        "simulate step_ratios safestep.integrations",
+        "module 'safestep.integrations' has no attribute 'mxnet'",
+        "[]" if importlib.util.find_spec("keras") is None else "['keras']",
+    ]
+
+
+def test_an_integration_as_the_readme_writes_it_names_its_extra_where_that_is_missing():
+    code = """
+import sys
+sys.modules |= dict.fromkeys(["transformers", "matplotlib"])  # None: importing it is a ModuleNotFoundError
+import safestep
+assert not {"transformers"} & set(dir(safestep.integrations)) and "plots" not in dir(safestep)
+try:
+    safestep.integrations.transformers.guard_trainer(None)
+except ImportError as error:
+    print(type(error).__name__, error)
+"""
+    assert python(code).startswith("MissingExtraError this part of safestep needs transformers")
 
 
 def test_the_tests_check_the_shapes_that_annotations_state():

@@ -1,6 +1,9 @@
 """safestep measures how far a training step may go, in units that do not depend on the model, and keeps it inside."""
 
+from typing import TYPE_CHECKING
+
 from safestep import logs, schedules
+from safestep._torch.lazily import lazily
 from safestep._version import __version__
 from safestep.distributed.ranks import Ranks
 from safestep.errors import (
@@ -33,6 +36,13 @@ from safestep.recording.readout import Readout
 from safestep.records.reading import Reading, Status
 from safestep.records.report import History, StepReport
 from safestep.tools import LearningRate, suggest_lr
+
+if TYPE_CHECKING:
+    from safestep import descent as descent
+    from safestep import integrations as integrations
+    from safestep import plots as plots
+else:
+    __getattr__, __dir__ = lazily(__name__, {"descent": "", "integrations": "", "plots": "matplotlib"})
 
 __all__ = [
     "AttachError",

@@ -264,12 +264,12 @@ def test_the_smallest_spread_is_not_zero(dtype):
 # -- one output -------------------------------------------------------------------------------------------------------
 
 
-def one_output(policy, **radius):
+def one_output(policy, objective=F.binary_cross_entropy_with_logits, **radius):
     def batch(index, dtype):
         whole = ZOO["mlp"].batch(index, dtype)
         return type(whole)(whole.args, (whole.labels > 0).to(dtype)[:, None])
 
-    case = Case("one", lambda: nn.Linear(4, 1), batch, objective=F.binary_cross_entropy_with_logits)
+    case = Case("one", lambda: nn.Linear(4, 1), batch, objective=objective)
     training = Training(case, RECIPES["SGD"])
     return training, training.attach(policy=policy, radius=SoftmaxRadius(**radius))
 
@@ -277,15 +277,19 @@ def one_output(policy, **radius):
 @pytest.mark.filterwarnings("ignore::safestep.SafestepWarning")  # that the loss is no softmax loss either
 @METHODS
 @pytest.mark.parametrize("policy", [Cap(1.0), Pin(1.0)], ids=str)
-def test_one_output_under_a_softmax_head_is_an_error(policy, method):
-    training, guard = one_output(policy, method=method)
+def test_one_output_under_a_softmax_head_is_an_error_unless_it_is_seen_to_be_a_sigmoid(policy, method):
+    training, guard = one_output(policy, F.mse_loss, method=method)
     start = training.parameters()
-    with pytest.raises((ValueError, MeasurementError), match="head='sigmoid'"):
+    with pytest.raises((ValueError, MeasurementError), match=r"one output[\s\S]*CurvatureRadius\('mse'\)"):
         training.step()
     assert all(torch.equal(p, start[name]) for name, p in training.parameters().items())
     assert guard.last is None
     with pytest.raises(ValueError, match="sigmoid"):
         spread(torch.zeros(5, 1))
+    found, told = (one_output(policy, method=method, head=head) for head in ("softmax", "sigmoid"))
+    for seen in (found, told):
+        seen[0].step()
+    assert found[1].last.ratio == told[1].last.ratio > 0
 
 
 def test_one_output_under_a_sigmoid_head_is_not():

@@ -44,7 +44,9 @@ def test_a_regression_has_no_r_and_is_refused(loss, method):
     training = Training(Case("regression", ZOO["mlp"].build, ZOO["mlp"].batch, objective=loss), ALL["SGD"])
     training.attach(method=method)
     start = training.parameters()
-    with pytest.raises(LossMismatchError, match=r"no softmax cross-entropy.*CurvatureRadius\('mse'\)"):
+    with pytest.raises(
+        LossMismatchError, match=r"(?s)no softmax cross-entropy.*\nexpected: .*\nto do: .*CurvatureRadius\('mse'\)"
+    ):
         training.step()
     assert_identical(training.parameters(), start)
 

@@ -150,6 +150,10 @@ def test_the_line_is_what_one_would_wire_by_hand(tmp_path: Path) -> None:
     assert not callback.guard.attached
 
 
+def test_the_line_of_the_readme_needs_no_import_of_its_own() -> None:
+    assert safestep.integrations.transformers.guard_trainer is guard_trainer
+
+
 def test_a_second_training_begins_anew(tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path)
     callback = guard_trainer(trainer, policy=safestep.Cap(TARGET), radius=EXACT)

@@ -71,9 +71,25 @@ def test_what_is_no_log_is_refused_before_anything_is_opened(log, tmp_path):
 
 def test_a_log_that_cannot_be_opened_closes_the_others(tmp_path):
     sink = Recorder()
-    with pytest.raises(FileNotFoundError):
-        run(log=[sink, tmp_path / "missing" / "steps.csv"])
+    (tmp_path / "notes").touch()
+    with pytest.raises(OSError, match="notes"):
+        run(log=[sink, tmp_path / "notes" / "steps.csv"])
     assert sink.calls == ["open", "close"]
+
+
+def test_a_missing_folder_is_made(tmp_path):
+    logs = [tmp_path / "runs" / "first" / "steps.csv", tmp_path / "others" / "steps.jsonl"]
+    run(steps=1, log=logs).detach()
+    assert all(log.read_text() for log in logs)
+
+
+@pytest.mark.parametrize("name", ["x.txt", "x.JSON", "x.tsv"])
+def test_a_suffix_of_another_format_is_refused_with_those_that_are_known(name, tmp_path):
+    with pytest.raises(AttachError, match=r"x\.\w+'\: expected .*\.csv .*\.jsonl .*log=safestep\.JsonLines\('.*x\."):
+        run(log=tmp_path / name)
+    assert not list(tmp_path.iterdir())
+    run(steps=1, log=safestep.JsonLines(tmp_path / name)).detach()
+    assert (tmp_path / name).read_text().startswith('{"')
 
 
 def test_one_that_fails_is_said_once_dropped_and_closed_while_the_others_go_on(tmp_path):

@@ -184,7 +184,7 @@ def test_a_regression_is_refused_and_the_step_undone():
     before = [p.detach().clone() for p in model.parameters()]
     attach(model, optimizer)
     nn.functional.mse_loss(model(x), torch.ones(6, 4, dtype=torch.float64)).backward()
-    with pytest.raises(LossMismatchError, match=r"does not sum to zero.*CurvatureRadius\('mse'\)"):
+    with pytest.raises(LossMismatchError, match=r"(?s)does not sum to zero.*CurvatureRadius\('mse'\)"):
         optimizer.step()
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
@@ -204,8 +204,8 @@ def test_one_output_under_a_softmax_head_is_an_error_and_the_step_is_undone():
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     before = [p.detach().clone() for p in model.parameters()]
     attach(model, optimizer)
-    nn.functional.binary_cross_entropy_with_logits(model(x)[:, 0], (y > 1).double()).backward()
-    with pytest.raises(ValueError, match="head='sigmoid'"):
+    nn.functional.mse_loss(model(x)[:, 0], (y > 1).double()).backward()
+    with pytest.raises(ValueError, match="one output"):
         optimizer.step()
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 

@@ -18,17 +18,19 @@ _ENTRIES = 256
 _LABELS, _SHARE = 16, 0.04
 """Values that labels may have to be told, and the share of all pairs of entries that then have the same one."""
 
+_CLEAR = 2.5e-4
+"""``|P - y|`` above which the rounding of P in float32 changes a weight by less than `_FITS`."""
+
 _TIED = 0.2
 """Share of the entries with the largest gradient."""
 
 _ARBITRARY = (
-    "no cross-entropy. A squared error of labels with many values cannot be told from other losses by its gradient, "
-    "c (z - y) with unknown c and y: if it is one, name it: CurvatureRadius('mse') for the mean of (z - y)^2 over all "
-    "entries, CurvatureRadius('half_mse') for ||z - y||^2 / 2 over the samples"
+    "no cross-entropy, and no squared error of labels with few values (with many, c (z - y) of unknown c and y looks "
+    "like other losses)"
 )
 _TIES = (
-    "no cross-entropy, and many entries have the same, largest gradient, as absolute errors, hinge and clipped losses "
-    "leave them: these hardly bend, and what they are cannot be told. For squared errors: CurvatureRadius('mse')"
+    "no cross-entropy, and many entries with the same, largest gradient, as absolute errors, hinge and clipped losses "
+    "leave them: these hardly bend, and what they are cannot be told"
 )
 
 
@@ -46,6 +48,8 @@ def found_sigmoids(rows: Rows) -> FoundLoss | None:
     z, g = rows.logits[:few].double(), rows.gradient[:few].double()
     effort = entry_effort(z, g)
     known = (g != 0) & torch.isfinite(z) & rows.trusted(effort, g.abs())
+    clear = known & (effort > _CLEAR)
+    known = clear if int(clear.sum()) >= 4 else known
     if int(known.sum()) < 4:
         return None
     weights, signs = (g.abs() / effort)[known], (g > 0).long()[known]
@@ -66,6 +70,12 @@ def found_sigmoids(rows: Rows) -> FoundLoss | None:
         how = "rows"
     total = float(weights.sum()) / len(z) * rows.known
     return FoundLoss("bce", reduction, scale, weight, total, how)  # type: ignore[arg-type]
+
+
+def too_sure(rows: Rows) -> bool:
+    """Return whether nearly all labels would be so sure, of sigmoids, that rounding hides what the gradient is of."""
+    z, g = rows.logits.double(), rows.gradient.double()
+    return int(((g != 0) & torch.isfinite(z) & (entry_effort(z, g) > _CLEAR)).sum()) < 4
 
 
 def entry_effort(logits: Tensor, gradient: Tensor) -> Tensor:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from safestep._torch.shapes import Float
 from safestep.formulas.finding import FoundLoss, Refused, Rows, smallest
-from safestep.formulas.found_entries import found_sigmoids, found_squares
+from safestep.formulas.found_entries import found_sigmoids, found_squares, too_sure
 from safestep.formulas.found_softmax import found_log_softmax, found_soft, found_softmax
 
 _ROWS = 256
@@ -108,8 +109,13 @@ def _found(rows: Rows) -> FoundLoss | Refused:
             return found_log_softmax(rows)
         sigmoids = found_sigmoids(rows)
         penalised = found_softmax(rows) if sigmoids is None and float(off) <= _NEARLY else None
-        return sigmoids or (penalised if isinstance(penalised, FoundLoss) else found_squares(rows))
-    return found_sigmoids(rows) or found_squares(rows)
+        return sigmoids or (penalised if isinstance(penalised, FoundLoss) else _squares(rows))
+    return found_sigmoids(rows) or _squares(rows)
+
+
+def _squares(rows: Rows) -> FoundLoss | Refused:
+    found = found_squares(rows)
+    return replace(found, final=False) if isinstance(found, Refused) and found.final and too_sure(rows) else found
 
 
 def _hidden(outputs: Tensor, sizes: Tensor) -> int:

@@ -60,8 +60,9 @@ def spread(tangent: Float[Tensor, "*samples classes"], *, head: Head = "softmax"
         return torch.maximum(high.abs(), low.abs())
     if tangent.shape[-1] == 1:
         raise OneLogitError(
-            "saw one output under head='softmax': the probability of a single class is 1 whatever the step does. "
-            "For a binary classifier with one logit use SoftmaxRadius(head='sigmoid')"
+            "one output, read as a softmax: the probability of a single class is 1 whatever the step does. For a "
+            "binary classifier with one logit: head='sigmoid', as in "
+            "safestep.attach(model, optimizer, radius=safestep.SoftmaxRadius(head='sigmoid'))"
         )
     low, high = tangent.aminmax(dim=-1)
     return high - low

@@ -74,9 +74,9 @@ def attach(
         forward: a way to logits for measuring only, where training never makes them (fused or chunked cross-entropy): a
             function that takes the model and the arguments of its forward, or a `Readout` of one.
         diagnostics: functions that add columns to the records; `safestep.tools.diagnostics` has some.
-        log: a path to append each step to, CSV if it ends in ``.csv`` and JSON lines otherwise; a sink of
-            `safestep.logs`, or any function that takes each report; or a list of these. Of several ranks only rank 0
-            writes. A sink that fails is said and dropped.
+        log: a path to append each step to, CSV if it ends in ``.csv`` and JSON lines if in ``.jsonl``, in a folder that
+            is made if missing; a sink of `safestep.logs`, or any function that takes each report; or a list of these.
+            Of several ranks only rank 0 writes. A sink that fails is said and dropped.
         log_every: log every n-th step, and those between that nobody should miss; see `safestep.logs.Every`.
         history: how many of the latest reports ``guard.history`` keeps; the log keeps them all.
         on_nonfinite: ``"undo"`` puts the parameters back after a step that is not finite; ``"skip"`` looks at the
@@ -150,6 +150,7 @@ def attach(
         ranks=ranks,
         max_forwards=max_forwards,
         readout=readout_of(forward),
+        joins=any(one in _guarded for one in optimizers),
     )
     guard = Guard(model, optimizers, options)
     disarm(model)

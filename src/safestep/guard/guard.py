@@ -83,6 +83,7 @@ class Guard:
                 writes=writes,
                 skips=options.skips,
                 last=needs.last,
+                known=options.joins,
             )
             closing.append(self._round)
             self._silence = Silence(model, optimizers, handles)
@@ -203,7 +204,7 @@ class Guard:
         self._controller.radius_state, self._controller.policy_state = saved.radius, saved.policy
         self._controller.wind_down = saved.wind_down
         self._recorder.load_state(saved.forwards)
-        self._round.step = Step(self._index)
+        self._round.beginning.known, self._round.step = True, Step(self._index)
         self._round.last = None if saved.last is None else LastStep.from_state(saved.last, self._trained.parameters())
 
     def audit(self, fraction: float = 1.0) -> Audit:

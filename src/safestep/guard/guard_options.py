@@ -15,11 +15,12 @@ from safestep.recording.readout import Readout
 
 @dataclass(frozen=True, kw_only=True)
 class GuardOptions:
-    """See the arguments of `safestep.attach`, which have these names, but for two.
+    """See the arguments of `safestep.attach`, which have these names, but for three.
 
     Attributes:
         skips: whether gradients that are not finite are withheld from the optimizers.
         readout: a way to logits for measuring, where the model makes none.
+        joins: whether an optimizer had a guard before, so that its steps are no surprise.
     """
 
     radius: Radius
@@ -32,3 +33,4 @@ class GuardOptions:
     ranks: Ranks | None
     max_forwards: int
     readout: Readout | None
+    joins: bool

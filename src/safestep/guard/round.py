@@ -11,6 +11,7 @@ from torch.optim import LBFGS, Optimizer
 
 from safestep._torch.warn_once import Once
 from safestep.errors import AttachError
+from safestep.guard.beginning import Beginning
 from safestep.guard.group import Group
 from safestep.guard.validation import is_scaler_step
 from safestep.recording.forward_hooks import ForwardRecorder
@@ -74,8 +75,10 @@ class Round:
         writes: whether parameters may be changed. If not, what fails is kept for the report of the step.
         skips: whether gradients that are not finite are withheld from the optimizers.
         last: whether to look back at the last step before the next one.
+        known: whether the optimizers are known to have stepped before, see `Beginning`.
 
     Attributes:
+        beginning: looks at the optimizers before the first step.
         step: the running one.
         last: the one before it, where somebody looks back; None where it is not known.
     """
@@ -92,9 +95,11 @@ class Round:
         writes: bool,
         skips: bool,
         last: bool = False,
+        known: bool = False,
     ) -> None:
         self._trained, self._recorder, self._group, self._say, self._done = trained, recorder, group, say, done
         self._writes, self._skips, self._looks_back = writes, skips and writes, last
+        self.beginning = Beginning(trained, say, known=known)
         self.step = Step(0)
         self.last: LastStep | None = None
         self._forwards, self._ended, self._place, self._loss_scale = 0, 0, 0, 1.0
@@ -156,6 +161,7 @@ class Round:
     def _before(self, optimizer: Optimizer, closure: object) -> None:
         if in_backward():
             raise AttachError(_IN_BACKWARD)
+        self.beginning.look()
         began, scale = self._trained.version(), loss_scale()
         self._trained.began = began
         if not self.step.start:

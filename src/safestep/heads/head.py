@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from safestep.distributed.dtensor import whole
+from safestep.formulas.found_entries import entry_effort
 from safestep.formulas.logit_gradient import sigmoid_factor, softmax_factor
 from safestep.heads.places import Path, named, places
 
@@ -25,6 +26,13 @@ _NOISE = 64.0
 """Roundings of a mean loss's gradient below which it tells nothing: the labels are the predictions."""
 _ROWS = 32
 """Rows that are looked at: those with the largest gradients, or, later on, some that are spread evenly."""
+_FEWEST, _SURE = 4, 2e-3
+"""How many entries are needed to tell sigmoids from other losses, and ``|P - y|`` below which rounding tells."""
+_APART, _WIDE = 1e-2, 4.0
+"""How far single logits have to lie apart to tell, and how far for a factor: any loss of nearly equal values looks like
+sigmoids of some factor."""
+_ENTRIES = 256
+"""Rows that are looked at where each is one logit, from the largest gradient to the smallest."""
 _NORMALISED = 1e-2
 """log(sum exp z) of log-probabilities is zero up to rounding."""
 
@@ -110,10 +118,13 @@ class Evidence:
         value = None if value is None else whole(value)
         for axis in axes:
             found.sums[axis] = gradient.sum(axis, dtype=_wide(gradient)).abs().sum()
-            if value is not None and value.shape == gradient.shape and value.shape[axis] > 1:
+            if value is not None and value.shape == gradient.shape and (axis == -1 or value.shape[axis] > 1):
                 rows = [torch.atleast_2d(tensor).movedim(axis, -1) for tensor in (value, gradient)]
                 sizes = torch.linalg.vector_norm(rows[1], 1, dim=-1)
-                index = torch.topk(sizes.flatten(), min(_ROWS, sizes.numel())).indices
+                if value.shape[axis] > 1:
+                    index = torch.topk(sizes.flatten(), min(_ROWS, sizes.numel())).indices
+                else:  # of each but one number, which tells little, and the largest are alike
+                    index = sizes.flatten().argsort(descending=True)[:: max(1, sizes.numel() // _ENTRIES)]
                 place = places(index, sizes.shape)
                 found.rows[axis] = rows[0][place], rows[1][place]
         return found
@@ -126,7 +137,8 @@ class Evidence:
             loss_scale: what a gradient scaler multiplied the loss by.
         """
         total = float(self.total) / loss_scale
-        if not math.isfinite(total) or total <= _NOISE * self.precision:
+        single = bool(self.rows) and all(z.shape[-1] == 1 for z, _ in self.rows.values())
+        if not math.isfinite(total) or (total <= _NOISE * self.precision and not single):
             return None
         for axis, off in self.sums.items():
             unbalanced = float(off) / float(self.total)
@@ -137,13 +149,36 @@ class Evidence:
             if unbalanced <= _NEARLY and axis in self.rows and (nearly := self._softmax(path, axis)).plain:
                 return nearly if nearly.settled else None
         for axis, (z, gradient) in self.rows.items():
-            if _log_probabilities(z, gradient):
+            if z.shape[-1] > 1 and _log_probabilities(z, gradient):
                 return Head(path, "softmax", axis, balanced=False, settled=True)
-        axis = next(iter(self.sums))
-        found = sigmoid_factor(*self.rows[axis], self.precision) if axis in self.rows else None
+        return self._sigmoids(path, next(iter(self.sums)))
+
+    def _sigmoids(self, path: Path, axis: int) -> Head:
+        if axis not in self.rows:
+            return Head(path, "other", balanced=False, settled=True)
+        if self.rows[axis][0].shape[-1] == 1:
+            return self._one_logit(path, *self.rows[axis])
+        found = sigmoid_factor(*self.rows[axis], self.precision)
         if found is not None:
             return Head(path, "sigmoid", -1, found.value, balanced=False, settled=found.known)
-        return Head(path, "other", -1, balanced=False, settled=True)
+        return Head(path, "other", balanced=False, settled=int(_clear(*self.rows[axis]).sum()) >= _FEWEST)
+
+    def _one_logit(self, path: Path, z: Tensor, gradient: Tensor) -> Head:
+        """Return how the loss reads one logit a sample; not settled if these are too few, or too alike, to tell."""
+        clear = _clear(z, gradient)
+        z, gradient = z[clear].double().unsqueeze(-1), gradient[clear].double().unsqueeze(-1)
+        apart = float(z.max() - z.min()) if len(z) >= _FEWEST else 0.0
+        if apart < _APART:
+            return Head(path, "other", balanced=False)
+        # The loss has read these very logits, and its gradient was rounded once.
+        found = sigmoid_factor(z, gradient, self.precision / 8)
+        if found is None:  # where the loss itself was computed in less, it is off by more
+            settled = sigmoid_factor(z, gradient, 4 * self.precision) is None
+            return Head(path, "other", balanced=False, settled=settled)
+        told = found.known and (found.value == 1.0 or found.value * apart >= _WIDE)
+        if not told:
+            return Head(path, "other", balanced=False)
+        return Head(path, "sigmoid", -1, found.value, balanced=False, settled=True)
 
     def _softmax(self, path: Path, axis: int) -> Head:
         if axis not in self.rows:
@@ -156,7 +191,7 @@ class Evidence:
     @property
     def one_label(self) -> bool:
         """Whether rows have the gradient of a softmax over one label: negative in one entry alone."""
-        gradient = next((gradient for _, gradient in self.rows.values()), None)
+        gradient = next((gradient for _, gradient in self.rows.values() if gradient.shape[-1] > 1), None)
         if gradient is None:
             return False
         trained = gradient[gradient.abs().sum(-1) > 0]
@@ -167,6 +202,11 @@ def _log_probabilities(z: Tensor, gradient: Tensor) -> bool:
     """Return whether rows are log-probabilities under a negative log-likelihood: each pulls at its label alone."""
     normalised = torch.logsumexp(z.float(), -1).abs().max() < _NORMALISED
     return bool(normalised) and bool((gradient <= 0).all())
+
+
+def _clear(z: Tensor, gradient: Tensor) -> Tensor:
+    """Return which entries have a gradient that would tell of sigmoids: labels not so sure that it is rounding."""
+    return (gradient != 0) & torch.isfinite(z) & (entry_effort(z.double(), gradient.double()) > _SURE)
 
 
 def _wide(tensor: Tensor) -> torch.dtype:

@@ -18,25 +18,30 @@ independent sigmoids; or outputs of another loss."""
 _TRIES = 3
 """Steps in a row that look hard at an output whose gradient tells too little; later on it is looked at now and then."""
 
-_REMEDIES = (
-    "Squared errors: CurvatureRadius('mse') or ('half_mse'). Any other loss: HessianRadius(closure). Logits that are "
-    "not the model's output: attach(..., logits=function). A fused loss that makes none: attach(..., forward=function)."
-    " Just to look on: policy=Watch()"
+_SQUARES = "squared errors: safestep.attach(model, optimizer, radius=safestep.CurvatureRadius('mse')) or ('half_mse')"
+_ELSE = (
+    "any other loss: HessianRadius(closure); logits that are not the model's output: attach(..., logits=function); a "
+    "fused loss that makes none: attach(..., forward=function); just to look on: policy=Watch()"
 )
 _OTHER = {
     "softmax": (
         "the loss is no softmax cross-entropy: the gradient at {seen} does not sum to zero over a dimension that could "
-        "hold classes, and is not that of sigmoids with labels 0 and 1, so r = 1 would be no boundary of this loss. "
-        "Independent sigmoids with soft labels or weights: SoftmaxRadius(head='sigmoid'). " + _REMEDIES
+        "hold classes, and is not that of sigmoids with labels 0 and 1\n"
+        "expected: one of these two, as r = 1 is no boundary of another loss\n"
+        f"to do: {_SQUARES}; sigmoids with soft labels or weights: SoftmaxRadius(head='sigmoid'); {_ELSE}"
     ),
     "cross_entropy": (
         "the loss is no softmax cross-entropy: the gradient at {seen} does not sum to zero over a dimension that could "
-        "hold classes, so r would not be that of this loss. Independent logits: CurvatureRadius('bce'). " + _REMEDIES
+        "hold classes\n"
+        "expected: the loss that the radius is of\n"
+        f"to do: {_SQUARES}; independent logits: CurvatureRadius('bce'); {_ELSE}"
     ),
 }
 _ONE = (
-    "saw one output ({seen}) under head='softmax': the probability of a single class is 1 whatever the step does. For "
-    "a binary classifier with one logit use SoftmaxRadius(head='sigmoid'); for squared errors CurvatureRadius('mse')"
+    "one output ({seen}), whose gradient is not that of a sigmoid with labels 0 and 1, or too few or too equal values "
+    "show it\n"
+    "expected: a binary cross-entropy, or several classes: a softmax over one is 1 whatever the step does\n"
+    f"to do: {_SQUARES}; a binary cross-entropy: CurvatureRadius('bce') there; {_ELSE}"
 )
 _SOFTMAX = (
     "the gradient at {seen} is that of a softmax cross-entropy, and the radius was given another loss: use "
@@ -139,7 +144,6 @@ class Heads:
             return self._any(terminal)
         kinds = ("softmax",) if wanted == "cross_entropy" else ("softmax", "sigmoid")
         heads = [output for output in reached if output.head is not None and output.head.kind in kinds]
-        heads = [output for output in heads if wanted == "cross_entropy" or output.shape[-1:] != (1,)]
         heads = heads or self._assumed([output for output in reached if output.head is None], wanted)
         if not heads:
             single = all(output.shape[-1:] == (1,) for output in terminal)
@@ -148,7 +152,7 @@ class Heads:
             raise LossMismatchError(_OTHER[wanted].format(seen=_listed(terminal)))
         self._check_apart(output for output in outputs if output.apart)
         for output in terminal:
-            if output.head is not None and output.head.kind == "other":
+            if output.head is not None and output.head.kind not in kinds:
                 self._doubts.setdefault(output.path, _BESIDE.format(name=named(output.path), shape=tuple(output.shape)))
         for output in heads:
             if output.head is not None and not (output.head.plain or self.chosen):

@@ -73,6 +73,8 @@ class SafestepCallback(transformers.TrainerCallback, _callbacks.ExportableState)
             else:
                 # The trainer took its callbacks from the checkpoint, and saves those that it knows.
                 state.stateful_callbacks[type(self).__name__] = self.state()
+                # As of a guard that knows that it begins anew: it is said here.
+                self.guard.load_state_dict(self.guard.state_dict())
                 warn(f"the checkpoint of step {state.global_step} has no state of a guard: it begins anew")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:

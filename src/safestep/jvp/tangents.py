@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from safestep._torch.unwrap import bare
 from safestep._torch.warn_once import warn
 from safestep.errors import MeasurementError, NothingToMeasureError
 from safestep.heads.output import Output
@@ -22,6 +23,22 @@ _PLAIN_LENGTHS = (1e-12, 1e12)
 """Step lengths between which J p neither under- nor overflows in float32; others are measured rescaled."""
 
 _REDUCED = (torch.float16, torch.bfloat16)
+
+_CALL = (
+    "call the model itself (model(x), not model.forward(x) or a submodule) under grad mode, attach to the module that "
+    "you call (before it first runs compiled, or call torch.compiler.reset())"
+)
+_NO_FORWARD = (
+    "no forward to measure the step on: the guarded {model} has run none under grad mode since safestep watches it. "
+    "Was the guard attached between this step's forward and optimizer.step()? Attach before the forward. If not, "
+    f"{_CALL}"
+)
+_UNREACHED = (
+    "no forward to measure the step on: backward has not reached the logits of any forward of the guarded {model} "
+    "since the last step, or its gradients are gone again. Does this step have a backward of its own, and "
+    "zero_grad() come before it, not after? Else "
+    f"{_CALL}, and if its output holds several logits say which count: attach(..., logits=function)"
+)
 
 Tangent = tuple[Output, Tensor, Tensor]
 """A head of a forward, its values ``z`` and ``J p / unit``, as the model returns them."""
@@ -137,13 +154,8 @@ def check_recorded(forwards: Forwards) -> None:
     if not forwards.kept:
         if forwards.problem:
             raise MeasurementError(forwards.problem)
-        raise NothingToMeasureError(
-            "no forward to measure the step on: backward has not reached the logits of any forward of the guarded "
-            "model since the last step. Call the model itself (model(x), not model.forward(x) or a submodule) under "
-            "grad mode, attach to the module that you call (before it first runs compiled, or call "
-            "torch.compiler.reset()), and if its output holds several logits say which count: "
-            "attach(..., logits=function)"
-        )
+        model = type(bare(forwards.model)).__name__
+        raise NothingToMeasureError((_UNREACHED if forwards.begun else _NO_FORWARD).format(model=model))
 
 
 def say_doubts_of_heads(forwards: Forwards) -> None:

@@ -19,7 +19,8 @@ class LineFile(Sink):
     """A file that is opened when the first line is due, and again after it was closed.
 
     Args:
-        path: the file; made if missing, appended to otherwise. It is the same file wherever the program goes later.
+        path: the file; made if missing, with its folder, appended to otherwise. It is the same file wherever the
+            program goes later.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -53,6 +54,7 @@ class LineFile(Sink):
 
     def _opened(self) -> None:
         size, whole = _ends(self._there)
+        self._there.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._there.open("ab", buffering=0)
         if whole < size:
             self._end(self._file, whole)

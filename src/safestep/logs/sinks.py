@@ -17,6 +17,8 @@ from safestep.logs.line_file import JsonLines
 from safestep.logs.sink import Sink, as_sink
 from safestep.records.report import StepReport
 
+_OTHERS = frozenset({".html", ".json", ".md", ".parquet", ".pkl", ".tsv", ".txt", ".xls", ".xlsx", ".yaml", ".yml"})
+"""Suffixes of other formats than the two: whoever gives one expects neither."""
 _PACKED = frozenset({".gz", ".bz2", ".xz", ".zst", ".zip"})
 
 Log: TypeAlias = str | Path | Sink | Callable[[StepReport], object]
@@ -90,6 +92,11 @@ def _sink(log: object) -> Sink:
         raise AttachError(f"log={str(log)!r}: is a directory; expected the name of a file in it, such as 'steps.csv'")
     if suffix in _PACKED:
         raise AttachError(f"log={str(log)!r}: logs are written as plain text; leave off {path.suffix}")
+    if suffix in _OTHERS:
+        raise AttachError(
+            f"log={str(log)!r}: expected a name that ends in .csv (a table) or .jsonl (JSON lines); to write the "
+            f"latter under this name: log=safestep.JsonLines({str(log)!r})"
+        )
     return Csv(path) if suffix == ".csv" else JsonLines(path)
 
 

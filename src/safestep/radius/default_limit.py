@@ -77,7 +77,8 @@ class DefaultLimit(Radius):
                 if not proposal.forwards.peers.alone:
                     raise
                 reading, known = measured(self.instead, proposal, None)  # which may refuse this loss, too
-                warn(_INSTEAD.format(why=str(error).partition(": let ")[0].partition(". ")[0], instead=self.instead))
+                why = str(error).partition("\n")[0].partition(": let ")[0].partition(". ")[0]
+                warn(_INSTEAD.format(why=why, instead=self.instead))
                 return reading, {"instead": True, "state": known}
         reading, known = measured(self.instead, proposal, known)
         return reading, {"instead": True, "state": known}

@@ -43,7 +43,7 @@ def doubts(named: NamedLoss, proposal: Proposal, terms: QuadraticTerms) -> Itera
     ):
         yield (
             f"along the step the gradients of the parameters make {whole:.3g} of the loss, the gradient at the logits "
-            f"{directional_derivative:.3g}: the loss has parts that do not go through these logits (a penalty, another "
-            "head), or old gradients were left in place. r is that of the named loss alone; for all of it: "
-            "HessianRadius(closure)"
+            f"{directional_derivative:.3g}: old gradients were left in place (is optimizer.zero_grad() called before "
+            "each backward?), or the loss has parts that do not go through these logits (a penalty, another head). r "
+            "is that of the named loss alone; for all of it: HessianRadius(closure)"
         )

@@ -30,9 +30,11 @@ _NUMBERS = 4093
 _WEIGHTS, _LABELS = ("one", "classes", "rows"), ("hard", "mixed", "soft", "log")
 
 _REFUSED = (
-    "the loss cannot be told from its gradient at {seen}: saw {reason}. Expected a cross-entropy of a softmax or of "
-    "sigmoids, or a squared error of labels with few values. Say which loss it is: CurvatureRadius('cross_entropy'), "
-    "('bce'), ('mse') or ('half_mse'); for any other: HessianRadius(closure)"
+    "the loss cannot be told from its gradient at {seen}: saw {reason}\n"
+    "expected: a cross-entropy of a softmax or of sigmoids, or a squared error of labels with few values\n"
+    "to do: name it. Squared errors: safestep.attach(model, optimizer, radius=safestep.CurvatureRadius('mse')) for the "
+    "mean over all entries, ('half_mse') for ||z - y||^2 / 2 over the samples; else ('cross_entropy'), ('bce'), or "
+    "HessianRadius(closure) for any other"
 )
 _CHANGED = (
     "the gradient at {seen} is not any more that of the loss that was found ({found}): saw {reason}. It may be another "

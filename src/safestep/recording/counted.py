@@ -41,6 +41,7 @@ class CountedForwards:
         """Hand out the first ``count`` forwards; the later ones are of the following step."""
         forwards, self.forwards = self.forwards, following
         following.kept, forwards.kept = forwards.kept[count:], forwards.kept[:count]
+        following.begun = forwards.begun
         self._round, self.several = self._round + 1, forwards.count > 1
         return forwards
 
@@ -50,6 +51,7 @@ class CountedForwards:
 
     def forward_begins(self, *, within_backward: bool) -> None:
         """Drop forwards whose gradients are gone."""
+        self.forwards.begun = True
         for forward in () if within_backward else self.forwards.kept:
             if forward.stored is None:  # its backward has raised half way, and may have stored some of its gradients
                 forward.stored = True

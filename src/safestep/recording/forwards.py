@@ -35,6 +35,7 @@ class Forwards:
         kept: the forwards, oldest first.
         dropped: how many other forwards count for the step, but were not kept.
         handed: how many of them handed their gradients to the caller, see `Forward.stored`.
+        begun: whether any forward that could count has run, in this step or an earlier one.
         problem: why a training forward was not recorded, or an empty text.
         place: the sum of version counters where the step began, see `Forward.place`; None where nobody looked.
         loss_scale: what a gradient scaler multiplied the loss by before backward. `Output.gradient` and
@@ -54,6 +55,7 @@ class Forwards:
     kept: list[Forward] = field(default_factory=list)
     dropped: int = 0
     handed: int = 0
+    begun: bool = False
     problem: str = ""
     place: int | None = None
     loss_scale: float = 1.0

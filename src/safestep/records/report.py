@@ -141,7 +141,7 @@ class StepReport:
             f"(scale {self.scale:.4g})  ρ {radius}  ‖p‖ {self.step_length:.4g}  "
             f"effective lr {self.effective_lr:.4g}  [{self.method or 'not measured'}]"
         )
-        return f"{text}  {self.message}" if self.message else text
+        return f"{text}  {self.message}".replace("\n", "; ") if self.message else text
 
     def shown(self) -> tuple[str, str, str]:
         """Return r, r as applied and the radius to print; what comes of a prediction begins with ``~``."""

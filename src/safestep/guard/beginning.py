@@ -1,0 +1,68 @@
+"""Notices, before the first step of a guard, that its optimizer has stepped before: a state was not loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch.optim import Optimizer
+
+from safestep._torch.warn_once import Once
+from safestep.recording.optimizer_hooks import learns_state
+from safestep.recording.trained import Trained
+
+_COUNTS = ("step", "n_iter")
+_MOMENTS = ("momentum_buffer", "exp_avg")
+"""What optimizers that count no steps keep from the first one on."""
+
+_BEGINS_ANEW = (
+    "the state of {optimizer} {seen}, and its guard begins at step 0: it was given no state of its own. If this run is "
+    "resumed, load the guard's too before the first step, guard.load_state_dict(checkpoint['guard']), and save it with "
+    "guard.state_dict(). If the guard joins a run that had none, all is well; "
+    "guard.load_state_dict(guard.state_dict()) before the first step says so"
+)
+
+
+class Beginning:
+    """Looks at the optimizers before the first step of a guard to which nothing was loaded.
+
+    Args:
+        trained: gives the optimizers.
+        say: warns, once about each thing.
+        known: whether there is nothing to look for, as the guard's place in the run is known.
+
+    Attributes:
+        known: likewise; set when a state is loaded.
+    """
+
+    def __init__(self, trained: Trained, say: Once, *, known: bool) -> None:
+        self.known = known
+        self._trained, self._say, self._learnt = trained, say, False
+
+    def look(self) -> None:
+        """Look, before an optimizer steps, and say what was found."""
+        if self.known:
+            return
+        if learns_state():  # a step of rate 0, which fills the state; often it is overwritten by a checkpoint
+            self._learnt = True
+            return
+        self.known = True
+        for optimizer in self._trained.optimizers:
+            if seen := _seen(optimizer, learnt=self._learnt):
+                self._say("begins anew", _BEGINS_ANEW.format(optimizer=type(optimizer).__name__, seen=seen))
+
+
+def _seen(optimizer: Optimizer, *, learnt: bool) -> str:
+    """Return in words what shows that an optimizer has stepped; an empty text for nothing.
+
+    Some fill their state when they are made, with counts of 0. A count of 1 may be of the step that distributed
+    checkpointing takes to learn what an optimizer keeps.
+    """
+    states = [state for state in optimizer.state.values() if isinstance(state, Mapping)]
+    for state in states:
+        count = next((state[name] for name in _COUNTS if name in state), None)
+        if count is not None and float(count) > 1.0:
+            return f"counts {float(count):.0f} steps"
+        held = next((name for name in _MOMENTS if state.get(name) is not None), None)
+        if count is None and held is not None and not learnt:
+            return f"holds a {held}"
+    return ""
