@@ -7,6 +7,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -133,6 +134,21 @@ def test_a_prediction_is_shown_as_one():
     assert history["predicted_ratio"] == [0.12, pytest.approx(math.nan, nan_ok=True)]
     assert predicted().known_ratio == 0.12
     assert report().known_ratio == 4.0
+
+
+@pytest.mark.parametrize(
+    ("method", "shown"),
+    [
+        ("skip", "predicted"),
+        ("skip/train/mean", "predicted/train/mean"),
+        ("CurvatureRadius: skip", "CurvatureRadius: predicted"),
+        ("skipRadius: skip/eval", "skipRadius: predicted/eval"),
+    ],
+)
+def test_a_prediction_is_not_printed_as_a_skip_and_the_record_keeps_the_word(method, shown):
+    one = replace(predicted(), method=method)
+    assert str(one).endswith(f"[{shown}]")
+    assert one.row()["method"] == method
 
 
 def test_a_column_is_read_without_a_row_of_each_step(monkeypatch):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -41,7 +42,7 @@ class StepReport:
         applied_length: ``||s p||_2``.
         lrs: the learning rate of every parameter group, of all optimizers in order; nan where a group has none.
         effective_lrs: the same times ``s``.
-        method: how r was measured.
+        method: how r was measured; ``skip`` where it was predicted instead, which prints as ``predicted``.
         exact: whether r is what its definition says, not an estimate or a quantile.
         message: what the user should know of this step.
         age: steps since r was last measured; 0 if at this one.
@@ -139,9 +140,14 @@ class StepReport:
         text = (
             f"step {self.step}: {self.status}  r {ratio} -> {applied}  "
             f"(scale {self.scale:.4g})  ρ {radius}  ‖p‖ {self.step_length:.4g}  "
-            f"effective lr {self.effective_lr:.4g}  [{self.method or 'not measured'}]"
+            f"effective lr {self.effective_lr:.4g}  [{self._way()}]"
         )
         return f"{text}  {self.message}".replace("\n", "; ") if self.message else text
+
+    def _way(self) -> str:
+        """Return how r came about, to print: a ``skip`` is no skipped step, but one whose r was predicted."""
+        way = self.method or "not measured"
+        return _SKIP.sub("predicted", way) if self.predicted else way
 
     def shown(self) -> tuple[str, str, str]:
         """Return r, r as applied and the radius to print; what comes of a prediction begins with ``~``."""
@@ -249,6 +255,8 @@ class History:
 
 
 _SHOWN = 20
+_SKIP = re.compile(r"(?<![^ ])skip(?![^/])")
+"""The word in ``method`` for a prediction, which logs and checkpoints keep."""
 COLUMNS = (*(f.name for f in fields(StepReport) if f.name != "extras"), "effective_lr")
 """The columns of every record, in order; those of diagnostics come beside them."""
 LATER = frozenset({"predicted_ratio", "standard_error", "predicted_kl"})
