@@ -56,6 +56,13 @@ def llama() -> Any:
     return transformers.LlamaForCausalLM(transformers.LlamaConfig(**shape, **heads))
 
 
+def trainer_of(folder: Path, model: Any = None, callbacks: Any = None, **arguments: Any) -> Any:
+    """Return a trainer of three steps."""
+    quiet = {"use_cpu": True, "report_to": [], "disable_tqdm": True, "max_steps": 3, "save_strategy": "no"}
+    settings = transformers.TrainingArguments(str(folder), **{**quiet, "learning_rate": 1e-2, **arguments})
+    return transformers.Trainer(model or gpt2(), settings, train_dataset=Texts(), callbacks=callbacks)
+
+
 @dataclass
 class Run:
     """A run of a trainer: what came out, and who watched."""

@@ -23,6 +23,7 @@ import safestep
 from frameworks.lit import ByHand, Lit, SafestepCallback, fit
 from frameworks.task import STEPS, Classifier, loader
 from frameworks.witness import EXACT, ROUGH, SLACK, assert_kept, assert_same_weights
+from safestep.logs.recent import recent
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.isinstance.treespec, LeafSpec:FutureWarning",
@@ -202,11 +203,13 @@ class Two(Lit):
 
 def test_two_callbacks_guard_two_parts(tmp_path: Path) -> None:
     whole, begun, resumed = Two(True), Two(True), Two(True)
-    fit(whole, tmp_path, max_epochs=2)
+    logged = fit(whole, tmp_path, max_epochs=2).callback_metrics
     fit(begun, tmp_path).save_checkpoint(tmp_path / "half.ckpt", weights_only=False)
     fit(resumed, tmp_path, tmp_path / "half.ckpt", max_epochs=2)
     assert_same_weights(resumed, whole)
     for one, other in zip(whole.callbacks, resumed.callbacks, strict=True):
+        for name, number in recent(one.guard.history, 50).items():
+            assert math.isclose(logged[name.replace("/", f"/{one.module}/")], number, rel_tol=1e-6)
         assert [r.row() for r in other.guard.history] == [r.row() for r in list(one.guard.history)[STEPS:]]
         assert max(report.applied_ratio for report in one.guard.history) <= 1 + SLACK
         assert sum(str(report.status) == "capped" for report in one.guard.history) >= 2

@@ -19,7 +19,7 @@ pytest.importorskip("accelerate", reason="accelerate is not installed: make inte
 import transformers
 
 import safestep
-from frameworks.hf import QUIET, STEPS, Texts, gpt2, llama, train
+from frameworks.hf import QUIET, STEPS, Texts, gpt2, llama, train, trainer_of
 from frameworks.witness import EXACT, ROUGH, SLACK, assert_kept, assert_same_weights
 from safestep.integrations.transformers import SafestepCallback, guard_trainer
 
@@ -130,12 +130,6 @@ def test_logs_and_reporters_have_the_numbers_of_the_records(tmp_path: Path) -> N
     assert not any("safestep/ratio" in row for row in run.trainer.state.log_history if "eval_loss" in row)
     told = [{**row, "step": None} for row in run.trainer.state.log_history]
     assert told == [{**row, "step": None} for row in reporter.rows]
-
-
-def trainer_of(folder: Path, callbacks: Any = None, **arguments: Any) -> Any:
-    quiet = {"use_cpu": True, "report_to": [], "disable_tqdm": True, "max_steps": 3, "save_strategy": "no"}
-    settings = transformers.TrainingArguments(str(folder), **{**quiet, "learning_rate": 1e-2, **arguments})
-    return transformers.Trainer(gpt2(), settings, train_dataset=Texts(), callbacks=callbacks)
 
 
 def test_the_line_is_what_one_would_wire_by_hand(tmp_path: Path) -> None:

@@ -8,10 +8,12 @@ from typing import Any
 from torch import nn
 
 from safestep._torch.extras import need
-from safestep.errors import AttachError
+from safestep._torch.warn_once import warn
+from safestep.errors import AttachError, NothingToMeasureError
 from safestep.guard.attach import attach
 from safestep.guard.guard import Guard
 from safestep.logs.recent import recent
+from safestep.recording.nonfinite import parameters_of
 
 __all__ = ["SafestepCallback"]
 
@@ -23,8 +25,8 @@ class SafestepCallback(pytorch.Callback):
 
     Of the optimizers those are guarded together that train a parameter of the module; in manual optimization, too.
     After each batch ``pl_module.log`` gets r, scale and cap share of the last ``log_every_n_steps`` steps, see
-    `safestep.logs.recent`. The state of the guard is the callback's, which Lightning keeps in every checkpoint; what a
-    checkpoint had is held until there are optimizers.
+    `safestep.logs.recent`; of several callbacks under ``safestep/MODULE/``. The state of the guard is the callback's,
+    which Lightning keeps in every checkpoint; what a checkpoint had is held until there are optimizers.
 
     Args:
         module: the name of the part that ``training_step`` calls, whose output holds the logits, such as ``"net"`` for
@@ -32,11 +34,10 @@ class SafestepCallback(pytorch.Callback):
         arguments: of `safestep.attach`, any but model and optimizer.
 
     Attributes:
-        guard: None until training starts; with its history afterwards, too.
+        guard: None until training starts; with its history afterwards, too. A copy of the callback has none.
 
     Raises:
-        AttachError: when training starts, if there is no such part, no optimizer trains it, or where `safestep.attach`
-            refuses.
+        AttachError: when training starts, by `safestep.attach`, or if there is no such part or no optimizer trains it.
 
     Example:
         >>> SafestepCallback("net", history=100).state_key
@@ -47,6 +48,10 @@ class SafestepCallback(pytorch.Callback):
         self.guard: Guard | None = None
         self.module, self.arguments = module, arguments
         self._saved: Mapping[str, Any] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy guards nothing: a guard belongs to one model and one optimizer.
+        return {**self.__dict__, "guard": None}
 
     @property
     def state_key(self) -> str:
@@ -62,15 +67,16 @@ class SafestepCallback(pytorch.Callback):
         """Keep a state until the optimizers exist."""
         self._saved = state_dict
 
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Forget what a checkpoint had that was only tested: one that is resumed is loaded after this."""
+        self._saved = None if stage == "fit" else self._saved
+
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Attach, and go on from the state of a checkpoint."""
-        if self.guard is not None:
-            self.guard.detach()  # an earlier fit that was broken off
+        self.teardown(trainer, pl_module, "fit")  # where an earlier one was broken off
         module = self._part(pl_module)
         own = set(module.parameters())
-        mine = [
-            one for one in trainer.optimizers if any(p in own for group in one.param_groups for p in group["params"])
-        ]
+        mine = [one for one in trainer.optimizers if not own.isdisjoint(parameters_of(one))]
         if not mine:
             raise AttachError(
                 f"none of the {len(trainer.optimizers)} optimizers trains a parameter of {type(module).__name__} "
@@ -80,12 +86,24 @@ class SafestepCallback(pytorch.Callback):
         if self._saved is not None:
             self.guard.load_state_dict(self._saved)
             self._saved = None
+        elif trainer.ckpt_path:
+            warn(f"{trainer.ckpt_path} has no state of a guard with module={self.module!r}: it begins anew")
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log the numbers of the latest steps."""
         if self.guard is not None:
+            numbers = recent(self.guard.history, trainer.log_every_n_steps)
+            if sum(isinstance(one, SafestepCallback) for one in trainer.callbacks) > 1:
+                numbers = {f"safestep/{self.module}{name.removeprefix('safestep')}": r for name, r in numbers.items()}
             # Of no batch: Lightning would look for a size in it, to weight the mean of an epoch that nobody asks for.
-            pl_module.log_dict(recent(self.guard.history, trainer.log_every_n_steps), on_step=True, batch_size=1)
+            pl_module.log_dict(numbers, on_step=True, batch_size=1)
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Leave the module without hooks, for another callback; of several processes the others may wait for a step."""
+        if isinstance(exception, NothingToMeasureError):
+            exception.add_note(f"SafestepCallback(module={self.module!r}): name the part that training_step calls")
+        if trainer.world_size == 1:
+            self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Leave the module without hooks; the guard keeps its history and its state."""

@@ -1,23 +1,28 @@
-"""safestep in Hugging Face transformers: a callback, the line that guards a trainer, a loss that shows its logits."""
+"""safestep in Hugging Face transformers: a callback, and the line that guards a trainer."""
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
-
-from torch import Tensor
 
 from safestep._torch.extras import need
 from safestep._torch.warn_once import warn
 from safestep.errors import AttachError
 from safestep.guard.attach import attach
 from safestep.guard.guard import Guard
+from safestep.integrations.causal_lm import causal_lm_loss
 from safestep.logs.recent import recent
 
 __all__ = ["SafestepCallback", "causal_lm_loss", "guard_trainer"]
 
 transformers: Any = need("transformers", "transformers")
 _callbacks: Any = need("transformers.trainer_callback", "transformers")
-_losses: Any = need("transformers.loss.loss_utils", "transformers")
+_ANEW = (
+    "restore_callback_states_from_checkpoint=True makes every callback anew without what it was given: leave it off, "
+    "SafestepCallback finds its state in the checkpoint by itself"
+)
+_begun: weakref.WeakKeyDictionary[Guard, Any] = weakref.WeakKeyDictionary()
+"""The guards, and the state of the trainer in whose training each was attached: one that breaks off tells nobody."""
 
 
 class SafestepCallback(transformers.TrainerCallback, _callbacks.ExportableState):
@@ -25,19 +30,17 @@ class SafestepCallback(transformers.TrainerCallback, _callbacks.ExportableState)
 
     Each row that the trainer logs with a loss gets r, scale and cap share of the steps since the row before, see
     `safestep.logs.recent`: in ``trainer.state.log_history``, and for every callback after this one. ``report_to`` makes
-    callbacks that come before those of ``callbacks=[...]``; `guard_trainer` puts this one in front of all.
-
-    The state of the guard is in ``trainer_state.json`` of each checkpoint; a run that is resumed goes on with it.
+    callbacks that come before those of ``callbacks=[...]``; `guard_trainer` puts this one in front of all. The state
+    of the guard is in ``trainer_state.json`` of each checkpoint; a run that is resumed goes on with it.
 
     Args:
         arguments: of `safestep.attach`, any but model and optimizer.
 
     Attributes:
-        guard: None until training begins; with its history afterwards, too.
+        guard: None until training begins; with its history afterwards, too. A copy of the callback has none.
 
     Raises:
-        AttachError: when training begins, with ``restore_callback_states_from_checkpoint=True``, or where
-            `safestep.attach` refuses.
+        AttachError: when training begins, by `safestep.attach` or for ``restore_callback_states_from_checkpoint=True``.
 
     Example:
         >>> SafestepCallback(history=100).guard is None
@@ -49,6 +52,10 @@ class SafestepCallback(transformers.TrainerCallback, _callbacks.ExportableState)
         self.arguments = arguments
         self._logged, self._in_front = 0, False
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy guards nothing: a guard belongs to one model and one optimizer.
+        return {**self.__dict__, "guard": None}
+
     def state(self) -> dict[str, Any]:
         """Return what the trainer keeps of this callback in a checkpoint."""
         return {"args": {}, "attributes": {} if self.guard is None else self.guard.state_dict()}
@@ -56,15 +63,14 @@ class SafestepCallback(transformers.TrainerCallback, _callbacks.ExportableState)
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Attach, and where a run is resumed go on from its state."""
         if args.restore_callback_states_from_checkpoint:
-            raise AttachError(
-                "restore_callback_states_from_checkpoint=True makes every callback anew without what it was given: "
-                "leave it off, SafestepCallback finds its state in the checkpoint by itself"
-            )
+            raise AttachError(_ANEW)
         if args.report_to and not self._in_front and state.is_world_process_zero:
             warn(f"{args.report_to} come before SafestepCallback and get no r: use guard_trainer(trainer) instead")
-        if self.guard is not None:
-            self.guard.detach()  # an earlier training that was broken off
+        for guard, training in [*_begun.items()]:
+            if guard is self.guard or (training is not state and guard.trains[0] is given["model"]):
+                guard.detach()
         self.guard = attach(given["model"], given["optimizer"], **self.arguments)
+        _begun[self.guard] = state
         self._logged = state.global_step
         if state.global_step:
             saved = state.stateful_callbacks.get(type(self).__name__, {}).get("attributes")
@@ -79,13 +85,12 @@ class SafestepCallback(transformers.TrainerCallback, _callbacks.ExportableState)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         """Add the numbers of the steps since the last row to a row of training."""
-        if self.guard is None or logs is None or "loss" not in logs:
-            return
-        numbers = recent(self.guard.history, state.global_step - self._logged)
-        self._logged = state.global_step
-        logs.update(numbers)
-        # The trainer has copied the row before it asks the callbacks.
-        state.log_history[-1].update(numbers)
+        if self.guard is not None and logs is not None and "loss" in logs:
+            numbers = recent(self.guard.history, state.global_step - self._logged)
+            self._logged = state.global_step
+            logs.update(numbers)
+            # The trainer has copied the row before it asks the callbacks.
+            state.log_history[-1].update(numbers)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Leave the model without hooks; the guard keeps its history."""
@@ -97,7 +102,7 @@ def guard_trainer(trainer: Any, **arguments: Any) -> SafestepCallback:
     """Guard the steps of a ``Trainer``, or one derived from it, and put r into all of its logs.
 
     Args:
-        trainer: which has not begun to train.
+        trainer: which has not begun to train. Guarded before, it is guarded anew: the last call counts.
         arguments: of `safestep.attach`, any but model and optimizer.
 
     Returns:
@@ -105,22 +110,6 @@ def guard_trainer(trainer: Any, **arguments: Any) -> SafestepCallback:
     """
     callback = SafestepCallback(**arguments)
     callback._in_front = True
+    trainer.remove_callback(SafestepCallback)
     trainer.callback_handler.callbacks.insert(0, callback)
     return callback
-
-
-def causal_lm_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
-    """Return the cross-entropy of the next token, from the logits: ``compute_loss_func`` of a trainer.
-
-    TRL's ``SFTTrainer`` fuses head and loss by default and makes no logits that a limit could be computed from; with
-    this loss it does. It is that of transformers: labels of -100 do not count, and the sum is divided by
-    ``num_items_in_batch`` where the trainer gives it (all tokens of the step), else by the labels that count.
-
-    Example:
-        >>> import torch
-        >>> causal_lm_loss({"logits": torch.zeros(1, 3, 5)}, torch.tensor([[0, 1, -100]])).item()  # log 5
-        1.6094379425048828
-    """
-    logits = outputs["logits"]
-    loss: Tensor = _losses.ForCausalLMLoss(logits, labels, logits.shape[-1], num_items_in_batch=num_items_in_batch)
-    return loss
