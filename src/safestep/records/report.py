@@ -136,10 +136,11 @@ class StepReport:
     def __str__(self) -> str:
         """Return one readable line."""
         ratio, applied, radius = self.shown()
+        rate = f"effective lr {self.effective_lr:.4g}  " if self.effective_lrs else ""
         text = (
             f"step {self.step}: {self.status}  r {ratio} -> {applied}  "
             f"(scale {self.scale:.4g})  ρ {radius}  ‖p‖ {self.step_length:.4g}  "
-            f"effective lr {self.effective_lr:.4g}  [{self.method or 'not measured'}]"
+            f"{rate}[{self.method or 'not measured'}]"
         )
         return f"{text}  {self.message}" if self.message else text
 
