@@ -50,6 +50,8 @@ def test_printed_forms_say_what_matters():
     text = str(history)
     assert "10 earlier steps not shown" in text
     assert "capped" in text
+    assert "effective lr" in str(report())
+    assert "effective lr" not in str(report(lrs=(), effective_lrs=()))  # as of jax
     line = str(report(7, message="a word"))
     for words in ("step 7", "capped", "r 4 -> 1", "scale 0.25", "ρ 0.5", "forward-mode/train", "a word"):
         assert words in line

@@ -137,10 +137,11 @@ class StepReport:
     def __str__(self) -> str:
         """Return one readable line."""
         ratio, applied, radius = self.shown()
+        rate = f"effective lr {self.effective_lr:.4g}  " if self.effective_lrs else ""
         text = (
             f"step {self.step}: {self.status}  r {ratio} -> {applied}  "
             f"(scale {self.scale:.4g})  ρ {radius}  ‖p‖ {self.step_length:.4g}  "
-            f"effective lr {self.effective_lr:.4g}  [{self._way()}]"
+            f"{rate}[{self._way()}]"
         )
         return f"{text}  {self.message}".replace("\n", "; ") if self.message else text
 

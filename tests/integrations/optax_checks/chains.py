@@ -15,8 +15,8 @@ import orbax.checkpoint
 import pytest
 from networks import batch, gradient, network, on_device, weights
 
-from safestep.errors import UnknownNameError
-from safestep.integrations.optax import cap, pin, read, spread, throttle, watch
+from safestep.errors import MeasurementError, UnknownNameError
+from safestep.integrations.optax import cap, pin, read, read_all, spread, throttle, watch
 from safestep.records.report import History
 
 THOROUGH = {"xla_backend_optimization_level": 2, "xla_llvm_disable_expensive_passes": False}
@@ -70,6 +70,8 @@ def check_read_finds_the_guard_anywhere():
     for state, seen in ((optax.sgd(1.0).init(jnp.zeros(2)), 0), ((guard.init(jnp.zeros(2)),) * 2, 2)):
         with pytest.raises(UnknownNameError, match=f"saw {seen} guards"):
             read(state)
+    with pytest.raises(MeasurementError, match=r"inside jit.*state\[-1\].ratio"):
+        jax.jit(lambda state: read(state).ratio)(guard.init(jnp.zeros(2)))
 
 
 def check_accumulation_measures_the_step_on_the_last_part():
@@ -161,8 +163,13 @@ def check_an_ensemble_under_vmap():
     tx = optax.chain(optax.sgd(30.0), cap(network, 0.3, limit=spread()))
     many = jax.tree.map(lambda *parts: jnp.stack(parts), *(on_device(weights(seed)) for seed in range(3)))
     states = jax.vmap(tx.init)(many)
+    assert read_all(states) == []
     moved, states = jax.vmap(stepper(tx), in_axes=(0, 0, None, None))(many, states, *batch(0))
+    found = read_all(states)
+    with pytest.raises(MeasurementError, match=r"states of 3 steps or models.*read_all"):
+        read(states)
     for seed in range(3):
         params, _, (record,) = train(tx, 1, start=(on_device(weights(seed)), None))
-        np.testing.assert_allclose(states[1].ratio[seed], record.ratio, rtol=1e-9)
+        assert (found[seed].step, found[seed].status) == (0, "capped")
+        np.testing.assert_allclose(found[seed].ratio, record.ratio, rtol=1e-9)
         np.testing.assert_allclose(moved[0]["w"][seed], params[0]["w"], rtol=1e-9)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import doctest
 import importlib
 import pkgutil
 import re
+import tempfile
 from pathlib import Path
 
 import jax
@@ -26,7 +28,7 @@ def check_docstrings():
 def check_page():
     scope: dict[str, object] = {}
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
-    with jax.enable_x64(False):
+    with jax.enable_x64(False), tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         for block in blocks:
             exec(compile(block, str(PAGE), "exec"), scope)
-    assert len(blocks) == 4
+    assert len(blocks) == 8

@@ -226,6 +226,7 @@ def check_what_is_not_finite_becomes_zero_and_is_told():
             updates, record = take(make(network), params, step, x, y)
             assert all(not leaf.any() for leaf in jax.tree.leaves(updates))
             assert (record.status, record.scale, record.applied_length) == ("undone", 0.0, 0.0)
+            assert record.message.startswith("the step is not finite")
             assert math.isnan(record.ratio)
         updates, record = take(watch(network), params, step, x, y)
         assert record.status == "nonfinite"
@@ -235,8 +236,9 @@ def check_what_is_not_finite_becomes_zero_and_is_told():
     assert 0.0 < record.step_length < math.inf
     updates, record = take(cap(network), params, random_like(params), x, y - 100)  # labels that nobody masked
     assert record.status == "undone"
+    assert "a label is no class and not masked" in record.message
     updates, record = take(cap(network, lambda step: 0.0 * step), params, random_like(params), x, y)
-    assert (record.status, record.target) == ("undone", 0.0)
+    assert (record.status, record.target, record.message) == ("undone", 0.0, "the target 0 is not positive")
 
 
 def check_a_step_that_moves_nothing():
@@ -296,10 +298,22 @@ def check_what_cannot_be_is_refused_in_words():
     refused(ValueError, "loss='hinge'", curvature, "hinge")
     refused(ValueError, "max_kl=0", divergence, 0.0)
     refused(ValueError, "at least one limit", tightest, {})
+    refused(TypeError, "expected a dict", tightest, [spread()])
+    refused(ValueError, "'mse'; for another loss a function", curvature, "hinge")
+    refused(AttachError, "logits_fn = 0.1", cap, 0.1)
+    refused(AttachError, "limit = 'softmax'", lambda: pin(network, limit="softmax"))
+    refused(AttachError, "limit = spread, not called", lambda: watch(network, limit=spread))
+    for limit in LIMITS:
+        refused(AttachError, "target = a limit", cap, network, limit)
     refused(ValueError, "use curvature", default_limit, "mse")
     refused(ValueError, "head='softmax'", default_limit, cross_entropy)
     refused(AttachError, "saw no inputs", lambda: cap(network).update(step, cap(network).init(params), params))
     refused(AttachError, "no parameters", lambda: cap(network).update(step, cap(network).init(params), inputs=x))
+    part = optax.masked(cap(network), [{"w": True, "b": True}, {"w": True, "b": False}])
+    refused(AttachError, "behind them", take, part, params, step, x, y)
+    with pytest.raises(TypeError) as raised:
+        take(cap(lambda x, q: network(q, x)), params, step, x, y)
+    assert "logits_fn(params, inputs)" in raised.value.__notes__[0]
     refused(MeasurementError, "needs the labels", take, cap(network), params, step, x)
     refused(MeasurementError, "labels of shape", take, cap(network), params, step, x, y[:, None])
     refused(MeasurementError, "one label an output", take, throttle(network, "bce"), params, step, x, y)

@@ -25,7 +25,10 @@ def tightest(limits: Mapping[Limit, float]) -> Limit:
 
     Raises:
         ValueError: without a limit, or for another target.
+        TypeError: for anything but a mapping.
     """
+    if not isinstance(limits, Mapping):
+        raise TypeError(f"tightest({type(limits).__name__}): expected a dict, {{limit: target, ...}}")
     if not limits or not all(0.0 < target < math.inf for target in limits.values()):
         raise ValueError(f"tightest: targets {list(limits.values())}: expected at least one limit, each with a number")
 

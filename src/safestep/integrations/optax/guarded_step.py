@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from safestep.errors import AttachError
 from safestep.integrations.optax._jax import AxisName, Tree, jax, jnp, optax
+from safestep.integrations.optax.guard_arguments import check_made_with, check_updated_with
 from safestep.integrations.optax.guard_state import STATUSES, GuardState
 from safestep.integrations.optax.moved_logits import moved_logits
 from safestep.integrations.optax.step_limits import Limit
@@ -45,7 +45,11 @@ def guarded(
         scale: the policy; None only watches.
         scaled: the status of a step that it scales.
         start: alpha of the law before the first step.
+
+    Raises:
+        AttachError: for a forward, limit or target that is none; by ``update``, without a batch or whole parameters.
     """
+    check_made_with(logits_fn, limit, target)
 
     def measured(params: Tree, updates: Tree, length: jax.Array, batch: dict[str, Any]) -> tuple[jax.Array, ...]:
         # along p over a power of two near its length: squares of a neither overflow nor vanish
@@ -74,11 +78,7 @@ def guarded(
         return GuardState(step, ratio, scale, aim, length, kl, status, jnp.ones((), bool), alpha, velocity)
 
     def update(updates: Tree, state: GuardState, params: Tree = None, **extra: Any) -> tuple[Tree, GuardState]:
-        if params is None or "inputs" not in extra:
-            raise AttachError(
-                "a guard measures the step on its batch: call tx.update(grads, state, params, inputs=x, labels=y), "
-                f"saw {'no parameters' if params is None else 'no inputs'}"
-            )
+        check_updated_with(params, extra)
         wide = wide_type(params)
         aim = jnp.asarray(target(state.step) if callable(target) else target, wide)
         length = length_of(updates, wide, axis)

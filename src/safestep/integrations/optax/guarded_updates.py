@@ -31,7 +31,7 @@ def cap(
         and one weight (at least 0; 0 leaves it out) for each sample.
 
     Raises:
-        ValueError: for a target that is no positive number.
+        ValueError: for a target that is no positive number, or a forward or limit that is none.
 
     Example:
         >>> from safestep.integrations.optax import read, spread
@@ -39,7 +39,7 @@ def cap(
         >>> w, x = jnp.zeros((2, 3)), jnp.eye(2)
         >>> updates, state = tx.update(-jnp.eye(2, 3), tx.init(w), w, inputs=x)
         >>> print(read(state))
-        step 0: capped  r 15.92 -> 1  (scale 0.06283)  ρ 4.443  ‖p‖ 70.71  effective lr nan  [jvp]
+        step 0: capped  r 15.92 -> 1  (scale 0.06283)  ρ 4.443  ‖p‖ 70.71  [jvp]
 
     Note:
         A step that is not finite, or whose r is not, becomes zero; the states of the transformations before have moved

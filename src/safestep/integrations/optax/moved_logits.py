@@ -85,7 +85,11 @@ def moved_logits(
         >>> moved_logits(lambda w, x: x @ w, jnp.eye(2), jnp.array([[3.0, 0.0], [0.0, 1.0]]), jnp.ones((1, 2))).tangent
         Array([[3., 1.]], dtype=float32)
     """
-    logits, tangent = jax.jvp(lambda at: logits_fn(at, inputs), (params,), (step,))
+    try:
+        logits, tangent = jax.jvp(lambda at: logits_fn(at, inputs), (params,), (step,))
+    except Exception as error:
+        error.add_note("safestep: raised by logits_fn(params, inputs), with the params and inputs given to update")
+        raise
     if not hasattr(logits, "ndim") or logits.ndim < 2:
         seen = f"shape {logits.shape}" if hasattr(logits, "shape") else f"a {type(logits).__name__}"
         raise MeasurementError(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from safestep.formulas.softmax_ratio import Head
 from safestep.integrations.optax._jax import jax, jnp
 from safestep.integrations.optax.loss_along import Loss, sigmoid_bend, slope_and_bend, softmax_bend
 from safestep.integrations.optax.moved_logits import MovedLogits
-from safestep.radius.curvature import CurvatureRadius
 from safestep.radius.kl import KLRadius
+from safestep.radius.losses import LossName
 from safestep.radius.softmax import SoftmaxRadius
 from safestep.radius.spreads import Over
 
@@ -79,8 +79,11 @@ def curvature(loss: Loss = "cross_entropy") -> Limit:
     Raises:
         ValueError: for another name.
     """
-    if isinstance(loss, str):
-        CurvatureRadius(loss)  # checks it
+    if not callable(loss) and loss not in get_args(LossName):
+        raise ValueError(
+            f"loss={loss!r}: expected one of {', '.join(map(repr, get_args(LossName)))}; for another loss a function "
+            "of logits and labels that returns a loss for each sample"
+        )
 
     def limit(moved: MovedLogits) -> Limited:
         slope, bend = map(moved.mean, slope_and_bend(loss, moved))
