@@ -54,10 +54,11 @@ def test_a_loss_that_is_not_finite_leaves_the_weights_alone(name, bad):
     assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
 
 
-def test_a_look_at_the_average_leaves_no_trace():
+@pytest.mark.parametrize("name", ["schedule-free", "schedule-free+", "schedule-free-polyak"])
+def test_a_look_at_the_average_leaves_no_trace(name):
     torch.manual_seed(0)
     model = nn.Linear(3, 2)
-    stepper = RIVALS["schedule-free"].start(model, 10)
+    stepper = RIVALS[name].start(model, 10)
     for _ in range(3):
         stepper.step(lambda: model(torch.ones(4, 3)).square().mean())
     trained_at = model.weight.detach().clone()

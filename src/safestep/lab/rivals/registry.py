@@ -9,6 +9,7 @@ from typing import Literal
 from torch import nn
 
 from safestep._torch.extras import need
+from safestep.lab.rivals.polyak_averaging import ScheduleFreePlus, ScheduleFreePolyak
 from safestep.lab.rivals.stepper import Averaged, Stepper
 
 
@@ -41,6 +42,14 @@ def _packaged(package: str, optimizer: str, **settings: bool) -> Callable[[nn.Mo
 def _schedule_free(model: nn.Module, steps: int) -> Stepper:
     adamw = need("schedulefree", "peers").AdamWScheduleFree
     return Averaged(adamw(model.parameters(), warmup_steps=steps // 10))
+
+
+def _schedule_free_plus(model: nn.Module, steps: int) -> Stepper:
+    return Averaged(ScheduleFreePlus(model.parameters(), warm_up=steps // 10))
+
+
+def _schedule_free_polyak(model: nn.Module, steps: int) -> Stepper:
+    return Averaged(ScheduleFreePolyak(model.parameters()))
 
 
 _PRODIGY, _D_ADAPTATION = ("prodigyopt", "Prodigy"), ("dadaptation", "DAdaptAdam")
@@ -87,6 +96,13 @@ RIVALS: Mapping[str, Rival] = {
             "2405.15682",
             _schedule_free,
         ),
+        Rival(
+            "schedule-free+",
+            "Schedule-Free AdamW with momentum at Polyak's rate, a tenth of the run warm-up",
+            "2605.19095",
+            _schedule_free_plus,
+        ),
+        Rival("schedule-free-polyak", "Schedule-Free Adam at Polyak's rate", "2511.07767", _schedule_free_polyak),
     )
 }
 """Rivals by name.
