@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from torch import Tensor
 from torch.optim import Optimizer
 
 from safestep._torch.warn_once import Once
@@ -13,6 +14,8 @@ from safestep.recording.trained import Trained
 _COUNTS = ("step", "n_iter")
 _MOMENTS = ("momentum_buffer", "exp_avg")
 """What optimizers that count no steps keep from the first one on."""
+_FEW = 8
+"""Writes to a parameter from which on it has been trained here: to be initialised and loaded takes two to four."""
 
 _BEGINS_ANEW = (
     "the state of {optimizer} {seen}, and its guard begins at step 0: it was given no state of its own. If this run is "
@@ -52,17 +55,19 @@ class Beginning:
 
 
 def _seen(optimizer: Optimizer, *, learnt: bool) -> str:
-    """Return in words what shows that an optimizer has stepped; an empty text for nothing.
+    """Return in words what shows that an optimizer's steps were loaded, not taken here; an empty text for nothing.
 
     Some fill their state when they are made, with counts of 0. A count of 1 may be of the step that distributed
-    checkpointing takes to learn what an optimizer keeps.
+    checkpointing takes to learn what an optimizer keeps. Steps that were taken on these very parameters, before the
+    guard was attached, have been written to them (which fused kernels do not let one see).
     """
-    states = [state for state in optimizer.state.values() if isinstance(state, Mapping)]
-    for state in states:
+    for p, state in optimizer.state.items():
+        if not isinstance(state, Mapping) or not isinstance(p, Tensor):
+            continue
         count = next((state[name] for name in _COUNTS if name in state), None)
-        if count is not None and float(count) > 1.0:
+        if count is not None and float(count) > max(1, p._version):
             return f"counts {float(count):.0f} steps"
         held = next((name for name in _MOMENTS if state.get(name) is not None), None)
-        if count is None and held is not None and not learnt:
+        if count is None and held is not None and not learnt and p._version < _FEW:
             return f"holds a {held}"
     return ""
