@@ -41,7 +41,8 @@ _ONE = (
     "one output ({seen}), whose gradient is not that of a sigmoid with labels 0 and 1, or too few or too equal values "
     "show it\n"
     "expected: a binary cross-entropy, or several classes: a softmax over one is 1 whatever the step does\n"
-    f"to do: {_SQUARES}; a binary cross-entropy: CurvatureRadius('bce') there; {_ELSE}"
+    f"to do: {_SQUARES}; a binary cross-entropy: CurvatureRadius('bce') or SoftmaxRadius(head='sigmoid') there; "
+    f"{_ELSE}"
 )
 _SOFTMAX = (
     "the gradient at {seen} is that of a softmax cross-entropy, and the radius was given another loss: use "
