@@ -13,6 +13,7 @@ from safestep import Status
 from safestep.cli.app import app
 from safestep.logs import read
 from safestep.logs.columns import numbers
+from safestep.looking.meanings import MEANINGS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "looking-at-a-run.md").read_text(encoding="utf-8")
 
@@ -29,13 +30,19 @@ def test_its_run_gives_its_view_and_its_report(tmp_path, monkeypatch):
     (shown,) = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)
     told = CliRunner().invoke(app, ["watch", "steps.jsonl", "--once"], env={"COLUMNS": "200"})
     assert told.exit_code == 0, told.output
-    labels = [line[:16].rstrip() for line in shown.splitlines()[1:7]]
-    assert [line[:16].rstrip() for line in told.stdout.splitlines()[1:7]] == labels
+    labels = [line[:16].rstrip() for line in shown.splitlines()[1:10]]
+    assert [line[:16].rstrip() for line in told.stdout.splitlines()[1:10]] == labels
     assert "step 50: r jumps to " in told.stdout
     assert "step 50: r jumps to " in shown
 
     assert CliRunner().invoke(app, ["report", "steps.jsonl"]).exit_code == 0
     assert Path("steps.jsonl.report/figures/overview.png").is_file()
+
+
+def test_its_table_has_the_words_of_the_commands():
+    assert {
+        Status(status): words for status, words in re.findall(r"^\| `(\w+)` \| (.*) \|$", PAGE, re.MULTILINE)
+    } == MEANINGS
 
 
 def test_every_tag_that_it_names_is_one_that_a_dashboard_gets():

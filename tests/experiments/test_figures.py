@@ -52,7 +52,7 @@ def test_each_file_says_what_it_shows(tmp_path):
     for file in draw(run_directory(tmp_path)):
         with Image.open(file) as image:
             words[file.stem] = (image.text["Title"], image.text["Description"])
-    curves = "fixed 0.5, fixed 5.0 (diverged), leaves the frame, capped 0.5, capped 5.0, pin"
+    curves = "fixed 0.5, fixed 5.0 (diverged), capped 0.5, capped 5.0, pin, with marks where one leaves the frame"
     assert words["training_loss"] == ("Training loss", f"mean loss against epoch; {curves}")
     assert words["overview"][0] == "digits-sgd"
     assert words["overview"][1].startswith("Training loss; Test accuracy; ")

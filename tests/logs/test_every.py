@@ -62,6 +62,11 @@ def test_the_longest_step_beyond_the_target_comes_with_the_next_regular_one():
     assert closed == [0, 6, 10, 20, 23]
 
 
+def test_a_run_that_goes_back_to_an_older_state_takes_back_what_was_kept():
+    steps = [*map(inside, range(8)), report(8, ratio=7.0), *map(inside, range(4, 8)), inside(10)]
+    assert passed(10, steps)[1] == [0, 10]
+
+
 def test_what_is_kept_comes_before_a_lost_step():
     steps = [inside(0), report(1, ratio=3.0), report(2, status=Status.UNDONE), inside(3)]
     assert passed(10, steps)[1] == [0, 1, 2]

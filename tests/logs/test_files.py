@@ -15,9 +15,13 @@ import pytest
 
 import safestep
 from logs.reports import report, run, same
-from safestep.errors import AttachError, SafestepWarning
+from safestep.errors import AttachError, LogError, SafestepWarning
 from safestep.logs import Csv, JsonLines, read
+from safestep.logs.follow import Follower
 from safestep.records.report import COLUMNS
+from zoo.cases import ZOO
+from zoo.optimizers import ALL
+from zoo.training import Training
 
 SINKS = pytest.mark.parametrize("make", [JsonLines, Csv])
 
@@ -168,6 +172,36 @@ def test_a_second_life_appends_and_replaces_the_steps_it_repeats(make, path):
 
 
 @SINKS
+def test_a_new_run_on_the_log_of_an_old_one_is_told_once_and_holds(make, path):
+    run(log=path)
+    told = r"steps\.\w+ holds the records of an earlier run, .*, up to step 4, and a run begins.*a file of its own"
+    with pytest.warns(SafestepWarning, match=told) as seen:
+        run(steps=2, log=path)
+    assert len(seen) == 1
+    assert seen[0].filename != safestep.logs.line_file.__file__  # but the user's line
+    assert read(path)["step"] == [0, 1]
+    assert read(path, superseded=True)["step"] == [0, 1, 2, 3, 4, 0, 1]
+
+
+@SINKS
+def test_a_run_that_goes_on_is_not_told(make, path):
+    state = run(log=path).state_dict()
+    training = Training(ZOO["mlp"], ALL["SGD"], big=True)
+    guard = training.attach(log=path)
+    guard.load_state_dict(state)
+    training.step()
+    guard.detach()
+    assert read(path)["step"] == [0, 1, 2, 3, 4, 5]
+
+
+@SINKS
+@pytest.mark.parametrize("left", [b"", b"\n", b'{"note": "mine"}\n'])
+def test_a_first_run_in_a_file_without_records_is_not_told(make, path, left):
+    path.write_bytes(left if make is JsonLines else b"")
+    write(make, path, report(0))
+
+
+@SINKS
 @pytest.mark.parametrize("cut", [1, 20, 100])
 def test_a_line_that_a_kill_cut_short_is_said_and_spoils_no_other(make, path, cut):
     write(make, path, report(0), report(1, message='"quoted"'))
@@ -230,9 +264,31 @@ def test_lines_of_something_else_are_left_out_and_said(tmp_path):
     path = tmp_path / "mixed.jsonl"
     row = report(0).row()
     lines = [{"kind": "epoch"}, row, [1], row | {"step": "one"}, row | {"status": "lost"}, row | {"exact": 3}]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + "\n")
-    with pytest.warns(SafestepWarning, match=r"5 of its lines.*line 1, 3, 4, \.\.\."):
+    lines.append(row | {"ratio": 10**400})
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + "[" * 100_000 + "\n\n")
+    with pytest.warns(SafestepWarning, match=r"7 of its lines.*line 1, 3, 4, \.\.\."):
         assert read(path)["step"] == [0]
+
+
+@SINKS
+@pytest.mark.parametrize(
+    "spoil", [lambda data: b"\xef\xbb\xbf" + data, lambda data: data.replace(b"message mine", b"\xe9")]
+)
+def test_what_an_editor_saved_otherwise_is_read_alike_by_both_readers(make, path, spoil):
+    """A mark of the byte order at the beginning, or a text that is no UTF-8."""
+    write(make, path, *(report(step, message="message mine") for step in range(3)))
+    path.write_bytes(spoil(path.read_bytes()))
+    follower = Follower(path)
+    follower.look()
+    assert [one.step for one in follower.steps] == read(path)["step"] == [0, 1, 2]
+    assert follower.left_out == 0
+
+
+def test_an_error_shows_the_beginning_of_a_line_that_has_no_spaces(tmp_path):
+    path = tmp_path / "steps.csv"
+    path.write_text(";".join(COLUMNS) + "\n1;2\n")
+    with pytest.raises(LogError, match=r"has the columns step;status;ratio;.*, and not step"):
+        read(path)
 
 
 def test_a_file_without_any_record_is_no_log(tmp_path):

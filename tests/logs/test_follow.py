@@ -110,6 +110,21 @@ def test_a_resumed_run_drops_what_its_earlier_life_wrote(log):
     follower.look()
     assert steps(follower) == [0, 1, 2]
     assert follower.steps[-1].status is safestep.Status.INSIDE
+    assert follower.superseded == 2
+
+
+@pytest.mark.filterwarnings("ignore:.*records of an earlier run")
+def test_what_a_new_run_superseded_is_counted_even_beyond_what_is_kept(log):
+    sink, path = log
+    follower = Follower(path, keep=3)
+    for step in range(9):
+        sink(report(step))
+    follower.look()
+    sink(report(0))
+    sink(report(1, extras={"late": 1.0}))  # a file of CSV is written anew, and read anew
+    follower.look()
+    assert steps(follower) == [0, 1]
+    assert follower.superseded == 9
 
 
 def test_of_a_long_file_the_end_is_read(log, monkeypatch):

@@ -14,6 +14,7 @@ from safestep.looking.counting import farthest, share, statuses, stretches
 from safestep.looking.events import events
 from safestep.looking.findings import findings
 from safestep.looking.log_page import thinned
+from safestep.looking.meanings import MEANINGS, meanings
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,37 @@ def test_a_pinned_run_says_so(trained, tmp_path):
 def test_a_guard_that_measured_nothing_says_that_it_held_nothing():
     blind = [report(0, status=Status.UNMEASURED, ratio=math.nan, scale=1.0, would_scale=1.0)]
     assert "r was never measured: this guard held nothing." in " ".join(findings(blind))
+
+
+def test_a_run_of_lost_steps_is_not_said_to_be_left_as_it_was():
+    none = {"ratio": math.nan, "applied_ratio": 0.0, "radius": math.nan, "scale": 0.0, "would_scale": 0.0}
+    lost = [report(step, status=Status.SKIPPED, effective_lrs=(0.0, 0.0), **none) for step in range(3)]
+    text = " ".join(findings(lost))
+    assert "3 steps were not taken" in text
+    assert "No step that was taken was shortened. r was never measured. The" in text
+    assert "left the run as it was" not in text
+    assert "held nothing" not in text
+
+
+def test_predictions_alone_are_an_r():
+    none = {"ratio": math.nan, "applied_ratio": math.nan, "radius": math.nan}
+    text = " ".join(findings([inside(7, age=2, predicted_ratio=0.3, **none)]))
+    assert "was predicted to go to r = 0.3 (step 7), inside its target 1." in text
+
+
+def test_rates_that_differ_at_few_steps_are_said_to_differ():
+    run = [*(inside(step, effective_lrs=(0.1, 0.2)) for step in range(9)), report(9)]
+    assert findings(run)[-1] == (
+        "The median learning rate of the first parameter group was 0.1 as given and 0.1 as it took effect; the two "
+        "differ at 1 of 10 steps."
+    )
+    assert findings(run[:9])[-1] == "The median learning rate of the first parameter group was 0.1."
+
+
+def test_every_status_has_a_meaning_and_those_that_occur_are_told(reports):
+    assert MEANINGS.keys() == set(Status)
+    assert meanings(reports).keys() == {str(one.status) for one in reports}
+    assert all(len(words) <= 105 for words in MEANINGS.values())
 
 
 def test_counts_agree_with_the_records(reports):

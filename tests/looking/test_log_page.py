@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from html import escape
 
 import pytest
 from typer.testing import CliRunner
@@ -13,6 +14,7 @@ from safestep.cli.app import app
 from safestep.logs import read
 from safestep.looking.findings import findings
 from safestep.looking.log_page import report_log
+from safestep.looking.meanings import meanings
 
 FIGURES = ["step_ratios", "status_shares", "effective_lrs", "step_lengths", "scales"]
 
@@ -37,6 +39,10 @@ def test_the_page_has_the_findings_figures_tables_and_events_of_the_log(page, lo
     assert page.count('<tr class="diverged">') == 1
     assert f"Step {SPIKE}: r jumps to {reports[SPIKE].ratio:.3g}" in text
     assert "This page is incomplete" not in text
+    assert "superseded" not in text
+    for status, meaning in meanings(reports).items():
+        assert f"<dt>{status}</dt><dd>{escape(meaning)}</dd>" in page
+    assert 'alt="Step ratios: step ratio r against step; ' in page
 
 
 def test_the_page_needs_nothing_else_and_its_figures_lie_beside_it(page, logs):
@@ -60,10 +66,19 @@ def test_a_damaged_log_gives_a_page_that_says_what_is_missing(logs, tmp_path):
     assert "Of 50 steps the log holds 45" in text
 
 
+@pytest.mark.filterwarnings("ignore:.*records of an earlier run")
+def test_a_page_of_two_runs_in_one_file_is_of_the_later_one_and_says_so(trained, tmp_path):
+    path = tmp_path / "steps.jsonl"
+    trained(str(path), steps=7)
+    trained(str(path), steps=3)
+    text = words(report_log(path).read_text(encoding="utf-8"))
+    assert "Steps 0 to 2 · 3 records · 7 earlier records superseded: the log has their steps again" in text
+
+
 def test_a_log_of_one_step_has_a_page(logs, tmp_path):
     path = tmp_path / "one.csv"
     path.write_bytes(b"".join((logs / "steps.csv").read_bytes().splitlines(keepends=True)[:2]))
-    assert "Steps 0 to 0 · 1 records" in words(report_log(path).read_text(encoding="utf-8"))
+    assert "Steps 0 to 0 · 1 record ·" in words(report_log(path).read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(

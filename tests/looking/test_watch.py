@@ -6,20 +6,23 @@ import contextlib
 import io
 import os
 import pty
+import re
 import signal
 import sys
 
 import pytest
-from rich.console import Console
+from rich.console import Console, RenderableType
 from typer.testing import CliRunner
 
 import processes
 from logs.reports import inside, report
 from looking.conftest import BROKEN, SPIKE
+from safestep import Status
 from safestep.cli.app import app
 from safestep.errors import LogError
 from safestep.logs import JsonLines, read
-from safestep.looking.frame import line
+from safestep.looking.frame import frame, line
+from safestep.looking.meanings import meanings
 from safestep.looking.watch import watch
 
 
@@ -132,10 +135,52 @@ def _until(terminal_of: int, words: bytes) -> bytes:
     return seen
 
 
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_no_line_is_wider_than_the_terminal_and_the_line_of_r_stays_one(logs, width):
+    text = shown(frame("a/long/path/" * 6 + "steps.csv", list(read(logs / "steps.csv")), {}, 3.0, width), width)
+    lines = [one.rstrip() for one in text.splitlines()]
+    assert max(map(len, lines)) <= width
+    assert "step 59, inside  written 3 s ago" in text
+    assert re.search(r"^r so far +[▁-█! ]+  [\d.]+ … [\d.]+$", "\n".join(lines), re.MULTILINE)
+
+
+def test_the_statuses_that_occur_are_explained_and_what_is_left_out_is_counted():
+    run = [inside(0), report(1), report(2, status=Status.HELD, ratio=float("inf"), scale=0.0)]
+    text = shown(frame("a.csv", run, {"no record of a step": 1, "superseded": 12, "torn": 0}))
+    for status, told in meanings(run).items():
+        assert re.search(rf"^{status} +{re.escape(told[:30])}", text, re.MULTILINE)
+    assert "throttled" not in text
+    assert "1 line of the log left out: no record of a step\n12 lines of the log left out: superseded\n" in text
+    assert "torn" not in text
+
+
+@pytest.mark.parametrize(
+    ("given", "effective", "words"),
+    [
+        ((0.1, 0.1), (0.1, 0.1), "0.1"),
+        ((0.1, 0.2), (0.05, 0.1), "0.05 0.1   given 0.1 0.2"),
+        ((0.1,) * 9, (0.05,) * 9, "0.05   given 0.1"),
+        ((float("nan"),), (float("nan"),), "nan"),
+        (tuple(map(float, range(1, 9))), tuple(map(float, range(1, 9))), "1 … 8 in 8 groups"),
+    ],
+)
+def test_the_rates_of_many_groups_are_short(given, effective, words):
+    text = shown(frame("a.csv", [inside(0, lrs=given, effective_lrs=effective)]))
+    assert re.search(r"^effective rate +(.*?) *$", text, re.MULTILINE)[1] == words
+
+
+def shown(view: RenderableType, width: int = 100) -> str:
+    screen = Console(file=io.StringIO(), width=width, color_system=None)
+    screen.print(view)
+    return screen.file.getvalue()
+
+
 def test_the_line_of_r_has_a_bar_for_each_part_and_marks_what_is_not_finite():
     assert line([1.0] * 120) == "▁" * 60 + "  1 … 1"
     assert line([0.0, 1.0, 100.0]).startswith("▁▁█")
     assert line([float("nan")]) == "nothing measured"
+    assert line([float("inf"), float("nan"), 0.0]) == "! ▁"
+    assert line([5e-324, 1e308]) == "▁█  4.94e-324 … 1e+308"
 
 
 def test_watching_needs_no_matplotlib(logs):

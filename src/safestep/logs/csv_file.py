@@ -39,6 +39,7 @@ class Csv(LineFile):
 
     def __call__(self, report: StepReport) -> None:
         """Append a report."""
+        self._check_beginning(report)
         self.open()  # first: the columns are those of the file as it is now
         row = {cell(name): value for name, value in report.row().items()}
         known = set(self._columns)

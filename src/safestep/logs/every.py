@@ -68,6 +68,8 @@ class Every(Sink):
     def __call__(self, report: StepReport) -> None:
         """Pass a report on, or keep it until a longer step or a regular one follows."""
         before, self._before = self._before, report.status
+        if self._furthest is not None and self._furthest.step >= report.step:
+            self._furthest = None  # the run went back to an older state, and this step is no part of it any more
         lasts = report.status in _LASTING and before is report.status
         if before is None or report.step % self.n == 0 or (is_lost(report) and not lasts):
             self._pass_on()

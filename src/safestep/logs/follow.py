@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import deque
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from safestep.logs.reader import cells, no_log, report_of, row_of
+from safestep.logs.reader import BROKEN, cells, json_row, no_log, report_of, row_of
 from safestep.records.report import StepReport
 
 _TAIL = 1 << 24
-"""Bytes: of a file that is longer, the first look reads so much of its end."""
 _MARK = 256
 """So many bytes before where the last look ended tell whether the file is still the one that was read."""
 
@@ -27,20 +25,24 @@ class Follower:
     Args:
         path: ``.csv`` is CSV, everything else JSON lines.
         keep: how many steps are kept.
+        tail: bytes: of a file that is longer, the first look reads so much of its end.
 
     Attributes:
         steps: the latest of the file, oldest first.
         left_out: how many whole lines were no records, as far as the file was read.
+        superseded: how many records were dropped since later ones of the file have their steps again, likewise.
 
     Example:
         >>> Follower("not-yet.jsonl").look()
         False
     """
 
-    def __init__(self, path: str | Path, keep: int = 10_000) -> None:
+    def __init__(self, path: str | Path, keep: int = 10_000, tail: int | None = None) -> None:
         self.path = Path(path)
         self.steps: deque[StepReport] = deque(maxlen=keep)
-        self.left_out = 0
+        self.left_out = self.superseded = 0
+        self._tail = _TAIL if tail is None else tail
+        self._standing: list[int] = []
         self._csv = self.path.suffix.lower() == ".csv"
         self._columns: list[str] = []
         self._place, self._before = 0, b""
@@ -71,12 +73,13 @@ class Follower:
         self._place += len(whole)
         self._before = (self._before + whole)[-_MARK:]
         for line in whole.splitlines(keepends=True):
-            self._take(line.decode("utf-8", "replace"))
+            self._take(line)
         return bool(whole)
 
     def _begin(self, file: BinaryIO) -> bool:
         """Find where to begin; return False where CSV has no whole header yet."""
-        self.left_out, self._place, self._before = 0, 0, b""
+        self.left_out, self.superseded, self._place, self._before = 0, 0, 0, b""
+        self._standing.clear()  # but no steps: a file that was moved away goes on under its name
         size = file.seek(0, os.SEEK_END)
         if self._csv:
             file.seek(0)
@@ -85,21 +88,24 @@ class Follower:
             if not header.endswith(b"\n"):
                 return False
             self._place, self._before = len(header), header[-_MARK:]
-        if size - self._place > _TAIL:
-            file.seek(size - _TAIL)
+        if size - self._place > self._tail:
+            file.seek(size - self._tail)
             file.readline()
             self._place, self._before = file.tell(), b""
         return True
 
-    def _take(self, line: str) -> None:
+    def _take(self, line: bytes) -> None:
         if not line.strip():
             return
         try:
-            row: Any = row_of(self._columns, line) if self._csv else json.loads(line)
-            report = report_of(row)
-        except (KeyError, TypeError, ValueError, RecursionError):
+            report = report_of(row_of(self._columns, line.decode("utf-8", "replace")) if self._csv else json_row(line))
+        except BROKEN:
             self.left_out += 1
             return
+        while self._standing and self._standing[-1] >= report.step:
+            self._standing.pop()
+            self.superseded += 1
+        self._standing.append(report.step)
         while self.steps and self.steps[-1].step >= report.step:
             self.steps.pop()
         self.steps.append(report)

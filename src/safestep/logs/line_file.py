@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -9,6 +10,8 @@ from io import FileIO
 from pathlib import Path
 
 from safestep._torch.warn_once import warn
+from safestep.errors import LogError
+from safestep.logs.follow import Follower
 from safestep.logs.sink import Sink
 from safestep.records.report import StepReport, json_line
 
@@ -28,7 +31,7 @@ class LineFile(Sink):
         self._there = self.path.absolute()
         self._file: FileIO | None = None
         self._size = 0  # in bytes, if nobody else writes to the file
-        self._alone = True
+        self._alone, self._begun_again = True, False
 
     def open(self) -> None:
         """Open the file, if it is not open; a line that was cut short in an earlier life is ended.
@@ -78,6 +81,26 @@ class LineFile(Sink):
         except FileNotFoundError:
             return True
 
+    def _check_beginning(self, report: StepReport) -> None:
+        """Say once if a run begins in this file behind the records of an earlier one."""
+        if report.step or self._begun_again:
+            return
+        self.open()  # which tells whether somebody else is writing
+        if not self._alone or not self._there.is_file():
+            return
+        earlier = Follower(self._there, keep=1, tail=_BLOCK)
+        with contextlib.suppress(LogError):  # lines of something else, which a log may stand among
+            earlier.look()
+        if earlier.steps:
+            self._begun_again = True
+            warn(
+                f"{self.path} holds the records of an earlier run, or of another guard, up to step "
+                f"{earlier.steps[-1].step}, and a run begins behind them at step 0: safestep.logs.read, "
+                "`safestep report` and `safestep watch` take the new records and leave those out. Give each run a "
+                "file of its own, or move that one away; to go on with the earlier run, load its guard's state "
+                "first: guard.load_state_dict(...)",
+            )
+
     def _append(self, line: str) -> None:
         """Write a line in one piece, so that whatever happens between two lines finds whole ones."""
         self.open()
@@ -102,6 +125,7 @@ class JsonLines(LineFile):
 
     def __call__(self, report: StepReport) -> None:
         """Append a report."""
+        self._check_beginning(report)
         self._append(json_line(report.row()))
 
 

@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from textwrap import shorten
@@ -19,6 +19,9 @@ from safestep.records.report import COLUMNS, LATER, History, StepReport, number
 
 _FIRST = 4096
 """So many bytes of the first line are looked at to say what a file is that is no log."""
+_MARK = "\ufeff"
+BROKEN = (KeyError, TypeError, ValueError, OverflowError)
+"""What a line raises that is no record."""
 
 
 def read(path: str | Path, *, superseded: bool = False) -> History:
@@ -26,7 +29,7 @@ def read(path: str | Path, *, superseded: bool = False) -> History:
 
     A run that goes on from an older checkpoint counts some steps again. What the later life of the run wrote holds: a
     record drops those before it whose step is its own or a later one. (A new run that was given the log of an old one
-    begins at 0 and so drops all of it; the file still holds both.)
+    begins at 0 and so drops all of it, which its guard says; the file still holds both.)
 
     Args:
         path: the file; ``.csv`` is CSV, everything else JSON lines.
@@ -55,11 +58,9 @@ def read(path: str | Path, *, superseded: bool = False) -> History:
     for line, row in (_csv_rows if path.suffix.lower() == ".csv" else _json_rows)(path):
         try:
             report = report_of(row)
-        except (KeyError, TypeError, ValueError):
+        except BROKEN:
             broken.append(line)
             continue
-        while reports and not superseded and reports[-1].step >= report.step:
-            reports.pop()
         reports.append(report)
     if broken and not reports:
         raise no_log(path)
@@ -68,21 +69,34 @@ def read(path: str | Path, *, superseded: bool = False) -> History:
         warn(
             f"{path}: {len(broken)} of its lines, cut short or no record of a step, left out (line {where})",
         )
+    if not superseded:
+        reports = standing(reports)
     history = History(limit=len(reports))
     for report in reports:
         history.append(report)
     return history
 
 
+def standing(reports: Iterable[StepReport]) -> list[StepReport]:
+    """Return the reports that hold: one that comes later drops those of its step and of later ones.
+
+    Example:
+        >>> standing([])
+        []
+    """
+    kept: list[StepReport] = []
+    for report in reports:
+        while kept and kept[-1].step >= report.step:
+            kept.pop()
+        kept.append(report)
+    return kept
+
+
 def _json_rows(path: Path) -> Iterator[tuple[int, Any]]:
     with path.open("rb") as file:
         for place, line in enumerate(file, start=1):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                row = None
             if line.strip():
-                yield place, row
+                yield place, json_row(line)
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, Any]]:
@@ -90,6 +104,14 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, Any]]:
         columns = cells(file.readline())
         for place, line in enumerate(file, start=2):
             yield place, row_of(columns, line)
+
+
+def json_row(line: bytes) -> Any:
+    """Return a line of JSON as a row; None for one that is no JSON. A mark that an editor put before the first goes."""
+    try:
+        return json.loads(line.decode("utf-8", "replace").removeprefix(_MARK))
+    except (ValueError, RecursionError):
+        return None
 
 
 def row_of(columns: Sequence[str], line: str) -> dict[str, str] | None:
@@ -101,19 +123,19 @@ def row_of(columns: Sequence[str], line: str) -> dict[str, str] | None:
 def no_log(path: Path) -> LogError:
     """Return the error of a file none of whose lines is a record of a step: what is in it, and what should be."""
     with path.open("rb") as file:
-        first = file.readline(_FIRST).decode("utf-8", "replace")
+        first = file.readline(_FIRST).decode("utf-8", "replace").removeprefix(_MARK)
     try:
         columns = cells(first) if path.suffix.lower() == ".csv" else list(json.loads(first))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         columns = []
     missing = [name for name in COLUMNS if name not in columns and name not in LATER]
     if columns:
-        seen = f"its first line has the columns {shorten(', '.join(map(str, columns)), 80)}"
-        seen += f", and not {shorten(', '.join(missing), 60)}" if missing else ", and no line has values that fit them"
+        seen = f"its first line has the columns {_brief(', '.join(map(str, columns)), 80)}"
+        seen += f", and not {_brief(', '.join(missing), 60)}" if missing else ", and no line has values that fit them"
     elif first.endswith("\n"):
-        seen = f"its first line is {shorten(first, 60)!r}"
+        seen = f"its first line is {_brief(first, 60)!r}"
     else:
-        seen = f"its only line is cut short or endless: {shorten(first, 60)!r}"
+        seen = f"its only line is cut short or endless: {_brief(first, 60)!r}"
     return LogError(
         f"{path} holds no record of a step: {seen}. Expected a .csv or .jsonl file as `safestep.attach(..., log=...)` "
         "writes it: give that file"
@@ -123,9 +145,14 @@ def no_log(path: Path) -> LogError:
 def cells(line: str) -> list[str]:
     """Return the cells of one line; none of one that is not whole. A quote left open spoils no line after it."""
     try:
-        return next(csv.reader([line]), []) if line.endswith(("\n", "\r")) else []
+        return next(csv.reader([line.removeprefix(_MARK)]), []) if line.endswith(("\n", "\r")) else []
     except csv.Error:  # no text of a step is as long as that
         return []
+
+
+def _brief(text: str, width: int) -> str:
+    short = shorten(text, width)
+    return short if short != "[...]" else f"{text[:width]} [...]"  # of words, or else of letters
 
 
 def report_of(row: Any) -> StepReport:

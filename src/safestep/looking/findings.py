@@ -53,13 +53,16 @@ def _shortened(reports: Sequence[StepReport]) -> list[str]:
         )
     if would:
         sentences.append(f"{_steps(would)} only watched that the policy would have shortened.")
+    if not sentences and any(map(is_lost, reports)):
+        return ["No step that was taken was shortened."]
     return sentences or ["No step was shortened: the guard left the run as it was."]
 
 
 def _farthest(reports: Sequence[StepReport]) -> list[str]:
     far = farthest(report for report in reports if not math.isinf(report.known_ratio))
-    measured = sum(not math.isnan(report.ratio) for report in reports)
-    if not measured:
+    if all(math.isnan(report.known_ratio) for report in reports):
+        if any(report.scale < 1.0 for report in reports):  # skipped, or undone
+            return ["r was never measured."]
         return ["r was never measured: this guard held nothing. The column message says why."]
     if far is None:
         return ["r was never finite."]
@@ -77,9 +80,12 @@ def _rates(reports: Sequence[StepReport]) -> list[str]:
     given, effective = median(r.lrs[0] for r in reports if r.lrs), median(r.effective_lr for r in reports)
     if math.isnan(given):
         return []
-    if given == effective:
-        return [f"The median learning rate was {given:.3g}."]
-    return [f"The median learning rate was {given:.3g} as given and {effective:.3g} as it took effect."]
+    changed = sum(r.scale != 1.0 for r in reports)
+    several = " of the first parameter group" if any(len(set(r.lrs)) > 1 for r in reports) else ""
+    if not changed:
+        return [f"The median learning rate{several} was {given:.3g}."]
+    both = f"{given:.3g} as given and {effective:.3g} as it took effect"
+    return [f"The median learning rate{several} was {both}; the two differ at {changed} of {len(reports)} steps."]
 
 
 def _steps(many: int) -> str:

@@ -3,38 +3,50 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from safestep.looking.counting import share
 from safestep.looking.events import events
+from safestep.looking.meanings import meanings
 from safestep.records.report import StepReport
 
 _BARS = "▁▂▃▄▅▆▇█"
-_RECENT, _WIDEST, _TOLD = 100, 60, 6
-"""Steps that a recent share is of, bars of a line, and events of a frame, at most."""
+_RECENT, _WIDEST, _TOLD, _GROUPS = 100, 60, 6, 4
+"""Steps that a recent share is of, bars of a line, events of a frame, and rates of parameter groups, at most."""
+_NARROWEST, _BESIDE = 4, 40
+"""Bars of a line, at least, and the columns that are taken by what stands before and behind it."""
 
 
-def frame(name: str, reports: Sequence[StepReport], left_out: int = 0, age: float = math.nan) -> RenderableType:
+def frame(
+    name: str,
+    reports: Sequence[StepReport],
+    dropped: Mapping[str, int] | None = None,
+    age: float = math.nan,
+    width: int = 100,
+) -> RenderableType:
     """Return what a terminal shows of a run.
 
     Args:
         name: of the log.
         reports: the latest steps, oldest first.
-        left_out: lines of the log that are no records.
+        dropped: how many lines of the log are left out, by the reason.
         age: seconds since the log was last written.
+        width: of the terminal, in columns.
     """
     head = Text(name, style="bold")
     if not reports:
         return Group(head, Text("no step yet: waiting for the first whole line"))
     last, recent = reports[-1], reports[-_RECENT:]
-    head.append(f"  step {last.step}, {last.status}", style="not bold")
-    if not math.isnan(age):
-        head.append(f"  written {age:.0f} s ago", style="dim")
+    state, written = f"step {last.step}, {last.status}", "" if math.isnan(age) else f"  written {age:.0f} s ago"
+    head.append("  " if cell_len(f"{name}  {state}{written}") <= width else "\n")  # a long name stands alone
+    head.append(state, style="not bold")
+    head.append(written, style="dim")
     ratio, applied, _ = last.shown()
     target = "" if math.isnan(last.target) else f"   target {last.target:.3g}"
     would = "" if last.would_scale == last.scale else f"   would be {last.would_scale:.4g}"
@@ -46,14 +58,16 @@ def frame(name: str, reports: Sequence[StepReport], left_out: int = 0, age: floa
         ("r", f"{ratio} → {applied}{target}"),
         ("scale", f"{last.scale:.4g}{would}"),
         ("cap share", shares),
-        ("effective rate", " ".join(f"{rate:.4g}" for rate in last.effective_lrs) + _given(last)),
+        ("effective rate", _rates(last)),
         ("step length", f"{last.step_length:.4g} → {last.applied_length:.4g}"),
-        ("r so far", line([report.known_ratio for report in reports])),
+        ("r so far", line([report.known_ratio for report in reports], min(_WIDEST, max(_NARROWEST, width - _BESIDE)))),
+        *meanings(reports).items(),
     ):
         table.add_row(Text(what, style="dim"), Text(value))
     parts: list[RenderableType] = [head, table]
-    if left_out:
-        parts.append(Text(f"{left_out} lines of the log are no records and left out", style="yellow"))
+    for why, many in (dropped or {}).items():
+        if many:
+            parts.append(Text(f"{many} line{'s' if many > 1 else ''} of the log left out: {why}", style="yellow"))
     last_events = islice(reversed(events(reports)), _TOLD)
     parts += [Text(f"step {event.step}: {event.text}", overflow="ellipsis", no_wrap=True) for event in last_events]
     return Group(*parts)
@@ -71,24 +85,35 @@ def line(values: Sequence[float], width: int = _WIDEST) -> str:
     size = max(1, -(-len(values) // width))
     parts = [values[begin : begin + size] for begin in range(0, len(values), size)]
     largest = [max((value for value in part if not math.isnan(value)), default=math.nan) for part in parts]
-    usable = [value for value in largest if 0.0 < value < math.inf]
-    if not usable:
+    if all(map(math.isnan, largest)):
         return "nothing measured"
-    low, high = min(usable), max(usable)
-    span = math.log(high / low) or 1.0
+    usable = [value for value in largest if 0.0 < value < math.inf]
+    low, high = min(usable, default=1.0), max(usable, default=1.0)
+    span = math.log(high) - math.log(low) or 1.0
 
     def bar(value: float) -> str:
         if math.isnan(value):
             return " "
         if math.isinf(value):
             return "!"
-        place = math.log(value / low) / span if value > 0.0 else 0.0
+        place = (math.log(value) - math.log(low)) / span if value > 0.0 else 0.0
         return _BARS[min(int(place * len(_BARS)), len(_BARS) - 1)]
 
-    return f"{''.join(map(bar, largest))}  {low:.3g} … {high:.3g}"
+    bars = "".join(map(bar, largest))
+    return f"{bars}  {low:.3g} … {high:.3g}" if usable else bars
 
 
-def _given(report: StepReport) -> str:
-    if report.lrs == report.effective_lrs:
-        return ""
-    return "   given " + " ".join(f"{rate:.4g}" for rate in report.lrs)
+def _rates(report: StepReport) -> str:
+    given, effective = _groups(report.lrs), _groups(report.effective_lrs)
+    return effective if given == effective else f"{effective}   given {given}"
+
+
+def _groups(rates: Sequence[float]) -> str:
+    """Return the rates of the parameter groups, in their order; one that all have once, and of many the range."""
+    texts = [f"{rate:.4g}" for rate in rates]
+    if len(set(texts)) == 1:
+        return texts[0]
+    if len(texts) <= _GROUPS:
+        return " ".join(texts)
+    known = [rate for rate in rates if not math.isnan(rate)]
+    return f"{min(known):.4g} … {max(known):.4g} in {len(rates)} groups"

@@ -14,9 +14,11 @@ from safestep.experiments.report.figures import FIGURES, save
 from safestep.experiments.report.page import pictures_of, render, save_page
 from safestep.experiments.report.tables import OutcomeTable
 from safestep.logs import read
+from safestep.logs.reader import standing
 from safestep.looking.counting import farthest, statuses, stretches
 from safestep.looking.events import events
 from safestep.looking.findings import findings
+from safestep.looking.meanings import meanings
 from safestep.looking.words import STATUSES, STRETCHES, WORDS
 from safestep.records.report import StepReport
 
@@ -42,7 +44,8 @@ def report_log(path: Path) -> Path:
         raise LogError(f"{path} does not exist: expected the log of a guard, or the directory of an experiment")
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        reports = list(read(path))
+        written = read(path, superseded=True)
+    reports = standing(written)
     if not reports:
         raise LogError(f"{path} holds no step yet: expected the log of a guard whose optimizer has stepped")
     directory = path.with_name(f"{path.name}.report")
@@ -51,7 +54,8 @@ def report_log(path: Path) -> Path:
     if len(drawn) < len(reports):
         gaps.append(f"Figures show {len(drawn)} of {len(reports)} records: of neighbours the one that goes farthest.")
     names = _draw(drawn, directory, path.name)
-    return save_page(render("log.html.jinja", _content(path, reports, gaps, directory, names)), directory)
+    content = _content(path, reports, gaps, directory, names) | {"superseded": len(written) - len(reports)}
+    return save_page(render("log.html.jinja", content), directory)
 
 
 def thinned(reports: Sequence[StepReport], most: int = _DRAWN) -> Sequence[StepReport]:
@@ -113,6 +117,7 @@ def _content(
         "pictures": list(pictures_of(directory / FIGURES, names)),
         "runs": OutcomeTable(STRETCHES, stretches(reports)),
         "summary": OutcomeTable(STATUSES, statuses(reports)),
+        "meanings": meanings(reports),
         "events": told,
         "more": len(happened) - len(told),
         "first": reports[0].step,

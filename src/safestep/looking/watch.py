@@ -50,13 +50,13 @@ def watch(
             raise LogError(
                 f"{path} {_lack(path)}: {_ASKED}, or `safestep watch {path}` in a terminal, which waits for it"
             )
-        screen.print(_frame(log))
+        screen.print(_frame(log, screen))
         return
-    with Live(_frame(log), console=screen, auto_refresh=False) as live:
+    with Live(_frame(log, screen), console=screen, auto_refresh=False) as live:
         while True:
             pause(every)
             log.look()
-            live.update(_frame(log), refresh=True)
+            live.update(_frame(log, screen), refresh=True)
 
 
 def check_file(path: Path) -> None:
@@ -77,9 +77,10 @@ def _lack(path: Path) -> str:
     return "holds no step yet" if path.exists() else "does not exist"
 
 
-def _frame(log: Follower) -> RenderableType:
+def _frame(log: Follower, screen: Console) -> RenderableType:
     try:
         age = max(0.0, time.time() - log.path.stat().st_mtime)
     except FileNotFoundError:
         age = math.nan
-    return frame(str(log.path), list(log.steps), log.left_out, age)
+    said = {"no record of a step": log.left_out, "superseded by later records of their steps": log.superseded}
+    return frame(str(log.path), list(log.steps), said, age, screen.width)

@@ -260,7 +260,7 @@ _SKIP = re.compile(r"(?<![^ ])skip(?![^/])")
 """The word in ``method`` for a prediction, which logs and checkpoints keep."""
 COLUMNS = (*(f.name for f in fields(StepReport) if f.name != "extras"), "effective_lr")
 """The columns of every record, in order; those of diagnostics come beside them."""
-LATER = frozenset({"predicted_ratio", "standard_error", "predicted_kl"})
+LATER = frozenset({"predicted_ratio", "standard_error", "predicted_kl", "fresh_share"})
 """Columns that logs of earlier versions do not have."""
 _KINDS: dict[str, Callable[[Any], Any]] = {"status": str, "lrs": list, "effective_lrs": list}
 """Columns whose cells are not the attribute as it is."""

@@ -118,10 +118,14 @@ def save(figure: Figure, path: Path) -> Path:
 
 def _words(figure: Figure) -> dict[str, str]:
     """Return what a figure shows, for those who cannot see it: its title, what is drawn against what, and for whom."""
+    from safestep.plots.style import LEAVES
+
     titles = [figure.get_suptitle(), *(ax.get_title(loc="left") for ax in figure.axes)]
     title, *others = filter(None, titles)
     named = [(ax.get_ylabel(), ax.get_xlabel()) for ax in figure.axes]
     whole = [pair for pair in named if all(pair)] or named  # of panels in a row each has one of two
     axes = dict.fromkeys(" against ".join(filter(None, pair)) for pair in whole)
     labels = dict.fromkeys(label for ax in figure.axes for label in ax.get_legend_handles_labels()[1])
-    return {"Title": title, "Description": "; ".join(filter(None, [*others, *axes, ", ".join(labels)]))}
+    drawn = [label for label in labels if label != LEAVES]  # which is no curve, but a mark on one
+    curves = ", ".join([*drawn, "with marks where one leaves the frame"] if len(drawn) < len(labels) else drawn)
+    return {"Title": title, "Description": "; ".join(filter(None, [*others, *axes, curves]))}
