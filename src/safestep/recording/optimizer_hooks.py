@@ -165,7 +165,7 @@ def layers(optimizer: Any) -> list[Any]:
 
 def _has_hooks(optimizer: object) -> bool:
     """Return whether its steps call hooks: Lightning's wrappers name those of the inner one as their own."""
-    return "_optimizer_step_post_hooks" in getattr(optimizer, "__dict__", ())
+    return hasattr(optimizer, "_optimizer_step_post_hooks") and "_optimizer_step_post_hooks" in vars(optimizer)
 
 
 def _holds(name: str) -> Callable[[object], bool]:
