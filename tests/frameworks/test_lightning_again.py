@@ -12,9 +12,12 @@ import pytest
 
 lightning = pytest.importorskip("lightning", reason="lightning is not installed: make integrations")
 
+import torch
+from torch.nn import functional as F
+
 import safestep
 from frameworks.lit import Lit, SafestepCallback, fit, trainer
-from frameworks.task import STEPS, loader
+from frameworks.task import STEPS, Classifier, loader
 from safestep.errors import NothingToMeasureError
 
 pytestmark = pytest.mark.filterwarnings(
@@ -93,3 +96,37 @@ def test_a_copy_of_the_callback_guards_a_fit_of_its_own(made: Callable[[Any], An
     assert other.callbacks[0].state_dict() == {}
     fit(other, tmp_path)
     assert steps(other) == steps(module) == list(range(STEPS))
+
+
+class FromWithin(Lit):
+    """Attaches to what Lightning calls its optimizers."""
+
+    def on_train_start(self) -> None:
+        self.own = safestep.attach(self.net, self.optimizers())
+
+
+@pytest.mark.parametrize("by_hand", [False, True], ids=["automatic", "by hand, two optimizers"])
+def test_lightnings_wrappers_of_optimizers_are_seen_through(by_hand: bool, tmp_path: Path) -> None:
+    module, other = FromWithin(by_hand=by_hand), Lit(safestep.Cap(), radius=None, by_hand=by_hand)
+    for one in (module, other):
+        fit(one, tmp_path)
+    assert [report.row() for report in module.own.history] == [report.row() for report in other.guard.history]
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["attached first", "attached after setup"])
+def test_fabric(late: bool, tmp_path: Path) -> None:
+    fabric, net = lightning.Fabric(accelerator="cpu", precision="bf16-mixed"), Classifier()
+    inner = torch.optim.AdamW(net.parameters(), lr=0.5)
+    guard = None if late else safestep.attach(net, inner)
+    model, optimizer = fabric.setup(net, inner)
+    guard = guard or safestep.attach(model, optimizer)
+    for x, y in fabric.setup_dataloaders(loader()):
+        optimizer.zero_grad()
+        fabric.backward(F.cross_entropy(model(x), y))
+        optimizer.step()
+    assert [report.step for report in guard.history] == list(range(STEPS))
+    assert sum(str(report.status) == "capped" for report in guard.history) >= 2
+    state = guard.state_dict()
+    fabric.save(tmp_path / "all.ckpt", {"model": model, "optimizer": optimizer, "guard": guard})
+    fabric.load(tmp_path / "all.ckpt", {"model": model, "optimizer": optimizer, "guard": guard})
+    assert guard.state_dict() == state

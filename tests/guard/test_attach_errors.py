@@ -110,6 +110,26 @@ class Wrapper:
         self.optimizer.step()
 
 
+class Delegating(Wrapper):
+    """As Lightning's: it imitates the class of what it wraps, and names its attributes as its own."""
+
+    def __init__(self, optimizer):
+        super().__init__(optimizer)
+        self.__class__ = type("Delegating", (self.__class__, type(optimizer)), {})
+
+    def __getattr__(self, name):
+        return getattr(self.optimizer, name)
+
+
+def test_a_wrapper_that_imitates_its_optimizer_is_seen_through():
+    model, optimizer = parts()
+    wrapper = Delegating(optimizer)
+    guard = safestep.attach(model, wrapper)
+    torch.nn.functional.cross_entropy(model(torch.randn(4, 4)), torch.zeros(4, dtype=torch.long)).backward()
+    wrapper.step()
+    assert len(guard.history) == 1
+
+
 def capped(model, optimizer, step):
     guard = safestep.attach(model, optimizer)
     nn.functional.cross_entropy(model(torch.randn(5, 4)), torch.tensor([0, 1, 2, 0, 1])).backward()

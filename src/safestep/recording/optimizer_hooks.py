@@ -158,9 +158,14 @@ def in_backward() -> bool:
 def layers(optimizer: Any) -> list[Any]:
     """Return an optimizer and what it wraps in ``.optimizer``, from the outside in."""
     found = [optimizer]
-    while not hasattr(found[-1], "_optimizer_step_post_hooks") and hasattr(found[-1], "optimizer"):
+    while not _has_hooks(found[-1]) and hasattr(found[-1], "optimizer"):
         found.append(found[-1].optimizer)
     return found
+
+
+def _has_hooks(optimizer: object) -> bool:
+    """Return whether its steps call hooks: Lightning's wrappers name those of the inner one as their own."""
+    return hasattr(optimizer, "_optimizer_step_post_hooks") and "_optimizer_step_post_hooks" in vars(optimizer)
 
 
 def _holds(name: str) -> Callable[[object], bool]:
@@ -211,7 +216,7 @@ def innermost(optimizer: Any) -> Optimizer:
                 f"{type(wrapper).__name__} of DeepSpeed steps inside its engine, and its own step() does nothing that "
                 "could be measured: safestep cannot guard it"
             )
-    if not isinstance(inner, Optimizer) or not hasattr(inner, "_optimizer_step_post_hooks"):
+    if not isinstance(inner, Optimizer) or not _has_hooks(inner):
         raise AttachError(
             f"expected a torch.optim.Optimizer, or a wrapper with one in .optimizer; saw {type(optimizer).__name__}"
             + (", whose __init__ never called Optimizer.__init__" if isinstance(inner, Optimizer) else "")
