@@ -164,7 +164,7 @@ def check_an_ensemble_under_vmap():
     many = jax.tree.map(lambda *parts: jnp.stack(parts), *(on_device(weights(seed)) for seed in range(3)))
     states = jax.vmap(tx.init)(many)
     assert read_all(states) == []
-    moved, states = jax.vmap(stepper(tx), in_axes=(0, 0, None, None))(many, states, *batch(0))
+    moved, states = jax.jit(jax.vmap(stepper(tx), in_axes=(0, 0, None, None)))(many, states, *batch(0))
     found = read_all(states)
     with pytest.raises(MeasurementError, match=r"states of 3 steps or models.*read_all"):
         read(states)
