@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from torch import nn
+from torch.optim import Adam
 
 from safestep._torch.extras import need
+from safestep.lab.rivals.edge import OnEdge
+from safestep.lab.rivals.line_search import LineSearch
+from safestep.lab.rivals.mechanic import Mechanic
 from safestep.lab.rivals.polyak_averaging import ScheduleFreePlus, ScheduleFreePolyak
 from safestep.lab.rivals.stepper import Averaged, Stepper
 
@@ -52,59 +56,37 @@ def _schedule_free_polyak(model: nn.Module, steps: int) -> Stepper:
     return Averaged(ScheduleFreePolyak(model.parameters()))
 
 
-_PRODIGY, _D_ADAPTATION = ("prodigyopt", "Prodigy"), ("dadaptation", "DAdaptAdam")
-RIVALS: Mapping[str, Rival] = {
-    rival.name: rival
-    for rival in (
-        Rival(
-            "prodigy",
-            "Adam, its rate estimated from the distance covered; all defaults",
-            "2306.06101",
-            _packaged(*_PRODIGY),
-            "cosine",
-        ),
-        Rival(
-            "prodigy-corrected",
-            "Prodigy with its option of Adam's bias correction",
-            "2306.06101",
-            _packaged(*_PRODIGY, use_bias_correction=True),
-            "cosine",
-        ),
-        Rival(
-            "d-adaptation",
-            "Adam, its rate estimated from below; all defaults",
-            "2301.07733",
-            _packaged(*_D_ADAPTATION),
-            "cosine",
-        ),
-        Rival(
-            "d-adaptation-corrected",
-            "D-Adaptation with its option of Adam's bias correction",
-            "2301.07733",
-            _packaged(*_D_ADAPTATION, use_bias_correction=True),
-            "cosine",
-        ),
-        Rival(
-            "momo-adam",
-            "Adam at Polyak's rate for a model with momentum, at most 0.01, its default",
-            "2305.07583",
-            _packaged("momo", "MomoAdam"),
-        ),
-        Rival(
-            "schedule-free",
-            "AdamW with averaged weights at its default rate, a tenth of the run warm-up",
-            "2405.15682",
-            _schedule_free,
-        ),
-        Rival(
-            "schedule-free+",
-            "Schedule-Free AdamW with momentum at Polyak's rate, a tenth of the run warm-up",
-            "2605.19095",
-            _schedule_free_plus,
-        ),
-        Rival("schedule-free-polyak", "Schedule-Free Adam at Polyak's rate", "2511.07767", _schedule_free_polyak),
-    )
-}
+def _mechanic(model: nn.Module, steps: int) -> Stepper:
+    return Mechanic(Adam(model.parameters(), lr=1.0))
+
+
+def _line_search(model: nn.Module, steps: int) -> Stepper:
+    return LineSearch(model.parameters())
+
+
+def _on_edge(model: nn.Module, steps: int) -> Stepper:
+    return OnEdge(Adam(model.parameters(), lr=1.0))
+
+
+_prodigy = _packaged("prodigyopt", "Prodigy")
+_prodigy_corrected = _packaged("prodigyopt", "Prodigy", use_bias_correction=True)
+_d_adaptation = _packaged("dadaptation", "DAdaptAdam")
+_d_adaptation_corrected = _packaged("dadaptation", "DAdaptAdam", use_bias_correction=True)
+_momo_adam = _packaged("momo", "MomoAdam")
+_ROWS = (
+    Rival("prodigy", "Adam at a rate estimated from the way so far", "2306.06101", _prodigy, "cosine"),
+    Rival("prodigy-corrected", "with Adam's bias correction", "2306.06101", _prodigy_corrected, "cosine"),
+    Rival("d-adaptation", "Adam at a rate estimated from below", "2301.07733", _d_adaptation, "cosine"),
+    Rival("d-adaptation-corrected", "with Adam's bias correction", "2301.07733", _d_adaptation_corrected, "cosine"),
+    Rival("mechanic", "Adam, its scale tuned by what earlier ones won", "2306.00144", _mechanic, "cosine"),
+    Rival("momo-adam", "Adam at Polyak's rate with momentum, at most 0.01", "2305.07583", _momo_adam),
+    Rival("schedule-free", "averaged AdamW at 0.0025, a tenth warm-up", "2405.15682", _schedule_free),
+    Rival("schedule-free+", "averaged AdamW at Polyak's rate, a tenth warm-up", "2605.19095", _schedule_free_plus),
+    Rival("schedule-free-polyak", "averaged Adam at Polyak's rate", "2511.07767", _schedule_free_polyak),
+    Rival("sls", "gradient descent, a line search on each batch", "1905.09997", _line_search),
+    Rival("cdat", "Adam on the edge of stability along its step", "2407.06183", _on_edge),
+)
+RIVALS: Mapping[str, Rival] = {rival.name: rival for rival in _ROWS}
 """Rivals by name.
 
 Prodigy and D-Adaptation leave Adam's bias correction off. On the digits MLP D-Adaptation then never learns and Prodigy
