@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from safestep.experiments.runner.experiment import Words
+from safestep.lab.rivals.registry import RIVALS
 
 _PROTOCOL = """
 <h3>The protocol</h3>
@@ -73,17 +74,22 @@ each come to AdamW with the best of many rates under the best of three schedules
     setup=_PROTOCOL
     + """
 <h3>Who takes part</h3>
-<p>Each once, as its authors recommend it, by their packages where there is one
-(<code>pip install '.[peers]'</code>):
-Prodigy (<a href="https://arxiv.org/abs/2306.06101">2306.06101</a>),
-D-Adaptation (<a href="https://arxiv.org/abs/2301.07733">2301.07733</a>), both by their defaults and “corrected”, with
-their option of Adam’s bias correction, which short runs need,
-Schedule-Free AdamW at its default rate (<a href="https://arxiv.org/abs/2405.15682">2405.15682</a>) and
-MoMo-Adam (<a href="https://arxiv.org/abs/2305.07583">2305.07583</a>); the others are written by their papers.
-<b>k-fac-rescaling</b>: every AdamW direction is scaled to the minimum of the exact quadratic model along it
-(<a href="https://arxiv.org/abs/1503.05671">1503.05671</a>). <b>safestep-pin</b>, <code>Pin()</code>: AdamW’s
-direction, every step as long as the default limit allows; <b>safestep-pin-decay</b>: with a target that goes to 0 over
-the last 30 %; <b>safestep-rate-1</b>: AdamW at the rate 1, without any schedule, under the default limit.</p>
+<p>Each once, as its authors recommend it, by their packages where there is one (<code>pip install '.[peers]'</code>),
+by their papers otherwise. “Corrected” is with an option of Adam’s bias correction, which short runs turn out to
+need.</p>
+<ul>
+"""
+    + "".join(
+        f'<li><b>{rival.name}</b>: {rival.about} (<a href="https://arxiv.org/abs/{rival.source}">{rival.source}</a>'
+        f"{', with a cosine' if rival.schedule == 'cosine' else ''})</li>\n"
+        for rival in RIVALS.values()
+    )
+    + """<li><b>k-fac-rescaling</b>: every AdamW direction, scaled to the minimum of the exact quadratic model along it
+(<a href="https://arxiv.org/abs/1503.05671">1503.05671</a>)</li>
+<li><b>safestep-pin</b>, <code>Pin()</code>: AdamW’s direction, every step as long as the default limit allows;
+<b>safestep-pin-decay</b>: with a target that goes to 0 over the last 30 %; <b>safestep-rate-1</b>: AdamW at the rate 1,
+without any schedule, under the default limit</li>
+</ul>
 """,
     captions={
         "gaps_without_rate": """A dot for every run, a stroke for the median seed, the best method on top; a panel for
