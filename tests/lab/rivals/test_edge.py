@@ -57,6 +57,13 @@ def test_uphill_it_stands():
     assert weight.item() == -0.1
 
 
+def test_down_a_hill_that_bends_away_it_goes_as_far():
+    weight = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
+    stepper = OnEdge(SGD([weight], lr=1.0))
+    stepper.step(lambda: torch.sum(10 - weight**2))  # g = -2, u = 2, H = -2
+    assert stepper.rate == pytest.approx(2 * 4 / 8)
+
+
 def test_a_loss_without_curvature_is_divided_by_epsilon():
     weight = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
     stepper = OnEdge(SGD([weight], lr=1.0), kept=0.0)

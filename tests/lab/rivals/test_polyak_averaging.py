@@ -99,8 +99,9 @@ def test_without_averaging_the_second_step_of_polyak_is_by_hand():
 
 
 @pytest.mark.parametrize("kind", [ScheduleFreePlus, ScheduleFreePolyak])
-def test_no_gradient_no_step(kind):
+@pytest.mark.parametrize(("gradient", "value"), [(0.0, 1.0), (1.0, -1.0)])
+def test_no_step_without_a_gradient_or_below_the_least_loss(kind, gradient, value):
     weight = nn.Parameter(torch.tensor([2.0]))
-    weight.grad = torch.zeros(1)
-    kind([weight]).step(lambda: 1.0)
+    weight.grad = torch.full((1,), gradient)
+    kind([weight]).step(lambda: value)
     assert weight.item() == 2.0
