@@ -68,6 +68,10 @@ def _on_edge(model: nn.Module, steps: int) -> Stepper:
     return OnEdge(Adam(model.parameters(), lr=1.0))
 
 
+def _greedy(model: nn.Module, steps: int) -> Stepper:
+    return OnEdge(Adam(model.parameters(), lr=1.0), sigma=1.0)
+
+
 _prodigy = _packaged("prodigyopt", "Prodigy")
 _prodigy_corrected = _packaged("prodigyopt", "Prodigy", use_bias_correction=True)
 _d_adaptation = _packaged("dadaptation", "DAdaptAdam")
@@ -85,10 +89,12 @@ _ROWS = (
     Rival("schedule-free-polyak", "averaged Adam at Polyak's rate", "2511.07767", _schedule_free_polyak),
     Rival("sls", "gradient descent, a line search on each batch", "1905.09997", _line_search),
     Rival("cdat", "Adam on the edge of stability along its step", "2407.06183", _on_edge),
+    Rival("cdat-greedy", "half as far: to the least loss along its step", "2407.06183", _greedy),
 )
 RIVALS: Mapping[str, Rival] = {rival.name: rival for rival in _ROWS}
 """Rivals by name.
 
 Prodigy and D-Adaptation leave Adam's bias correction off. On the digits MLP D-Adaptation then never learns and Prodigy
-fails on some seeds; with it both learn. So both ways are here.
+fails on some seeds; with it both learn. CDAT's paper finds smaller σ better for
+smaller batches. So both ways of each are here.
 """
