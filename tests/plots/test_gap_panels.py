@@ -51,3 +51,12 @@ def test_what_has_no_rate_stands_right_of_all_rates():
 @pytest.mark.parametrize("panels", [{}, {"one": []}])
 def test_without_a_line_there_is_an_empty_picture(panels):
     assert len(gap_panels(panels, x="rate").axes) == 1
+
+
+def test_of_many_rates_few_have_a_number_and_one_line_can_be_ours():
+    many = [GapLine(name, "cap", [(10.0**k, 0.0) for k in range(-4, 5)]) for name in ("theirs", "ours")]
+    figure = gap_panels({"one": many}, x="rate", ours="ours")
+    assert ticks(figure.axes[0]) == ["10⁻⁴", "0.01", "1", "100", "10⁴"]
+    colours = [line.get_color() for line in figure.axes[0].lines if len(line.get_xdata()) > 1]
+    assert colours == ["#D55E00", "#0072B2"]
+    assert "cap" not in {text.get_text() for text in figure.legends[0].get_texts()}

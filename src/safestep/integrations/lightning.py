@@ -83,11 +83,11 @@ class SafestepCallback(pytorch.Callback):
                 f"(module={self.module!r}): name the part that they train"
             )
         self.guard = attach(module, mine, **self.arguments)
-        if self._saved is not None:
-            self.guard.load_state_dict(self._saved)
-            self._saved = None
-        elif trainer.ckpt_path:
+        saved, self._saved = self._saved, None
+        if saved is None and trainer.ckpt_path:
             warn(f"{trainer.ckpt_path} has no state of a guard with module={self.module!r}: it begins anew")
+        if saved is not None or trainer.ckpt_path:  # its own: what was said here is not said again
+            self.guard.load_state_dict(saved or self.guard.state_dict())
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log the numbers of the latest steps."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,6 +18,8 @@ _LOW, _HIGH = -30.0, 100.0
 """The frame, in units of what is allowed."""
 _ROOM, _APART = 1.4, 0.3
 """The factor beyond the outermost places, and the part of their decades from the last one to what has none."""
+_FEW = 5
+"""Numbers that have room below a small panel."""
 _LOOKS = {"plain": ("o", "-"), "cap": ("o", "-"), "pin": ("D", "--"), "pin-decay": ("s", ":")}
 
 
@@ -35,7 +38,7 @@ class GapLine:
     points: Sequence[tuple[float | None, float]]
 
 
-def gap_panels(panels: Mapping[str, Sequence[GapLine]], *, x: str, title: str = "") -> Figure:
+def gap_panels(panels: Mapping[str, Sequence[GapLine]], *, x: str, ours: str = "", title: str = "") -> Figure:
     """Draw gaps against a rate or target, one small panel a case, with one frame for all.
 
     Gaps are linear up to what is allowed (1; shaded), logarithmic beyond. A triangle on the edge is worse than the
@@ -44,6 +47,7 @@ def gap_panels(panels: Mapping[str, Sequence[GapLine]], *, x: str, title: str = 
     Args:
         panels: lines by the name of the case.
         x: what the axis measures; it is logarithmic.
+        ours: a limit that has the colour of caps, which no other one has then.
         title: above all panels.
 
     Returns:
@@ -59,12 +63,15 @@ def gap_panels(panels: Mapping[str, Sequence[GapLine]], *, x: str, title: str = 
     everywhere = {place for line in lines for place, _ in line.points}
     places = sorted(place for place in everywhere if place is not None) or [1.0]
     none = places[-1] * max(4.0, (places[-1] / places[0]) ** _APART)
-    ticks = [*places, *([none] if None in everywhere else [])]
-    colours = {"": style.FAINT, **style.palette(line.limit for line in lines if line.limit)}
+    ticks = [*_apart(places), *([none] if None in everywhere else [])]
+    limits = dict.fromkeys(line.limit for line in lines if line.limit)
+    free = [colour for colour in style.SERIES if not ours or colour != style.COLOURS["cap"]]
+    colours = {"": style.FAINT, **dict(zip((limit for limit in limits if limit != ours), cycle(free), strict=False))}
+    colours |= {ours: style.COLOURS["cap"]} if ours else {}
     # Each lies broader below the next, so that one on top of another lets it be seen.
     widths = {limit: 1.2 + 0.6 * place for place, limit in enumerate(reversed(colours))}
     for ax, (name, drawn) in zip(figure.axes, panels.items(), strict=False):
-        log_axis(ax, ticks[0] / _ROOM, ticks[-1] * _ROOM, along="x")
+        log_axis(ax, places[0] / _ROOM, max(ticks[-1], places[-1]) * _ROOM, along="x")
         ax.xaxis.set_major_locator(FixedLocator(ticks))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: "none" if value == none else plain_number(value)))
         ax.tick_params(axis="x", labelsize=style.TEXT_SIZE - 2)
@@ -76,7 +83,7 @@ def gap_panels(panels: Mapping[str, Sequence[GapLine]], *, x: str, title: str = 
         for line in drawn:
             points = [(none if place is None else place, gap) for place, gap in line.points]
             _draw(ax, line, points, color=colours[line.limit], lw=widths[line.limit])
-        for policy in dict.fromkeys(line.policy for line in drawn if line.limit):
+        for policy in dict.fromkeys(line.policy for line in drawn if line.limit and not ours):
             marker, dashes = _LOOKS[policy]
             ax.plot([], [], dashes, marker=marker, color=style.FAINT, ms=4.5, label=policy)
         ax.axhspan(_LOW, 1.0, color=style.GRID, alpha=0.5, lw=0, zorder=0, label="within what is allowed")
@@ -84,6 +91,17 @@ def gap_panels(panels: Mapping[str, Sequence[GapLine]], *, x: str, title: str = 
     name_figure(figure, title)
     shared_legend(figure)
     return figure
+
+
+def _apart(places: Sequence[float]) -> list[float]:
+    """Return the places that have room for a number: all of a few, of many those that are far enough apart."""
+    if len(places) <= _FEW:
+        return list(places)
+    factor, kept = (places[-1] / places[0]) ** (1 / _FEW), [places[0]]
+    for place in places[1:]:
+        if place >= kept[-1] * factor:
+            kept.append(place)
+    return kept
 
 
 def _draw(ax: Axes, line: GapLine, points: Sequence[tuple[float, float]], *, color: str, lw: float) -> None:

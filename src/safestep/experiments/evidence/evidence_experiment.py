@@ -7,13 +7,14 @@ import statistics
 from abc import abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from torch import nn
 
 from safestep.experiments.evidence.evidence_methods import PLAIN, WITH_RATE, Contestant, with_rate, without_rate
 from safestep.experiments.evidence.evidence_tasks import SUBJECTS, first_rate
 from safestep.experiments.evidence.evidence_training import LOOKS, Line, recovery, schedule, train
+from safestep.experiments.limits.limits_plan import HELD_OUT, TUNING
 from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run
 from safestep.experiments.runner.settings import SettingError, Settings
 from safestep.lab.disturbances import DISTURBANCES
@@ -21,7 +22,7 @@ from safestep.lab.seeding import seed_everything
 from safestep.recording.nonfinite import all_finite
 
 CHOSEN_ON = (0, 1)
-"""Seeds on which the default limit was chosen: nothing is reported on them."""
+"""Seeds on which the default limit was chosen, and on which plain runs are tuned: nothing is reported on them."""
 _LINES = 50
 """Steps in one record."""
 _SECONDS_PER_STEP = 0.04
@@ -73,7 +74,9 @@ def run_of(
     label = ", ".join([*told, *([] if wrong == "none" else [DISTURBANCES[wrong].words])])
     options = {"task": task, "optimizer": optimizer, "method": method, "rate": rate, "schedule": plan, "wrong": wrong}
     policy = "plain, disturbed" if method == PLAIN and wrong != "none" else method
-    return Run(label, seed, {**options, "role": "held-out", "policy": policy})
+    role = TUNING if seed in CHOSEN_ON else HELD_OUT
+    prefix = f"{TUNING}: " if role == TUNING else ""
+    return Run(prefix + label, seed, {**options, "role": role, "policy": policy})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,15 +93,19 @@ class Evidence(Experiment[S]):
         Column("milliseconds", "ms a step", ".1f", short="ms"),
     )
     summary_always: bool = True
+    tunes: ClassVar[bool] = True
+    """Whether plain runs of several rates and schedules are to be told apart first."""
 
     def runs(self, settings: S, seeds: Sequence[int]) -> list[Run]:
-        """Return every run of these seeds, none of which may be one that the default limit was chosen on."""
+        """Return the plain runs of the tuning seeds, and every run of these seeds, which have to be others."""
         if stale := sorted(set(seeds) & set(CHOSEN_ON)):
             raise SettingError(
                 f"seeds {', '.join(map(str, stale))}: expected others; the default limit was chosen on "
                 f"{' and '.join(map(str, CHOSEN_ON))}, and is not judged by them"
             )
-        return [run for seed in seeds for run in self.planned(settings, seed)]
+        tried = [run for seed in CHOSEN_ON if self.tunes for run in self.planned(settings, seed)]
+        tuning = [run for run in tried if run.options["policy"] == PLAIN]
+        return [*tuning, *(run for seed in seeds for run in self.planned(settings, seed))]
 
     @abstractmethod
     def planned(self, settings: S, seed: int) -> Iterator[Run]:

@@ -1,4 +1,4 @@
-"""The figure of no-rate and spikes: every run's gap to the best plain one, by method."""
+"""The figure of no-rate and spikes: every run's gap to the tuned plain one, by method."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from safestep.experiments.evidence.evidence_methods import DEFAULT, OURS, PLAIN
-from safestep.experiments.limits.limits_summary import groups_of, with_gaps
+from safestep.experiments.evidence.evidence_summary import beside_tuned
+from safestep.experiments.limits.limits_summary import groups_of
 from safestep.experiments.runner.experiment import Row
 from safestep.lab.disturbances import Disturbance
 
@@ -26,7 +27,7 @@ def dots(rows: Sequence[Row], key: str, title: str, names: Mapping[str, Disturba
     from safestep import plots
 
     panels: dict[str, dict[str, list[float]]] = {}
-    compared = [row for row in with_gaps(rows) if row["policy"] != PLAIN]
+    compared = [row for row in beside_tuned(rows) if row["policy"] != PLAIN]
     for (value, method), group in groups_of(compared, key, "method").items():
         panels.setdefault(names[value].words if names else value, {})[method] = [row["excess"] for row in group]
     return plots.gap_dots(panels, ours=(DEFAULT, *OURS), title=title)

@@ -1,4 +1,4 @@
-"""What the runs of a comparison come to, by method: gaps to the best plain run of the seed, and what was lost."""
+"""What the runs of a comparison come to, by method: gaps to the tuned plain run of the seed, and what was lost."""
 
 from __future__ import annotations
 
@@ -7,32 +7,67 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from safestep.experiments.evidence.evidence_methods import PLAIN
-from safestep.experiments.limits.limits_summary import ALLOWED, groups_of, with_gaps
-from safestep.experiments.runner.experiment import Row
+from safestep.experiments.limits.limits_plan import HELD_OUT, TUNING
+from safestep.experiments.limits.limits_summary import ALLOWED, groups_of, score, with_gaps
+from safestep.experiments.runner.experiment import Row, key_of
 from safestep.records.report import number, plain
 
-TUNED = "plain, best of the tuned"
+TUNED = "plain, tuned"
 """The run that gaps are to, as a row of its own."""
 
 
-def over_rates(rows: Iterable[Row]) -> list[Row]:
-    """Return, for every task, optimizer and method: over which rates it is as good as the best plain run.
+def beside_tuned(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """Return the held-out rows with their ``gap`` to the tuned plain run of the same task, optimizer and seed.
 
-    ``decades`` is the share of all rates of the grid, ``above`` that of the rates from the best plain one up, ``worst``
-    and ``mean`` are gaps over the latter. The plain runs count at the schedule that all methods have.
+    Tuned is the rate and schedule whose plain runs are the best on average over the tuning seeds, over all where there
+    are none. ``excess`` is the gap in units of what is allowed, ``bold`` says whether the rate is the tuned one or
+    higher, or there is none; ``tuned`` marks the run itself.
     """
-    gaps = [row for row in with_gaps(rows) if row["schedule"] == "cosine"]
+    found = []
+    for group in groups_of(rows, "task", "optimizer").values():
+        plain_rows = [row for row in group if row["policy"] == PLAIN]
+        tried = groups_of([row for row in plain_rows if row["role"] == TUNING] or plain_rows, "schedule", "rate")
+        if not tried:
+            continue
+        best = min(tried, key=lambda way: statistics.fmean(map(score, tried[way])))
+        held_out = [row for row in group if row["role"] == HELD_OUT]
+        tuned = {row["seed"]: row for row in held_out if row["policy"] == PLAIN and _way(row) == best}
+        for row in held_out:
+            if reference := tuned.get(row["seed"]):
+                gap = 0.0 if score(row) == score(reference) else score(row) - score(reference)
+                bold = row["rate"] is None or row["rate"] >= best[1]
+                extra = {"gap": gap, "excess": gap / ALLOWED[row["judged"]], "bold": bold, "tuned": row is reference}
+                found.append({**row, **extra})
+    return found
+
+
+def _way(row: Row) -> tuple[Any, ...]:
+    return row["schedule"], row["rate"]
+
+
+def over_rates(rows: Iterable[Row]) -> list[Row]:
+    """Return, for every task, optimizer and method: over which rates it is as good as the tuned plain run.
+
+    ``decades`` is the share of all rates of the grid, ``above`` that of the rates from the tuned one up, ``worst``
+    and ``mean`` are gaps over the latter; ``hindsight`` is what ``above`` is beside the plain run that turned out best
+    on the very seed. The plain runs count at the schedule that all methods have.
+    """
+    rows = list(rows)
+    gaps = [row for row in beside_tuned(rows) if row["schedule"] == "cosine"]
+    later = {key_of(row): row for row in with_gaps([row for row in rows if row["role"] == HELD_OUT])}
     shared = {rate for (rate,), group in groups_of(gaps, "rate").items() if len({row["method"] for row in group}) > 1}
     summaries = []
     for (task, optimizer, method), group in groups_of(gaps, "task", "optimizer", "method").items():
         grid = [row for row in group if row["rate"] in shared]
         bold = [row for row in grid if row["bold"]]
+        hindsight = [later[key_of(row)] for row in grid if later[key_of(row)]["bold"]]
         summaries.append(
             {
                 "label": f"{task} {optimizer}, {method}",
                 **_of(group[0], "task", "optimizer", "method", "judged"),
                 "decades": _within(grid),
                 "above": _within(bold),
+                "hindsight": _within(hindsight),
                 "worst": max((row["gap"] for row in bold), default=None),
                 "mean": statistics.fmean(row["gap"] for row in bold) if bold else None,
                 **_counts(grid, gaps),
@@ -42,14 +77,14 @@ def over_rates(rows: Iterable[Row]) -> list[Row]:
 
 
 def without_rates(rows: Iterable[Row]) -> list[Row]:
-    """Return, for every task and method: the gaps of its runs, and when it was as good as the best plain run ended.
+    """Return, for every task and method: the gaps of its runs, and when it was as good as the tuned plain run ended.
 
     ``target`` is the part of the run after which that was so, of the median seed; None if most never got there.
     """
-    gaps, summaries = with_gaps(rows), []
+    gaps, summaries = beside_tuned(rows), []
     for (task,), of_task in groups_of(gaps, "task").items():
         plain_ones = [row for row in of_task if row["policy"] == PLAIN]
-        tuned = {row["seed"]: row for row in plain_ones if row["gap"] == 0.0}
+        tuned = {row["seed"]: row for row in plain_ones if row["tuned"]}
         methods = groups_of([row for row in of_task if row["policy"] != PLAIN], "method")
         for method, group in {(TUNED,): list(tuned.values()), **methods}.items():
             summaries.append(
@@ -70,7 +105,7 @@ def after_disturbances(rows: Iterable[Row]) -> list[Row]:
 
     ``recovered`` is the share of runs whose loss came back to what it was, ``recovery`` the median of their steps.
     """
-    gaps, summaries = with_gaps(rows), []
+    gaps, summaries = beside_tuned(rows), []
     for (task, wrong, method), group in groups_of(gaps, "task", "wrong", "method").items():
         if wrong == "none":
             continue

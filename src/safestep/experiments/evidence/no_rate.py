@@ -90,7 +90,7 @@ class NoRate(Evidence[NoRateSettings]):
         told = ", ".join(f"{method} {count}" for method, count in sorted(good.items(), key=lambda item: -item[1]))
         return [
             f"Best without a rate: {', '.join('{method} on {task}'.format(**row) for row in best)}.",
-            f"Tasks of {len(tasks)} on which the median run is as good as the best tuned one: {told}.",
+            f"Tasks of {len(tasks)} on which the median run is as good as the tuned one: {told}.",
         ]
 
     def figures(self, results: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Figure]:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from safestep.experiments.evidence.evidence_experiment import Evidence, EvidenceSettings, run_of
 from safestep.experiments.evidence.evidence_methods import DEFAULT, PLAIN, WITH_RATE
-from safestep.experiments.evidence.evidence_summary import over_rates
+from safestep.experiments.evidence.evidence_summary import beside_tuned, over_rates
 from safestep.experiments.evidence.evidence_tasks import OPTIMIZERS
 from safestep.experiments.evidence.evidence_training import SCHEDULES
 from safestep.experiments.evidence.evidence_words import RATES
-from safestep.experiments.limits.limits_summary import groups_of, with_gaps
+from safestep.experiments.limits.limits_summary import groups_of
 from safestep.experiments.report.sentences import by, each
 from safestep.experiments.runner.experiment import Column, Record, Row, Run, Words
 
@@ -65,10 +65,11 @@ class Rates(Evidence[RatesSettings]):
     own_figures: ClassVar[tuple[str, ...]] = (_FIGURE,)
     summary_columns: tuple[Column, ...] = (
         Column("label", "task, optimizer, method"),
-        Column("above", "good from the best rate up", ".0%", short="good above"),
+        Column("above", "good from the tuned rate up", ".0%", short="good above"),
         Column("worst", "worst gap there", ".3f", short="worst"),
         Column("decades", "good of all rates", ".0%", short="good of all"),
-        Column("mean", "mean gap from the best rate up", ".3f", short="mean"),
+        Column("mean", "mean gap from the tuned rate up", ".3f", short="mean"),
+        Column("hindsight", "good beside hindsight", ".0%", short="hindsight"),
         Column("lost", "lost"),
         Column("runs", "runs"),
         Column("time", "time of a step", ".2f", short="time"),
@@ -91,7 +92,7 @@ class Rates(Evidence[RatesSettings]):
     def findings(self, results: Mapping[str, Any]) -> list[str]:
         """Return how many of the rates are good, by method."""
         groups = by([row for row in results["summary"] if row["above"] is not None], "method")
-        best = "As good as the best tuned plain run, of the rates at and above its"
+        best = "As good as the tuned plain run, of the rates at and above its"
         return [f"{best}: {each(groups, _share('above'))}.", f"Of all rates: {each(groups, _share('decades'))}."]
 
     def figures(self, results: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Figure]:
@@ -99,7 +100,7 @@ class Rates(Evidence[RatesSettings]):
         from safestep import plots
 
         panels: dict[str, list[plots.GapLine]] = {}
-        rows = [row for row in with_gaps(results["rows"]) if row["schedule"] == "cosine"]
+        rows = [row for row in beside_tuned(results["rows"]) if row["schedule"] == "cosine"]
         for (task, optimizer, method), line in groups_of(rows, "task", "optimizer", "method").items():
             points = {rate: statistics.median(row["excess"] for row in group)
                       for (rate,), group in groups_of(line, "rate").items()}  # fmt: skip
@@ -109,7 +110,7 @@ class Rates(Evidence[RatesSettings]):
             panels.setdefault(f"{task} {optimizer}", []).append(drawn)
         for lines in panels.values():  # the one that is asked about lies on top
             lines.sort(key=lambda line: line.limit == DEFAULT)
-        return {_FIGURE: plots.gap_panels(panels, x="rate / first guess", title="Behind the best tuned run")}
+        return {_FIGURE: plots.gap_panels(panels, x="rate / first guess", ours=DEFAULT, title="Behind the tuned run")}
 
 
 def _share(key: str) -> Any:

@@ -53,6 +53,7 @@ class Spikes(Evidence[SpikesSettings]):
 
     words: ClassVar[Words | None] = SPIKES
     own_figures: ClassVar[tuple[str, ...]] = (_FIGURE,)
+    tunes: ClassVar[bool] = False
     summary_columns: tuple[Column, ...] = (
         Column("label", "task, method, disturbance"),
         Column("median", "gap, median seed", ".3f", short="gap"),

@@ -35,11 +35,11 @@ def with_gaps(rows: Iterable[Row]) -> list[dict[str, Any]]:
     """
     found = []
     for group in groups_of(rows, "role", "task", "optimizer", "seed").values():
-        best = min((row for row in group if row["policy"] == PLAIN), key=_score, default=None)
+        best = min((row for row in group if row["policy"] == PLAIN), key=score, default=None)
         if best is None:
             continue
         for row in group:
-            gap = 0.0 if _score(row) == _score(best) else _score(row) - _score(best)
+            gap = 0.0 if score(row) == score(best) else score(row) - score(best)
             bold = row["rate"] is None or row["rate"] >= best["rate"]
             found.append({**row, "gap": gap, "excess": gap / ALLOWED[row["judged"]], "bold": bold})
     return found
@@ -90,7 +90,7 @@ def _within(rows: Sequence[Mapping[str, Any]]) -> float:
     return statistics.fmean(row["excess"] <= 1.0 for row in rows)
 
 
-def _score(row: Mapping[str, Any]) -> float:
+def score(row: Mapping[str, Any]) -> float:
     """Return what a run is judged by, as something that is better where it is smaller."""
     score = number(row["final_loss"]) if row["judged"] == "loss" else -number(row["final_acc"])
     return math.inf if math.isnan(score) else score
