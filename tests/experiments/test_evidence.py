@@ -132,8 +132,8 @@ def test_only_the_disturbed_part_of_a_run_is_disturbed():
 
 ROW = {
     "label": "one", "role": "held-out", "task": "text-gpt", "optimizer": "adamw", "method": "plain", "policy": "plain",
-    "rate": 1.0, "schedule": "cosine", "wrong": "none", "seed": 7, "judged": "loss", "final_loss": 2.0, "final_acc": 0.5,
-    "lost": False, "milliseconds": 2.0, "course": [3.0, 2.0], "recovery": None,
+    "rate": 1.0, "schedule": "cosine", "wrong": "none", "seed": 7, "judged": "loss", "final_loss": 2.0,
+    "final_acc": 0.5, "lost": False, "milliseconds": 2.0, "course": [3.0, 2.0], "recovery": None,
 }  # fmt: skip
 PLAIN = [
     ROW | {"label": "low", "rate": 0.1, "final_loss": 2.5},
