@@ -1,0 +1,42 @@
+"""The numbers of docs/evidence.md are those of its records, and its pictures can be drawn from them again."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from docs.evidence_tables import RECORDS, STUDIES, TABLES
+from safestep.experiments import find
+from safestep.experiments.report.figures import draw
+from safestep.experiments.runner.rundir import read_results
+
+PAGE = (Path(__file__).parents[2] / "docs" / "evidence.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("study", TABLES)
+def test_the_tables_are_those_of_the_records(study):
+    lines = [*TABLES[study]()]
+    assert len(lines) > 3
+    assert "\n".join(lines) in PAGE
+
+
+@pytest.mark.parametrize("name", [name for names in STUDIES.values() for name in names])
+def test_a_record_is_a_run_of_the_study_as_it_is(name, tmp_path):
+    """Its runs are those that the settings give now; page and figures come of it by `safestep report`."""
+    (study,) = (study for study, names in STUDIES.items() if name in names)
+    (tmp_path / "results.json").write_bytes(gzip.decompress((RECORDS / f"{name}.json.gz").read_bytes()))
+    results, experiment = read_results(tmp_path), find(study)
+    planned = experiment.runs(experiment.settings.of_record(results["settings"]), results["seeds"])
+    assert {run.key for run in planned} == {(row["label"], row["seed"]) for row in results["rows"]}
+    draw(tmp_path)
+    assert {file.stem for file in (tmp_path / "figures").iterdir()} == set(experiment.own_figures)
+
+
+@pytest.mark.parametrize("name", [name for names in STUDIES.values() for name in names])
+def test_nothing_is_reported_on_seeds_that_something_was_chosen_on(name):
+    results = json.loads(gzip.decompress((RECORDS / f"{name}.json.gz").read_bytes()))
+    assert results["seeds"] == [2, 3, 4]
+    assert f"{name}.json.gz" in PAGE
