@@ -195,6 +195,46 @@ def test_a_target_that_most_never_reach_is_none():
     assert without_rates(rows)[1]["target"] is None
 
 
+DIGITS = ROW | {"task": "digits-mlp", "judged": "accuracy"}
+
+
+@pytest.mark.parametrize("sums", [over_rates, without_rates, after_disturbances])
+def test_a_lost_run_is_infinitely_far_behind_with_whatever_weights_it_ended_early(sums):
+    """Its loss was not finite, so it was stopped; those weights may even answer better than the tuned run's."""
+    changes = DIGITS | {"final_acc": 0.9, "lost": True, "course": [0.9], "wrong": "rate-x10-1"}
+    ours = with_method("ours", 1.0, 0.1) | {**changes, "label": "ours", "method": "ours", "policy": "ours"}
+    (summary,) = (row for row in sums([DIGITS, ours]) if row["method"] == "ours")
+    assert (summary["worst"], summary["lost"], summary["runs"]) == ("inf", 1, 1)
+    assert summary.get("target") is None  # nor did it get anywhere
+    if sums is over_rates:
+        assert (summary["above"], summary["hindsight"], summary["mean"]) == (0.0, 0.0, "inf")
+
+
+def test_a_rate_whose_tuning_run_is_lost_is_not_the_tuned_one_on_digits_either():
+    plain = [DIGITS, DIGITS | {"label": "high", "rate": 10.0, "final_acc": 0.9, "lost": True}]
+    rows = [*plain, *(row | {"seed": 0, "role": "tuning"} for row in plain)]
+    assert [row["label"] for row in beside_tuned(rows) if row["tuned"]] == ["one"]
+
+
+def test_the_time_of_a_step_is_beside_plain_ones_of_the_same_optimizer():
+    muon = {"optimizer": "muon", "milliseconds": 6.0}
+    ours = [with_method("ours", 1.0, 2.0), with_method("ours", 1.0, 2.0, **muon | {"milliseconds": 9.0})]
+    rows = over_rates([ROW, ROW | muon | {"label": "muon"}, *ours])
+    assert {(row["optimizer"], row["method"]): row["time"] for row in rows} == {
+        ("adamw", "plain"): 1.0, ("adamw", "ours"): 1.0, ("muon", "plain"): 1.0, ("muon", "ours"): 1.5,
+    }  # fmt: skip
+
+
+def test_everybody_who_is_best_is_named():
+    """Accuracies come in steps: several methods often have the very same median."""
+    rows = [{"task": task, "method": method, "median": median, "judged": "accuracy"}
+            for task, medians in {"cnn": (0.0, 1e-9, 0.002), "vit": (0.004, "inf", 0.002)}.items()
+            for method, median in zip(("ours", "theirs", "last"), medians, strict=True)]  # fmt: skip
+    best, good = find("no-rate").findings({"summary": rows})
+    assert best == "Best without a rate: ours, theirs on cnn; last on vit."
+    assert good.endswith("ours 2, last 2, theirs 1.")
+
+
 def test_disturbed_plain_runs_are_held_against_the_undisturbed_one():
     disturbed = ROW | {"wrong": "rate-x10-1", "policy": "plain, disturbed", "final_loss": 2.25}
     ours = with_method("ours", 1.0, 2.125, wrong="rate-x10-1", recovery=3)
