@@ -6,9 +6,10 @@ import math
 from itertools import pairwise
 
 import pytest
+import torch
 
 from safestep.experiments import find
-from safestep.experiments.evidence.evidence_experiment import CHOSEN_ON
+from safestep.experiments.evidence.evidence_experiment import CHOSEN_ON, _contestant
 from safestep.experiments.evidence.evidence_methods import WITH_RATE, WITHOUT_RATE
 from safestep.experiments.evidence.evidence_summary import (
     TUNED,
@@ -18,9 +19,10 @@ from safestep.experiments.evidence.evidence_summary import (
     without_rates,
 )
 from safestep.experiments.evidence.evidence_tasks import OPTIMIZERS, SUBJECTS, first_rate
-from safestep.experiments.evidence.evidence_training import recovery
+from safestep.experiments.evidence.evidence_training import recovery, schedule, train
 from safestep.experiments.runner.settings import SettingError
 from safestep.lab.disturbances import DISTURBANCES, Disturbance
+from safestep.lab.seeding import seed_everything
 
 STUDIES = ("rates", "no-rate", "spikes")
 
@@ -116,6 +118,35 @@ def test_everybody_without_a_rate_learns(method):
     assert len(row["course"]) == 10
     assert not row["lost"]
     assert len({loss for record in records if record["method"] == method for loss in record["loss"]}) > 40
+
+
+@pytest.mark.parametrize("method", ["safestep", "safestep-pin"])
+def test_a_guard_is_measured_as_a_plain_loop_has_it(method):
+    """Where `step` has a closure a guard learns nothing of fresh gradients: its limit would be another one."""
+    rate, plan = (10.0, "cosine") if method == "safestep" else (None, "constant")
+    options = {"task": "digits-mlp", "optimizer": "adamw", "method": method, "rate": rate}
+    losses, shares = [], []
+    for plainly in (False, True):
+        seed_everything(7)
+        task = SUBJECTS["digits-mlp"].task(7)
+        contestant = _contestant(options, task, 20)
+        if plainly:
+            (optimizer,) = contestant.stepper.optimizers
+            peak = optimizer.param_groups[0]["lr"]
+            for step, (x, y) in zip(range(20), task.batches(128, torch.Generator().manual_seed(7)), strict=False):
+                optimizer.param_groups[0]["lr"] = peak * schedule(plan, 20)(step)
+                optimizer.zero_grad()
+                loss = task.loss(x, y)
+                loss.backward()
+                optimizer.step()
+                losses.append(loss.item())
+        else:
+            lines = train(task, contestant, schedule(plan, 20), 20, 7, DISTURBANCES["none"])
+            losses += [line.loss for line in lines]
+        shares.append(contestant.guard.last.fresh_share)
+        contestant.guard.detach()
+    assert losses[:20] == losses[20:]
+    assert shares[0] == shares[1] != 0.5
 
 
 def test_only_the_disturbed_part_of_a_run_is_disturbed():

@@ -39,9 +39,9 @@ class Rival:
     schedule: Literal["constant", "cosine"] = "constant"
 
 
-def _packaged(package: str, optimizer: str, **settings: bool) -> Start:
+def _packaged(package: str, optimizer: str, *, tells: bool = False, **settings: bool) -> Start:
     def start(model: nn.Module, steps: int, epoch: int) -> Stepper:
-        return Stepper(getattr(need(package, "peers"), optimizer)(model.parameters(), **settings))
+        return Stepper(getattr(need(package, "peers"), optimizer)(model.parameters(), **settings), tells=tells)
 
     return start
 
@@ -52,11 +52,11 @@ def _schedule_free(model: nn.Module, steps: int, epoch: int) -> Stepper:
 
 
 def _schedule_free_plus(model: nn.Module, steps: int, epoch: int) -> Stepper:
-    return Averaged(ScheduleFreePlus(model.parameters(), warm_up=steps // 10))
+    return Averaged(ScheduleFreePlus(model.parameters(), warm_up=steps // 10), tells=True)
 
 
 def _schedule_free_polyak(model: nn.Module, steps: int, epoch: int) -> Stepper:
-    return Averaged(ScheduleFreePolyak(model.parameters()))
+    return Averaged(ScheduleFreePolyak(model.parameters()), tells=True)
 
 
 def _mechanic(model: nn.Module, steps: int, epoch: int) -> Stepper:
@@ -83,7 +83,7 @@ _prodigy = _packaged("prodigyopt", "Prodigy")
 _prodigy_corrected = _packaged("prodigyopt", "Prodigy", use_bias_correction=True)
 _d_adaptation = _packaged("dadaptation", "DAdaptAdam")
 _d_adaptation_corrected = _packaged("dadaptation", "DAdaptAdam", use_bias_correction=True)
-_momo_adam = _packaged("momo", "MomoAdam")
+_momo_adam = _packaged("momo", "MomoAdam", tells=True)
 _ROWS = (
     Rival("prodigy", "Adam at a rate estimated from the way so far", "2306.06101", _prodigy, "cosine"),
     Rival("prodigy-corrected", "with Adam's bias correction", "2306.06101", _prodigy_corrected, "cosine"),
