@@ -6,9 +6,10 @@ import math
 from itertools import pairwise
 
 import pytest
+import torch
 
 from safestep.experiments import find
-from safestep.experiments.evidence.evidence_experiment import CHOSEN_ON
+from safestep.experiments.evidence.evidence_experiment import CHOSEN_ON, _contestant
 from safestep.experiments.evidence.evidence_methods import WITH_RATE, WITHOUT_RATE
 from safestep.experiments.evidence.evidence_summary import (
     TUNED,
@@ -18,9 +19,10 @@ from safestep.experiments.evidence.evidence_summary import (
     without_rates,
 )
 from safestep.experiments.evidence.evidence_tasks import OPTIMIZERS, SUBJECTS, first_rate
-from safestep.experiments.evidence.evidence_training import recovery
+from safestep.experiments.evidence.evidence_training import recovery, schedule, train
 from safestep.experiments.runner.settings import SettingError
 from safestep.lab.disturbances import DISTURBANCES, Disturbance
+from safestep.lab.seeding import seed_everything
 
 STUDIES = ("rates", "no-rate", "spikes")
 
@@ -118,6 +120,35 @@ def test_everybody_without_a_rate_learns(method):
     assert len({loss for record in records if record["method"] == method for loss in record["loss"]}) > 40
 
 
+@pytest.mark.parametrize("method", ["safestep", "safestep-pin"])
+def test_a_guard_is_measured_as_a_plain_loop_has_it(method):
+    """Where `step` has a closure a guard learns nothing of fresh gradients: its limit would be another one."""
+    rate, plan = (10.0, "cosine") if method == "safestep" else (None, "constant")
+    options = {"task": "digits-mlp", "optimizer": "adamw", "method": method, "rate": rate}
+    losses, shares = [], []
+    for plainly in (False, True):
+        seed_everything(7)
+        task = SUBJECTS["digits-mlp"].task(7)
+        contestant = _contestant(options, task, 20)
+        if plainly:
+            (optimizer,) = contestant.stepper.optimizers
+            peak = optimizer.param_groups[0]["lr"]
+            for step, (x, y) in zip(range(20), task.batches(128, torch.Generator().manual_seed(7)), strict=False):
+                optimizer.param_groups[0]["lr"] = peak * schedule(plan, 20)(step)
+                optimizer.zero_grad()
+                loss = task.loss(x, y)
+                loss.backward()
+                optimizer.step()
+                losses.append(loss.item())
+        else:
+            lines = train(task, contestant, schedule(plan, 20), 20, 7, DISTURBANCES["none"])
+            losses += [line.loss for line in lines]
+        shares.append(contestant.guard.last.fresh_share)
+        contestant.guard.detach()
+    assert losses[:20] == losses[20:]
+    assert shares[0] == shares[1] != 0.5
+
+
 def test_only_the_disturbed_part_of_a_run_is_disturbed():
     """Up to the disturbance all plain runs are one and the same, bit for bit."""
     rows, records = rows_of("spikes", "steps=20", "disturbances=shuffled-labels,inputs-x100", "methods=clip")
@@ -193,6 +224,46 @@ def test_a_target_that_most_never_reach_is_none():
     rows = [row | {"seed": seed} for seed in (7, 8, 9) for row in PLAIN]
     rows += [with_method("ours", None, 3.0, seed=seed, course=[3.0, 1.9 if seed == 7 else 3.0]) for seed in (7, 8, 9)]
     assert without_rates(rows)[1]["target"] is None
+
+
+DIGITS = ROW | {"task": "digits-mlp", "judged": "accuracy"}
+
+
+@pytest.mark.parametrize("sums", [over_rates, without_rates, after_disturbances])
+def test_a_lost_run_is_infinitely_far_behind_with_whatever_weights_it_ended_early(sums):
+    """Its loss was not finite, so it was stopped; those weights may even answer better than the tuned run's."""
+    changes = DIGITS | {"final_acc": 0.9, "lost": True, "course": [0.9], "wrong": "rate-x10-1"}
+    ours = with_method("ours", 1.0, 0.1) | {**changes, "label": "ours", "method": "ours", "policy": "ours"}
+    (summary,) = (row for row in sums([DIGITS, ours]) if row["method"] == "ours")
+    assert (summary["worst"], summary["lost"], summary["runs"]) == ("inf", 1, 1)
+    assert summary.get("target") is None  # nor did it get anywhere
+    if sums is over_rates:
+        assert (summary["above"], summary["hindsight"], summary["mean"]) == (0.0, 0.0, "inf")
+
+
+def test_a_rate_whose_tuning_run_is_lost_is_not_the_tuned_one_on_digits_either():
+    plain = [DIGITS, DIGITS | {"label": "high", "rate": 10.0, "final_acc": 0.9, "lost": True}]
+    rows = [*plain, *(row | {"seed": 0, "role": "tuning"} for row in plain)]
+    assert [row["label"] for row in beside_tuned(rows) if row["tuned"]] == ["one"]
+
+
+def test_the_time_of_a_step_is_beside_plain_ones_of_the_same_optimizer():
+    muon = {"optimizer": "muon", "milliseconds": 6.0}
+    ours = [with_method("ours", 1.0, 2.0), with_method("ours", 1.0, 2.0, **muon | {"milliseconds": 9.0})]
+    rows = over_rates([ROW, ROW | muon | {"label": "muon"}, *ours])
+    assert {(row["optimizer"], row["method"]): row["time"] for row in rows} == {
+        ("adamw", "plain"): 1.0, ("adamw", "ours"): 1.0, ("muon", "plain"): 1.0, ("muon", "ours"): 1.5,
+    }  # fmt: skip
+
+
+def test_everybody_who_is_best_is_named():
+    """Accuracies come in steps: several methods often have the very same median."""
+    rows = [{"task": task, "method": method, "median": median, "judged": "accuracy"}
+            for task, medians in {"cnn": (0.0, 1e-9, 0.002), "vit": (0.004, "inf", 0.002)}.items()
+            for method, median in zip(("ours", "theirs", "last"), medians, strict=True)]  # fmt: skip
+    best, good = find("no-rate").findings({"summary": rows})
+    assert best == "Best without a rate: ours, theirs on cnn; last on vit."
+    assert good.endswith("ours 2, last 2, theirs 1.")
 
 
 def test_disturbed_plain_runs_are_held_against_the_undisturbed_one():

@@ -38,6 +38,11 @@ def test_a_pass_over_the_digits_meets_every_image_once():
         assert torch.equal(met.sum(1).sort().values, images.sum(1).sort().values)
 
 
+def test_an_epoch_is_the_batches_that_meet_everything_once():
+    text = len(load_text()[0])
+    assert [make(7).epoch for make in TASKS] == [11, 22, 22, *[-(-text // (64 * 16))] * 2]  # 1347 images
+
+
 def test_batches_go_through_all_samples_before_any_comes_again():
     places = shuffled(10, 4, torch.Generator().manual_seed(1))
     chosen = torch.cat([next(places) for _ in range(5)])

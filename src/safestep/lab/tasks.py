@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -27,6 +28,7 @@ class Task:
         model: in its first state; drawn from torch's global generator.
         classes: logits of a sample.
         batch_size: samples in a batch, where nothing else is asked for.
+        epoch: batches of that many in which as much is met as there is to learn from.
         batches: yields batches without end, from their size and the only generator that is drawn from.
         held_out: what is kept for the test, as one batch.
     """
@@ -34,6 +36,7 @@ class Task:
     model: nn.Module
     classes: int
     batch_size: int
+    epoch: int
     batches: Callable[[int, torch.Generator], Iterator[Batch]] = field(repr=False)
     held_out: Batch = field(repr=False)
 
@@ -97,7 +100,8 @@ def _digits(model: nn.Module, batch_size: int, seed: int) -> Task:
         for places in shuffled(len(split.train_x), size, generator):
             yield split.train_x[places], split.train_y[places]
 
-    return Task(model, CLASSES, batch_size, batches, (split.test_x, split.test_y))
+    epoch = math.ceil(len(split.train_x) / batch_size)
+    return Task(model, CLASSES, batch_size, epoch, batches, (split.test_x, split.test_y))
 
 
 def text_gpt(_: int) -> Task:
@@ -121,4 +125,5 @@ def _text(model: nn.Module) -> Task:
             yield windows(train, torch.randint(len(train) - _CONTEXT, (size,), generator=generator), _CONTEXT)
 
     test = windows(held_out, range(0, len(held_out) - _CONTEXT, _CONTEXT), _CONTEXT)
-    return Task(model, len(CHARACTERS), 16, batches, test)
+    size = 16
+    return Task(model, len(CHARACTERS), size, math.ceil(len(train) / (_CONTEXT * size)), batches, test)

@@ -20,7 +20,7 @@ _ROW, _REST = 0.24, 1.1
 def gap_dots(
     panels: Mapping[str, Mapping[str, Sequence[float]]], *, ours: Sequence[str] = (), title: str = ""
 ) -> Figure:
-    """Draw gaps to the best tuned run by method, the best method on top, by its median.
+    """Draw gaps to the best tuned run by method, the best method on top, by its median and, of equal ones, its worst.
 
     Gaps are linear up to what is allowed (1; shaded), logarithmic beyond. A triangle at the right edge is worse than
     the frame shows, or lost; a bar joins the runs of a method, and a stroke is their median.
@@ -49,7 +49,7 @@ def gap_dots(
         ax.xaxis.set_minor_locator(NullLocator())
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: plain_number(value)))
         ax.axvspan(_LOW, 1.0, color=style.GRID, alpha=0.5, lw=0, zorder=0)
-        ordered = sorted(methods, key=lambda method: _median(methods[method]))
+        ordered = sorted(methods, key=lambda method: (_median(methods[method]), max(methods[method])))
         for row, method in enumerate(ordered):
             colour = style.COLOURS["cap"] if method in ours else style.FAINT
             gaps = sorted(min(max(gap, _LOW), _HIGH) for gap in methods[method])

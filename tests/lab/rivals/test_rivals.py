@@ -20,7 +20,7 @@ def run(name: str, steps: int = STEPS) -> tuple[float, list[float]]:
     torch.manual_seed(0)
     # with its defaults D-Adaptation never learns the perceptron; with bias correction it does
     task = (digits_transformer if name == "d-adaptation" else digits_mlp)(0)
-    stepper = RIVALS[name].start(task.model, steps)
+    stepper = RIVALS[name].start(task.model, steps, task.epoch)
     rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in stepper.optimizers]
     batches = task.batches(task.batch_size, torch.Generator().manual_seed(0))
     losses = []
@@ -55,10 +55,18 @@ def test_names_are_those_of_the_rivals():
     assert all(rival.name == name for name, rival in RIVALS.items())
 
 
+@pytest.mark.parametrize(("name", "batches"), [("sls", 500), ("sls-epoch", 2)])
+def test_only_one_of_the_line_searches_is_told_the_epoch(name, batches):
+    weight = torch.nn.Parameter(torch.tensor(1.0))
+    stepper = RIVALS[name].start(torch.nn.ParameterList([weight]), 10, 2)
+    stepper.step(lambda: 0.01 * weight**2)  # so flat that nothing is too long
+    assert stepper.rate == pytest.approx(2 ** (1 / batches))
+
+
 def test_a_missing_package_names_the_extra(monkeypatch):
     def missing(name: str) -> None:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
     monkeypatch.setattr(safestep._torch.extras.importlib, "import_module", missing)
     with pytest.raises(MissingExtraError, match=r"needs prodigyopt.*extra 'peers'"):
-        RIVALS["prodigy"].start(torch.nn.Linear(2, 2), 10)
+        RIVALS["prodigy"].start(torch.nn.Linear(2, 2), 10, 5)

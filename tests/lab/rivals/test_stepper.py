@@ -42,7 +42,7 @@ def test_all_optimizers_step():
 def test_a_loss_that_is_not_finite_leaves_the_weights_alone(name, bad):
     torch.manual_seed(0)
     model = nn.Linear(3, 2)
-    stepper = RIVALS[name].start(model, 10)
+    stepper = RIVALS[name].start(model, 10, 5)
     factor = 1.0
 
     def loss() -> torch.Tensor:
@@ -60,7 +60,7 @@ def test_a_loss_that_is_not_finite_leaves_the_weights_alone(name, bad):
 def test_a_look_at_the_average_leaves_no_trace(name):
     torch.manual_seed(0)
     task = digits_mlp(0)
-    stepper = RIVALS[name].start(task.model, 10)
+    stepper = RIVALS[name].start(task.model, 10, task.epoch)
     for inputs, labels in itertools.islice(task.batches(128, torch.Generator().manual_seed(0)), 10):
         stepper.step(lambda x=inputs, y=labels: task.loss(x, y))
     trained_at = [p.detach().clone() for p in task.model.parameters()]
@@ -72,7 +72,7 @@ def test_a_look_at_the_average_leaves_no_trace(name):
 def test_an_optimizer_that_goes_by_the_loss_learns_it():
     # MoMo's first step on wᵀw / 2 with a bound of 0: Polyak's, (f + ⟨d, w⟩ - γ) / Σ d² / D with d = 0.1 g, D = |g|
     weight = nn.Parameter(torch.tensor([0.001, -0.002]))
-    stepper = RIVALS["momo-adam"].start(nn.ParameterList([weight]), 10)
+    stepper = RIVALS["momo-adam"].start(nn.ParameterList([weight]), 10, 5)
     stepper.step(lambda: weight.square().sum() / 2)
     rate = (0.1 * 5e-6 / 2) / (0.1**2 * 0.003)
     torch.testing.assert_close(weight.detach(), torch.tensor([0.001 - 0.1 * rate, -0.002 + 0.1 * rate]))

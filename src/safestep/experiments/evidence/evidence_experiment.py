@@ -9,8 +9,6 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
-from torch import nn
-
 from safestep.experiments.evidence.evidence_methods import PLAIN, WITH_RATE, Contestant, with_rate, without_rate
 from safestep.experiments.evidence.evidence_tasks import SUBJECTS, first_rate
 from safestep.experiments.evidence.evidence_training import LOOKS, Line, recovery, schedule, train
@@ -19,6 +17,7 @@ from safestep.experiments.runner.experiment import Column, Experiment, Record, R
 from safestep.experiments.runner.settings import SettingError, Settings
 from safestep.lab.disturbances import DISTURBANCES
 from safestep.lab.seeding import seed_everything
+from safestep.lab.tasks import Task
 from safestep.recording.nonfinite import all_finite
 
 CHOSEN_ON = (0, 1)
@@ -122,7 +121,7 @@ class Evidence(Experiment[S]):
         subject = SUBJECTS[options["task"]]
         seed_everything(run.seed)
         task = subject.task(run.seed)
-        contestant = _contestant(options, task.model, steps)
+        contestant = _contestant(options, task, steps)
         plan, lines = schedule(options["schedule"], steps), list[Line]()
         taken = train(task, contestant, plan, steps, run.seed, DISTURBANCES[options["wrong"]])
         while piece := list(itertools.islice(taken, _LINES)):
@@ -149,8 +148,8 @@ class Evidence(Experiment[S]):
         }
 
 
-def _contestant(options: Mapping[str, Any], model: nn.Module, steps: int) -> Contestant:
+def _contestant(options: Mapping[str, Any], task: Task, steps: int) -> Contestant:
     if options["method"] not in WITH_RATE:
-        return without_rate(options["method"], model, steps)
+        return without_rate(options["method"], task, steps)
     peak = options["rate"] * first_rate(options["task"], options["optimizer"])
-    return with_rate(options["method"], model, options["optimizer"], peak)
+    return with_rate(options["method"], task.model, options["optimizer"], peak)

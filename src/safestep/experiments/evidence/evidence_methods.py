@@ -13,6 +13,7 @@ from safestep.guard.guard import Guard
 from safestep.lab.rivals.clipping import CLIPPINGS
 from safestep.lab.rivals.registry import RIVALS
 from safestep.lab.rivals.stepper import Stepper
+from safestep.lab.tasks import Task
 from safestep.policy import Cap, Pin, Policy
 from safestep.radius import CurvatureRadius, Radius, default_limit
 from safestep.schedules import DecayAtEnd
@@ -59,10 +60,11 @@ def with_rate(name: str, model: nn.Module, optimizer: str, peak: float) -> Conte
     return Contestant(Stepper(*optimizers, before=None if name == PLAIN else CLIPPINGS[name](model)))
 
 
-def without_rate(name: str, model: nn.Module, steps: int) -> Contestant:
+def without_rate(name: str, task: Task, steps: int) -> Contestant:
     """Return a method of `WITHOUT_RATE` for a run of so many steps."""
+    model = task.model
     if name in RIVALS:
-        return Contestant(RIVALS[name].start(model, steps))
+        return Contestant(RIVALS[name].start(model, steps, task.epoch))
     radius, policy = _GUARDS[name](steps)
     optimizers = OPTIMIZERS["adamw"](model, _ABSURD)
     return Contestant(Stepper(*optimizers), attach(model, optimizers, radius=radius, policy=policy, history=1))

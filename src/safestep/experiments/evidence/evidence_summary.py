@@ -21,10 +21,11 @@ def beside_tuned(rows: Iterable[Row]) -> list[dict[str, Any]]:
 
     Tuned is the rate and schedule whose plain runs are the best on average over the tuning seeds, over all where there
     are none. ``excess`` is the gap in units of what is allowed, ``bold`` says whether the rate is the tuned one or
-    higher, or there is none; ``tuned`` marks the run itself.
+    higher, or there is none; ``tuned`` marks the run itself. A lost run is infinitely far behind, however good the
+    weights are that it ended early with.
     """
     found = []
-    for group in groups_of(rows, "task", "optimizer").values():
+    for group in groups_of(_lost_last(rows), "task", "optimizer").values():
         plain_rows = [row for row in group if row["policy"] == PLAIN]
         tried = groups_of([row for row in plain_rows if row["role"] == TUNING] or plain_rows, "schedule", "rate")
         if not tried:
@@ -41,6 +42,10 @@ def beside_tuned(rows: Iterable[Row]) -> list[dict[str, Any]]:
     return found
 
 
+def _lost_last(rows: Iterable[Row]) -> list[Row]:
+    return [{**row, "final_loss": "nan", "final_acc": "nan"} if row["lost"] else row for row in rows]
+
+
 def _way(row: Row) -> tuple[Any, ...]:
     return row["schedule"], row["rate"]
 
@@ -54,7 +59,7 @@ def over_rates(rows: Iterable[Row]) -> list[Row]:
     """
     rows = list(rows)
     gaps = [row for row in beside_tuned(rows) if row["schedule"] == "cosine"]
-    later = {key_of(row): row for row in with_gaps([row for row in rows if row["role"] == HELD_OUT])}
+    later = {key_of(row): row for row in with_gaps(row for row in _lost_last(rows) if row["role"] == HELD_OUT)}
     shared = {rate for (rate,), group in groups_of(gaps, "rate").items() if len({row["method"] for row in group}) > 1}
     summaries = []
     for (task, optimizer, method), group in groups_of(gaps, "task", "optimizer", "method").items():
@@ -128,9 +133,9 @@ def _of(row: Row, *keys: str) -> dict[str, Any]:
 
 
 def _counts(rows: Sequence[Row], reference: Sequence[Row]) -> dict[str, Any]:
-    """Return how many runs are lost of how many, and the time of a step beside that of plain runs of the same task."""
-    task = rows[0]["task"] if rows else None
-    times = [row["milliseconds"] for row in reference if row["policy"] == PLAIN and row["task"] == task]
+    """Return how many runs are lost of how many, and the time of a step beside that of plain ones of its optimizer."""
+    alike = [row for row in reference if rows and all(row[key] == rows[0][key] for key in ("task", "optimizer"))]
+    times = [row["milliseconds"] for row in alike if row["policy"] == PLAIN]
     own, plain_time = _median([row["milliseconds"] for row in rows]), _median(times)
     return {
         "lost": sum(bool(row["lost"]) for row in rows),
@@ -148,7 +153,12 @@ def _within(rows: Sequence[Mapping[str, Any]]) -> float | None:
 
 
 def _reached(row: Row, tuned: Row) -> float | None:
-    """Return the part of a run after which it was within what is allowed of the end of the tuned one."""
+    """Return the part of a run after which it was within what is allowed of the end of the tuned one.
+
+    None for never, and for a run that is lost later on.
+    """
+    if row["lost"]:
+        return None
     sign = 1.0 if row["judged"] == "loss" else -1.0
     end = number(tuned["final_loss"] if row["judged"] == "loss" else tuned["final_acc"])
     course = [sign * (number(value) - end) <= ALLOWED[row["judged"]] for value in row["course"]]

@@ -13,8 +13,8 @@ learned. Digits: by a perceptron, by convolutions with BatchNorm, by a small tra
 (“vit”). The rate 1 is a first guess for each task and optimizer.</p>
 <p><em>The tuned plain run</em> has the rate and schedule that are best on average over the tuning seeds 0 and 1: of
 rates a factor √10 apart around the first guess, under three schedules (constant, a warm-up over a tenth of the run with
-a cosine to 0, linear to 0), and of all other rates under the cosine. Everybody is compared with the run of that rate
-and schedule on the same seed.</p>
+a cosine to 0, linear to 0), and, in rates, of all its other rates under the cosine. Everybody is compared with the run
+of that rate and schedule on the same seed.</p>
 <p>A run is <em>good</em> within 0.02 nats of held-out loss (text) or half a point of accuracy (digits) of it. A run
 whose loss or parameters are not finite is lost, and counts as infinitely far behind; none is left out.</p>
 <p>safestep’s default limit was chosen on the same seeds 0 and 1, on the text GPT and the digits perceptron; the
@@ -27,13 +27,16 @@ _CLIPPINGS = """
 deviation (<a href="https://arxiv.org/abs/2504.02507">arXiv 2504.02507</a>). <b>adagc</b>: every tensor’s norm against
 its own running mean (<a href="https://arxiv.org/abs/2502.11034">arXiv 2502.11034</a>). <b>safestep</b>:
 <code>safestep.attach(model, optimizer)</code>, nothing else.</p>
+<p>AdamW, Muon and Lion hardly feel how long a gradient is, so that a rule that scales all gradients by one factor can
+do little there against a rate that is too high; it can under SGD.</p>
 """
 _READING = """
 <dl>
 <dt>gap</dt><dd>how much worse a run ends than the tuned plain run of its task, optimizer and seed: nats of
 held-out loss, or a share of the answers. Negative is better than the tuned run; inf is lost.</dd>
 {more}
-<dt>time</dt><dd>of the processor for a step, forward and backward included, in units of a plain one in the same task.
+<dt>time</dt><dd>of the processor for the median step of a run, forward and backward included, in units of a plain one
+of the same task and optimizer. What a method does at a few steps alone is not in it.
 The runs were not timed side by side, and the models are small, so that most of a guard is Python: read it coarsely;
 <code>safestep bench run</code> measures it well.</dd>
 </dl>

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -82,20 +83,26 @@ class NoRate(Evidence[NoRateSettings]):
         """Return who is best in each task, and in how many everybody is as good as the tuned run."""
         rows = [row for row in results["summary"] if row["method"] != TUNED]
         tasks = groups_of(rows, "task")
-        best = [min(group, key=lambda row: number(row["median"])) for group in tasks.values()]
+        best = [f"{', '.join(row['method'] for row in _best(group))} on {task}" for (task,), group in tasks.items()]
         good = {
             method: sum(number(row["median"]) <= ALLOWED[row["judged"]] for row in group)
             for (method,), group in groups_of(rows, "method").items()
         }
         told = ", ".join(f"{method} {count}" for method, count in sorted(good.items(), key=lambda item: -item[1]))
         return [
-            f"Best without a rate: {', '.join('{method} on {task}'.format(**row) for row in best)}.",
+            f"Best without a rate: {'; '.join(best)}.",
             f"Tasks of {len(tasks)} on which the median run is as good as the tuned one: {told}.",
         ]
 
     def figures(self, results: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Figure]:
         """Return every run's gap, a panel for every task."""
         return {_FIGURE: dots(results["rows"], "task", "Without a rate")}
+
+
+def _best(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of the best median, which several may have: accuracies come in steps."""
+    least = min(number(row["median"]) for row in rows)
+    return [row for row in rows if math.isclose(number(row["median"]), least, abs_tol=1e-6)]
 
 
 experiment = NoRate(

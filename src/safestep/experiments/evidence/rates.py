@@ -1,4 +1,4 @@
-"""rates: how good training is over eight decades of learning rates, plain, clipped in five ways, and under safestep."""
+"""rates: how good training is over eight decades of learning rates, plain, clipped in four ways, and under safestep."""
 
 from __future__ import annotations
 

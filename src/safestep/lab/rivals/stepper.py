@@ -21,6 +21,8 @@ class Stepper:
     Args:
         optimizers: what steps; their ``param_groups`` have the rate, for those who schedule it.
         before: runs between backward and step, to clip gradients.
+        tells: whether the optimizers are told the loss, by a closure. Only those that go by it are to be: a guard
+            takes a closure for one that computes gradients within the step, and then learns nothing of fresh ones.
 
     Example:
         >>> weight = torch.nn.Parameter(torch.tensor(1.0))
@@ -29,8 +31,8 @@ class Stepper:
         (1.0, 0.5)
     """
 
-    def __init__(self, *optimizers: Optimizer, before: Callable[[], None] | None = None) -> None:
-        self.optimizers, self._before = optimizers, before
+    def __init__(self, *optimizers: Optimizer, before: Callable[[], None] | None = None, tells: bool = False) -> None:
+        self.optimizers, self._before, self._tells = optimizers, before, tells
 
     def step(self, loss: Loss) -> float:
         """Take one step.
@@ -62,8 +64,7 @@ class Stepper:
 
     def _move(self, value: Any, loss: Loss) -> None:
         for optimizer in self.optimizers:
-            # every optimizer takes a closure; those that go by the loss learn it so
-            optimizer.step(lambda: value)
+            optimizer.step(*[lambda: value] * self._tells)
 
     def _parameters(self) -> list[Tensor]:
         return [p for optimizer in self.optimizers for group in optimizer.param_groups for p in group["params"]]
@@ -83,8 +84,8 @@ class Stepper:
 class Averaged(Stepper):
     """A stepper whose optimizers are to be put into ``train()`` and, for evaluation, ``eval()``."""
 
-    def __init__(self, *optimizers: Optimizer) -> None:
-        super().__init__(*optimizers)
+    def __init__(self, *optimizers: Optimizer, tells: bool = False) -> None:
+        super().__init__(*optimizers, tells=tells)
         self._mode("train")
 
     def _mode(self, name: str) -> None:
