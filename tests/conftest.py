@@ -23,6 +23,7 @@ import pytest
 import torch
 
 import processes
+from browsers import browser  # noqa: F401 (a fixture)
 
 jaxtyping.install_import_hook("safestep.formulas", "beartype.beartype")
 pytest.register_assert_rewrite("zoo.asserts")

@@ -238,15 +238,15 @@ REFUSED = {
     "hinge": (F.multi_margin_loss, "another loss"),
     "l1": (lambda z, y: F.l1_loss(z, values((64, 10), seed=3)), "absolute errors"),
     "huber": (lambda z, y: F.huber_loss(z, values((64, 10), seed=3), delta=0.5), "absolute errors"),
-    "squared-errors": (lambda z, y: F.mse_loss(z, values((64, 10), seed=3)), r"CurvatureRadius\('mse'\)"),
-    "log-cosh": (lambda z, y: (z - values((64, 10), seed=3)).cosh().log().mean(), r"CurvatureRadius\('mse'\)"),
+    "squared-errors": (lambda z, y: F.mse_loss(z, values((64, 10), seed=3)), "looks like other losses"),
+    "log-cosh": (lambda z, y: (z - values((64, 10), seed=3)).cosh().log().mean(), "looks like other losses"),
     "soft-flags": (
         lambda z, y: F.binary_cross_entropy_with_logits(z, values((64, 10), seed=3).sigmoid()),
-        r"CurvatureRadius\('mse'\)",
+        "looks like other losses",
     ),
     "two-losses": (
         lambda z, y: F.cross_entropy(z, y) + F.mse_loss(z, values((64, 10), seed=3)),
-        r"CurvatureRadius\('mse'\)",
+        "looks like other losses",
     ),
     "smoothing-with-class-weights": (
         lambda z, y: F.cross_entropy(z, y, weight=torch.linspace(0.5, 3, 10), label_smoothing=0.2, reduction="sum"),

@@ -24,7 +24,7 @@ CHOSEN_ON = (0, 1)
 """Seeds on which the default limit was chosen, and on which plain runs are tuned: nothing is reported on them."""
 _LINES = 50
 """Steps in one record."""
-_SECONDS_PER_STEP = 0.04
+_SECONDS_PER_STEP = 0.03
 
 
 @dataclass(frozen=True, kw_only=True)

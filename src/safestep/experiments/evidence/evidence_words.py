@@ -84,19 +84,20 @@ each come to AdamW with the best of many rates under the best of three schedules
 <p>Each once, as its authors recommend it, by their packages where there is one (<code>pip install '.[peers]'</code>),
 by their papers otherwise. “Corrected” is with an option of Adam’s bias correction, which short runs turn out to
 need.</p>
-<ul>
+<dl>
 """
     + "".join(
-        f'<li><b>{rival.name}</b>: {rival.about} (<a href="https://arxiv.org/abs/{rival.source}">{rival.source}</a>'
-        f"{', with a cosine' if rival.schedule == 'cosine' else ''})</li>\n"
+        f'<dt>{rival.name}</dt><dd>{rival.about} (<a href="https://arxiv.org/abs/{rival.source}">paper</a>'
+        f"{', with a cosine' if rival.schedule == 'cosine' else ''})</dd>\n"
         for rival in RIVALS.values()
     )
-    + """<li><b>k-fac-rescaling</b>: every AdamW direction, scaled to the minimum of the exact quadratic model along it
-(<a href="https://arxiv.org/abs/1503.05671">1503.05671</a>)</li>
-<li><b>safestep-pin</b>, <code>Pin()</code>: AdamW’s direction, every step as long as the default limit allows;
-<b>safestep-pin-decay</b>: with a target that goes to 0 over the last 30 %; <b>safestep-rate-1</b>: AdamW at the rate 1,
-without any schedule, under the default limit</li>
-</ul>
+    + """<dt>k-fac-rescaling</dt><dd>every AdamW direction, scaled to the minimum of the exact quadratic model along it
+(<a href="https://arxiv.org/abs/1503.05671">paper</a>)</dd>
+<dt>safestep-pin</dt><dd><code>Pin()</code>: AdamW’s direction, every step as long as the default limit allows</dd>
+<dt>safestep-pin-decay</dt><dd>the same with a target that goes to 0 over the last 30 %</dd>
+<dt>safestep-rate-1</dt><dd>AdamW at the rate 1,
+without any schedule, under the default limit</dd>
+</dl>
 """,
     captions={
         "gaps_without_rate": """A dot for every run, a stroke for the median seed, the best method on top; a panel for

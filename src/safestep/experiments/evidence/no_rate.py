@@ -90,7 +90,7 @@ class NoRate(Evidence[NoRateSettings]):
         }
         told = ", ".join(f"{method} {count}" for method, count in sorted(good.items(), key=lambda item: -item[1]))
         return [
-            f"Best without a rate: {'; '.join(best)}.",
+            f"Best of {len(good)} without a rate: {'; '.join(best)}.",
             f"Tasks of {len(tasks)} on which the median run is as good as the tuned one: {told}.",
         ]
 

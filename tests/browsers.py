@@ -1,8 +1,10 @@
-"""A browser for the tests of pages, where the machine has one."""
+"""A browser for the tests of pages, where the machine has one: a fixture of all tests, since a process can have one."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -20,9 +22,9 @@ OPTIONS = [
 
 
 @pytest.fixture(scope="session")
-def browser():
+def browser() -> Iterator[Any]:
     if BROWSER is None:
-        pytest.skip("no chromium or chrome on the path: the page is not opened in a browser")
+        pytest.skip("no chromium or chrome on the path: pages are not opened in a browser")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
