@@ -401,3 +401,9 @@ def test_what_is_not_derived_from_a_radius_or_policy_is_refused(name, kind, give
     with pytest.raises(AttachError, match=rf"{name}=.*: expected a safestep\.{kind}"):
         safestep.attach(model, optimizer, **{name: given})
     assert attaches(model, optimizer)
+
+
+@pytest.mark.parametrize(("name", "given"), [("radius", SoftmaxRadius), ("policy", Pin)])
+def test_a_class_that_was_not_called_is_told_so(name, given):
+    with pytest.raises(AttachError, match=rf"a class is none yet: {name}={given.__name__}\(\.\.\.\)"):
+        safestep.attach(*parts(), **{name: given})

@@ -104,6 +104,26 @@ def test_another_loss_is_refused_with_the_whole_cure(loss, autocast):
     assert all(map(torch.equal, before, training.model.parameters()))
 
 
+@pytest.mark.parametrize(
+    ("last", "loss"),
+    [
+        (nn.Sequential(nn.Linear(16, 1), nn.Sigmoid()), F.binary_cross_entropy),
+        (nn.Sequential(nn.Linear(16, 3), nn.Softmax(-1)), lambda p, y: F.nll_loss(p.log(), y.flatten().long())),
+        (nn.Linear(16, 1), lambda z, y: F.mse_loss(z, 2 * y - 1)),
+        (nn.Linear(16, 3), lambda z, y: F.mse_loss(z, z.detach() + torch.randn_like(z))),
+    ],
+)
+def test_a_model_that_returns_probabilities_is_told_to_return_logits(last, loss):
+    model = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), last)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    safestep.attach(model, optimizer)
+    x = torch.randn(32, 8, generator=torch.Generator().manual_seed(0))
+    loss(model(x), (x[:, :1] > 0).float()).backward()
+    with pytest.raises(LossMismatchError) as raised:
+        optimizer.step()
+    assert ("let it return the logits before that" in str(raised.value)) is not isinstance(last, nn.Linear)
+
+
 @pytest.mark.parametrize("targets", ["signs", "ones"])
 def test_squared_errors_of_tiny_outputs_are_not_taken_for_it(targets):
     model = nn.Sequential(nn.Linear(8, 1))
@@ -177,4 +197,5 @@ def test_beside_a_softmax_it_is_said_that_it_is_not_seen():
     (F.cross_entropy(classes, y % 4) + bce(flag, (y % 2).float()[:, None])).backward()
     with pytest.warns(SafestepWarning) as said:
         optimizer.step()
-    assert any("r does not see it" in str(one.message) for one in said)
+    (one,) = (str(one.message) for one in said if "r does not see it" in str(one.message))
+    assert "For all of the loss: HessianRadius(closure)" in one

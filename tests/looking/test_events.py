@@ -11,7 +11,7 @@ from looking.conftest import BROKEN, SPIKE, STEPS
 from safestep import Cap, Pin, Status, Watch
 from safestep.logs import read
 from safestep.looking.counting import farthest, share, statuses, stretches
-from safestep.looking.events import events
+from safestep.looking.events import events, gathered
 from safestep.looking.findings import findings
 from safestep.looking.log_page import thinned
 from safestep.looking.meanings import MEANINGS, meanings
@@ -44,7 +44,21 @@ def test_one_series_ends_where_the_status_changes():
 def test_a_first_shortened_step_and_one_after_a_long_while_are_told():
     run = [report(0), *(inside(step) for step in range(1, 102)), report(102, ratio=2.0), report(103, ratio=2.0)]
     assert [event.step for event in events(run)] == [0, 102]
+    assert events(run)[0].text.startswith("capped: r ")
+    assert events([inside(0), report(1, ratio=2.0)])[0].text == "capped: r 2, scale 0.25"
     assert events(run)[1].text == "capped, the first in 100 steps: r 2, scale 0.25"
+
+
+def test_steps_that_are_held_again_and_again_hide_nothing_else():
+    def held(step):
+        return report(step, status=Status.HELD, ratio=math.inf, scale=0.0, message="uphill")
+
+    lost = {30, 31, *range(40, 90, 3)}
+    run = [held(step) if step in lost else inside(step, ratio=40.0 if step == 35 else 0.25) for step in range(90)]
+    told = [(event.step, event.text) for event in gathered(events(run))]
+    assert [step for step, _ in told] == [35, 88]
+    assert told[0][1].startswith("r jumps to 40")
+    assert told[1][1] == "held: uphill; 17 such before, from step 30"
 
 
 def test_a_message_is_told_when_it_changes():

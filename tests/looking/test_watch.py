@@ -180,6 +180,7 @@ def test_the_line_of_r_has_a_bar_for_each_part_and_marks_what_is_not_finite():
     assert line([0.0, 1.0, 100.0]).startswith("▁▁█")
     assert line([float("nan")]) == "nothing measured"
     assert line([float("inf"), float("nan"), 0.0]) == "! ▁"
+    assert line([1.0, *[0.5] * 119, 100.0, float("inf")], 61).endswith("!  0.5 … 100")
     assert line([5e-324, 1e308]) == "▁█  4.94e-324 … 1e+308"
 
 

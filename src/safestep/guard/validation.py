@@ -70,10 +70,16 @@ def check_attachment(
 
 def check_parts(radius: object, policy: object) -> None:
     """Raise AttachError for what is no radius, or no policy."""
-    if radius is not None and not isinstance(radius, Radius):
-        raise AttachError(f"radius={radius!r}: expected a safestep.Radius, such as SoftmaxRadius() or one of your own")
-    if not isinstance(policy, Policy):
-        raise AttachError(f"policy={policy!r}: expected a safestep.Policy, such as Cap(1.0) or one of your own")
+    for name, part, kind, such in (
+        ("radius", radius, Radius, "SoftmaxRadius()"),
+        ("policy", policy, Policy, "Cap(1.0)"),
+    ):
+        if not (isinstance(part, kind) or (part is None and kind is Radius)):
+            own = isinstance(part, type) and issubclass(part, kind)
+            uncalled = f"; a class is none yet: {name}={getattr(part, '__name__', part)}(...)" if own else ""
+            raise AttachError(
+                f"{name}={part!r}: expected a safestep.{kind.__name__}, such as {such} or one of your own{uncalled}"
+            )
     inner = policy.policy if isinstance(policy, Watch) and policy.policy is not None else policy
     _check_signature(inner, "scale", ("ratio", "length", "target", "state"))
     if radius is not None:

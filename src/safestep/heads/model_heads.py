@@ -44,6 +44,10 @@ _ONE = (
     f"to do: {_SQUARES}; a binary cross-entropy: CurvatureRadius('bce') or SoftmaxRadius(head='sigmoid') there; "
     f"{_ELSE}"
 )
+_PROBABILITIES = (
+    "\nall values lie between 0 and 1: if they are probabilities (the model ends in a Sigmoid or a Softmax), let it "
+    "return the logits before that, and train with binary_cross_entropy_with_logits or cross_entropy"
+)
 _SOFTMAX = (
     "the gradient at {seen} is that of a softmax cross-entropy, and the radius was given another loss: use "
     "CurvatureRadius('cross_entropy'), or the loss that is meant"
@@ -54,7 +58,7 @@ _LEFT_OUT = (
 )
 _BESIDE = (
     "a part of the loss goes through {name} of shape {shape}, and is no softmax cross-entropy: r does not see it, only "
-    "what goes through the other outputs"
+    "what goes through the other outputs. For all of the loss: HessianRadius(closure)"
 )
 _FACTOR = (
     "whether the loss multiplies {name} by a factor (a temperature, the scale of a cosine classifier) cannot be seen "
@@ -149,8 +153,8 @@ class Heads:
         if not heads:
             single = all(output.shape[-1:] == (1,) for output in terminal)
             if single:
-                raise OneLogitError(_ONE.format(seen=_listed(terminal)))
-            raise LossMismatchError(_OTHER[wanted].format(seen=_listed(terminal)))
+                raise OneLogitError(_ONE.format(seen=_listed(terminal)) + _hint(terminal))
+            raise LossMismatchError(_OTHER[wanted].format(seen=_listed(terminal)) + _hint(terminal))
         self._check_apart(output for output in outputs if output.apart)
         for output in terminal:
             if output.head is not None and output.head.kind not in kinds:
@@ -218,6 +222,12 @@ def likeliest(outputs: list[Output]) -> list[Output]:
     """Return the output that is called logits, or else the first."""
     called = [output for output in outputs if output.path and str(output.path[-1]).endswith("logits")]
     return (called or outputs)[:1]
+
+
+def _hint(outputs: list[Output]) -> str:
+    """Return what to do where the outputs may be probabilities, as far as the largest value of each row tells."""
+    largest = [output.max_logits for output in outputs if output.max_logits.numel()]
+    return _PROBABILITIES if largest and all(bool(((one > 0) & (one <= 1)).all()) for one in largest) else ""
 
 
 def _listed(outputs: list[Output]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from safestep.logs.every import LOST, is_lost
 from safestep.looking.counting import shortened
@@ -17,10 +17,17 @@ _MEMORY, _FEWEST, _JUMP = 100, 10, 10.0
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened at a step, in words that follow "step 12:"."""
+    """Something that happened at a step, in words that follow "step 12:".
+
+    Attributes:
+        step: its first.
+        text: the words.
+        kind: what others may repeat word for word; empty for what happens once.
+    """
 
     step: int
     text: str
+    kind: str = ""
 
 
 def events(reports: Iterable[StepReport]) -> list[Event]:
@@ -43,7 +50,7 @@ def events(reports: Iterable[StepReport]) -> list[Event]:
             first, many = series[0], len(series)
             what = str(first.status) if first.status in LOST else f"{first.status}, and r is infinite"
             until = f", {many} in a row" if many > 1 else ""
-            found.append(Event(first.step, f"{what}{until}{_said(first)}"))
+            found.append(Event(first.step, f"{what}{until}{_said(first)}", f"{what}{_said(first)}"))
             series.clear()
 
     for report in reports:
@@ -59,6 +66,27 @@ def events(reports: Iterable[StepReport]) -> list[Event]:
     return found
 
 
+def gathered(happened: Iterable[Event]) -> list[Event]:
+    """Return events, of those of one kind the last alone and how many came before it, so that they hide no others.
+
+    Example:
+        >>> run = [Event(1, "held", "held"), Event(2, "r jumps to 9"), Event(3, "held", "held")]
+        >>> [event.text for event in gathered(run)]
+        ['r jumps to 9', 'held; 1 such before, from step 1']
+    """
+    happened = list(happened)
+    kinds: dict[str, list[Event]] = {}
+    for event in happened:
+        kinds.setdefault(event.kind, []).append(event)
+    told: list[Event] = []
+    for event in happened:
+        same = kinds[event.kind] if event.kind else [event]
+        if event is same[-1]:
+            before = f"; {len(same) - 1} such before, from step {same[0].step}" if len(same) > 1 else ""
+            told.append(replace(event, text=event.text + before))
+    return told
+
+
 def _text(report: StepReport, memory: deque[StepReport]) -> str:
     ratio, before = report.known_ratio, memory[-1].known_ratio if memory else math.nan
     # most steps are no jump from the one before, so that the others need not be looked at
@@ -68,7 +96,7 @@ def _text(report: StepReport, memory: deque[StepReport]) -> str:
     if len(memory) >= _FEWEST and 0.0 < largest * _JUMP <= ratio:
         return f"r jumps to {ratio:.3g}, from at most {largest:.3g}; {_taken(report)}{_said(report)}"
     if shortened(report) and not any(map(shortened, memory)):
-        rare = f", the first in {len(memory)} steps" if memory else ""
+        rare = f", the first in {len(memory)} steps" if len(memory) > 1 else ""
         return f"{report.status}{rare}: r {ratio:.3g}, {_taken(report)}{_said(report)}"
     if report.message and not (memory and memory[-1].message == report.message):
         return f"{report.status}{_said(report)}"

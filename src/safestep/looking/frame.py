@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from safestep.looking.counting import share
-from safestep.looking.events import events
+from safestep.looking.events import events, gathered
 from safestep.looking.meanings import meanings
 from safestep.records.report import StepReport
 
@@ -68,7 +68,7 @@ def frame(
     for why, many in (dropped or {}).items():
         if many:
             parts.append(Text(f"{many} line{'s' if many > 1 else ''} of the log left out: {why}", style="yellow"))
-    last_events = islice(reversed(events(reports)), _TOLD)
+    last_events = islice(reversed(gathered(events(reports))), _TOLD)
     parts += [Text(f"step {event.step}: {event.text}", overflow="ellipsis", no_wrap=True) for event in last_events]
     return Group(*parts)
 
@@ -87,7 +87,9 @@ def line(values: Sequence[float], width: int = _WIDEST) -> str:
     largest = [max((value for value in part if not math.isnan(value)), default=math.nan) for part in parts]
     if all(map(math.isnan, largest)):
         return "nothing measured"
-    usable = [value for value in largest if 0.0 < value < math.inf]
+    # an infinite one hides no other from the scale
+    finite = ([value for value in part if 0.0 < value < math.inf] for part in parts)
+    usable = [max(part) for part in finite if part]
     low, high = min(usable, default=1.0), max(usable, default=1.0)
     span = math.log(high) - math.log(low) or 1.0
 

@@ -16,7 +16,7 @@ from safestep.experiments.report.tables import OutcomeTable
 from safestep.logs import read
 from safestep.logs.reader import standing
 from safestep.looking.counting import farthest, statuses, stretches
-from safestep.looking.events import events
+from safestep.looking.events import events, gathered
 from safestep.looking.findings import findings
 from safestep.looking.meanings import meanings
 from safestep.looking.words import STATUSES, STRETCHES, WORDS
@@ -105,7 +105,7 @@ def _draw(reports: Sequence[StepReport], directory: Path, title: str) -> list[st
 def _content(
     path: Path, reports: Sequence[StepReport], gaps: list[str], directory: Path, names: list[str]
 ) -> dict[str, Any]:
-    happened = events(reports)
+    happened = gathered(events(reports))
     told = happened if len(happened) <= _TOLD else [*happened[: _TOLD // 2], *happened[-_TOLD // 2 :]]
     return {
         "results": {"experiment": path.name, "version": __version__},
