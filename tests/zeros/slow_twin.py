@@ -8,7 +8,7 @@ import math
 import mpmath
 import numpy as np
 
-POINTS = 8000
+POINTS = 4000
 
 
 def refined(z, a, start):
@@ -27,13 +27,15 @@ def refined(z, a, start):
 
 
 def pairs_by_force(z, a, radius):
-    """How often the argument of F goes round on the upper half of a circle, from many points of it."""
-    t = radius * np.exp(1j * np.linspace(0, math.pi, POINTS))
-    logs = np.asarray(z) + t[:, None] * np.asarray(a)
-    values = np.exp(logs - logs.real.max(-1, keepdims=True)).sum(-1)
-    turns = np.angle(values[1:] / values[:-1])
-    assert np.abs(turns).max() < 3.0, "too few points to tell"
-    return round(turns.sum() / math.tau)
+    """How often the argument of F goes round on the upper half of a circle, from ever more points of it."""
+    for points in (POINTS, 8 * POINTS, 64 * POINTS):
+        t = radius * np.exp(1j * np.linspace(0, math.pi, points))
+        logs = np.asarray(z) + t[:, None] * np.asarray(a)
+        values = np.exp(logs - logs.real.max(-1, keepdims=True)).sum(-1)
+        turns = np.angle(values[1:] / values[:-1])
+        if np.abs(turns).max() < 2.0:
+            return round(turns.sum() / math.tau)
+    raise AssertionError("too few points to tell")
 
 
 def nearest_of_polynomial(z, a):

@@ -1,4 +1,4 @@
-"""The nearest zero against slow twins that share no code with it: digits, that it is the nearest, and its error bound."""
+"""The nearest zero against slow twins that share no code with it: digits, that it is the nearest, its error bound."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import os
 
 import pytest
 import torch
-from zeros.slow_twin import nearest_of_polynomial, pairs_by_force, refined
 
 from safestep.zeros import nearest_zero
+from zeros.slow_twin import nearest_of_polynomial, pairs_by_force, refined
 
 MANY, POLYNOMIALS = (10_000, 1000) if os.environ.get("SAFESTEP_LONG") else (150, 30)
 EXACT = 1e-10

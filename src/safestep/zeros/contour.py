@@ -1,4 +1,4 @@
-"""The argument principle: how many zeros lie within |s| < R, by a walk along the circle that no zero can hide beside."""
+"""The argument principle: how many zeros lie within |s| < R, by a walk along the circle that no zero can hide from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The partition function of one sample along a step, F(t) = sum_k w_k exp(a_k t), in units that its size drops out of."""
+"""The partition function of a sample along a step, F(t) = sum_k w_k exp(a_k t), in units that its size drops out of."""
 
 from __future__ import annotations
 

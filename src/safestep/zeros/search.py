@@ -1,8 +1,9 @@
-"""The zero nearest to the origin: tiles outwards until one is found, then the argument principle for what was missed."""
+"""The zero nearest to the origin: tiles outwards until one is found, then the argument principle for the others."""
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -80,6 +81,6 @@ def _circle(discs: list[Disc], reach: float) -> tuple[float, list[Disc]]:
     ends = sorted({abs(disc.centre) for disc in discs})
     first = ends[0]
     marks = [first, *(end for end in ends if first < end < reach), max(reach, 1.02 * first)]
-    low, high = max(zip(marks, marks[1:], strict=False), key=lambda gap: gap[1] - gap[0])
+    low, high = max(pairwise(marks), key=lambda gap: gap[1] - gap[0])
     radius = math.sqrt(low * high)
     return radius, [disc for disc in discs if abs(disc.centre) + disc.radius < radius]
