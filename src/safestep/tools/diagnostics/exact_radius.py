@@ -100,8 +100,8 @@ class ExactRadius:
         for count, place in enumerate(spreads.argsort(descending=True).tolist()):
             if step_ratio(float(spreads[place])) <= ratio:
                 break
-            found = float(nearest_zero(z[place], a[place]).radius)
-            if count >= self._most or math.isnan(found):
+            found = float(nearest_zero(z[place], a[place]).radius) if count < self._most else math.nan
+            if math.isnan(found):
                 return math.nan
             ratio = max(ratio, 1.0 / found)
         return ratio
