@@ -40,6 +40,12 @@ def test_the_columns_are_those_of_all_samples_by_hand(policy):
     assert report.extras["exact_slack"] >= 1.0
 
 
+def test_under_the_default_limit_it_is_that_of_the_step_that_was_taken():
+    report, z, a = one_step(Cap(), lr=20.0, radius=safestep.default_limit())
+    assert 0.0 < report.scale < 1.0
+    assert report.extras["exact_ratio"] == pytest.approx(1 / float(nearest_zero(z, a).radius.min()), rel=1e-9)
+
+
 def test_sigmoids_have_a_closed_form():
     report, z, a = one_step(loss=lambda z: binary_cross_entropy_with_logits(z, (z > 0.3).double()))
     expected = float((a.abs() / torch.hypot(z, torch.full_like(z, math.pi))).max())

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from safestep.errors import OneLogitError
 from safestep.formulas.softmax_ratio import two_class_radius
-from safestep.zeros import count_zeros, dominance_bound, harmonic_bound, nearest_zero, zeros_within
+from safestep.zeros import count_zeros, dominance_bound, harmonic_bound, nearest_zero, search, zeros_within
 
 ROUNDING = 1e-11
 number = st.floats(-8, 8, allow_subnormal=False)
@@ -138,6 +138,27 @@ def test_a_zero_on_the_circle_is_not_counted_wrong():
     assert count_zeros(z, a, math.pi * (1 + 1e-9)) == 2.0
     with pytest.raises(ArithmeticError, match="too near"):
         zeros_within(z, a, math.pi)
+
+
+def test_a_zero_that_was_missed_is_noticed_by_the_count(monkeypatch):
+    z, a = doubles([0.0, 1.0, 0.0]), doubles([-1.0, 0.0, 1.0])  # two pairs, as far away
+    enclose = search.enclose
+
+    def all_but_the_nearest(partition, places):
+        return iter(list(enclose(partition, places))[1:])
+
+    monkeypatch.setattr(search, "enclose", all_but_the_nearest)
+    found = nearest_zero(z, a)
+    assert found.radius.isnan()
+    assert "the argument principle counts" in found.reasons[0]
+    with pytest.raises(ArithmeticError, match="the argument principle counts"):
+        zeros_within(z, a, 4.0)
+
+
+def test_a_zero_too_far_away_is_not_looked_for_for_ever():
+    found = nearest_zero(doubles([0.0, -1e5]), doubles([1.0, 0.0]))
+    assert found.radius.isnan()
+    assert "where the search ends" in found.reasons[0]
 
 
 def test_batches_keep_their_shape_and_float32_is_what_it_holds():

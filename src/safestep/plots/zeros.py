@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.patches import Circle
@@ -51,8 +52,8 @@ def partition_zeros(logits: Tensor, tangent: Tensor, *, reach: float = 2.0, ax: 
     around = {"fill": False, "edgecolor": style.COLOURS["pin"], "lw": 1.7}
     ax.add_patch(Circle((0.0, 0.0), exact, label=f"exact ρ* = {exact:.3g}", **around))
     real, imaginary = zeros.real.tolist(), zeros.imag.tolist()
-    dots = {"ls": "", "marker": "o", "ms": 5.5, "mec": "white", "mew": 0.7, "color": style.COLOURS["fixed"]}
-    ax.plot(real * 2, imaginary + [-y for y in imaginary], label="zeros", **dots)
+    dots: dict[str, Any] = {"ms": 5.5, "mec": "white", "mew": 0.7, "color": style.COLOURS["fixed"]}
+    ax.plot(real * 2, imaginary + [-y for y in imaginary], "o", label="zeros", **dots)
     if reach * exact >= 1.0:
         ax.plot([0.0, 1.0], [0.0, 0.0], color=style.INK, lw=2.0, marker="|", ms=7, label="the step")
     edge = reach * exact * _ROOM

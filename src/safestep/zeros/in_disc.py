@@ -9,7 +9,7 @@ from torch import Tensor
 
 from safestep._torch.shapes import Float
 from safestep.zeros.contour import pairs_within
-from safestep.zeros.partition import ALL_EQUAL, samples
+from safestep.zeros.partition import ALL_EQUAL, Partition, samples
 from safestep.zeros.search import within
 
 
@@ -70,14 +70,20 @@ def zeros_within(logits: Float[Tensor, " classes"], tangent: Float[Tensor, " cla
     if logits.ndim != 1:
         raise ValueError(f"the logits have the shape {tuple(logits.shape)}; expected one sample, shape (classes,)")
     (partition,) = samples(logits, tangent)
-    if isinstance(partition, str):
-        discs, half = ([], 1.0) if partition == ALL_EQUAL else (partition, math.nan)
-    else:
-        discs, half = within(partition, radius * partition.half), partition.half
-    if not isinstance(discs, list):
-        raise ArithmeticError(f"{discs}: no list of zeros is certain to be whole")  # noqa: TRY004 (no type is wrong)
-    zeros = [disc.centre / half for disc in discs for _ in range(disc.zeros)]
-    return torch.tensor(zeros, dtype=torch.complex128)
+    if partition == ALL_EQUAL:
+        return torch.zeros(0, dtype=torch.complex128, device=logits.device)
+    found = partition if isinstance(partition, str) else _listed(partition, radius)
+    if isinstance(found, str):
+        raise ArithmeticError(f"{found}: no list of zeros is certain to be whole")  # noqa: TRY004 (no type is wrong)
+    return torch.tensor(found, dtype=torch.complex128, device=logits.device)
+
+
+def _listed(partition: Partition, radius: float) -> list[complex] | str:
+    """Return the zeros in units of t, each as often as it is one; or why not."""
+    discs = within(partition, radius * partition.half)
+    if isinstance(discs, str):
+        return discs
+    return [disc.centre / partition.half for disc in discs for _ in range(disc.zeros)]
 
 
 def _check_radius(radius: float) -> None:

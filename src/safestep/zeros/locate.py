@@ -104,6 +104,9 @@ def enclose(partition: Partition, places: Tensor) -> Iterator[Disc]:
     discs.sort(key=lambda disc: disc.radius)
     apart: list[Disc] = []
     for disc in discs:
-        if all(abs(disc.centre - other.centre) > disc.radius + other.radius for other in apart):
+        # above the real axis, whose other side mirrors it
+        if disc.centre.imag > disc.radius and all(
+            abs(disc.centre - other.centre) > disc.radius + other.radius for other in apart
+        ):
             apart.append(disc)
     yield from sorted(apart, key=lambda disc: abs(disc.centre))

@@ -68,7 +68,7 @@ class ExactRadius:
         if report.scale == 0.0:
             return {}
         applied = step.applied()
-        check_forwards(forwards, lambda known: known.resolve("softmax"))
+        check_forwards(forwards, _resolve)
         tangents = Tangents(applied, forwards, "train", self._route)
         seen, bound, ratio = Spreads(), 0.0, 0.0
         for output, value, tangent in tangents:
@@ -95,7 +95,8 @@ class ExactRadius:
             return math.nan
         if head.kind == "sigmoid":
             gaps, slopes = z.double(), a.double()
-            return max([ratio, *(slopes.abs() / torch.hypot(gaps, torch.full_like(gaps, math.pi))).flatten().tolist()])
+            ratios = slopes.abs() / torch.hypot(gaps, torch.full_like(gaps, math.pi))
+            return max(ratio, float(ratios.max())) if ratios.numel() else ratio
         # largest spreads first: after a few the others are out of the question
         for count, place in enumerate(spreads.argsort(descending=True).tolist()):
             if step_ratio(float(spreads[place])) <= ratio:
@@ -105,3 +106,9 @@ class ExactRadius:
                 return math.nan
             ratio = max(ratio, 1.0 / found)
         return ratio
+
+
+def _resolve(forwards: Forwards) -> None:
+    """Find the heads, where no radius did: what the guard was told of them stands."""
+    if not forwards.resolved:
+        forwards.resolve("softmax")
