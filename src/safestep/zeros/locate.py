@@ -104,9 +104,7 @@ def enclose(partition: Partition, places: Tensor) -> Iterator[Disc]:
     discs.sort(key=lambda disc: disc.radius)
     apart: list[Disc] = []
     for disc in discs:
-        # above the real axis, whose other side mirrors it
-        if disc.centre.imag > disc.radius and all(
-            abs(disc.centre - other.centre) > disc.radius + other.radius for other in apart
-        ):
+        free = all(abs(disc.centre - other.centre) > disc.radius + other.radius for other in apart)
+        if free and disc.centre.imag > disc.radius:  # the other side of the real axis mirrors this one
             apart.append(disc)
     yield from sorted(apart, key=lambda disc: abs(disc.centre))
