@@ -45,7 +45,7 @@ def nearest_zero(
         logits: ``z``, nats, shape ``(*samples, classes)``; a class with -inf has no part in it.
         tangent: ``a``, how the logits change along the step; same shape. With ``a = J p`` one step is ``t = 1``, and
             ``1 / radius`` the exact step ratio.
-        tolerance: the largest relative ``error`` of a radius that is not nan; ordinary ones are below 1e-12, those of
+        tolerance: the largest relative ``error`` of a radius that is not nan; ordinary ones are below 1e-11, those of
             a multiple zero near the root of the rounding.
 
     Returns:
