@@ -12,7 +12,7 @@ from torch import nn
 import safestep
 from safestep import Cap, SafestepWarning, Watch
 from safestep.radius import SecantCurvature
-from safestep.tools.diagnostics import Finite, Geometry, Loss, Secant, Sharpness
+from safestep.tools.diagnostics import ExactRadius, Finite, Geometry, Loss, Secant, Sharpness
 from zoo import ALL, ZOO, Training
 from zoo.asserts import assert_identical
 
@@ -25,7 +25,7 @@ def probes_of(training):
         return training.case.loss(training.model(*batch.args, **batch.kwargs), batch.labels)
 
     loss = Loss(closure)
-    return [loss, Geometry(), Secant(), Sharpness(closure, dense=16), Finite(loss)]
+    return [loss, Geometry(), Secant(), Sharpness(closure, dense=16), Finite(loss), ExactRadius(most=4)]
 
 
 def run(case, recipe, policy, probed, steps=3):

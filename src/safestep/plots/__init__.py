@@ -25,6 +25,7 @@ from safestep.plots.throttled_run import throttled_columns, throttled_run
 from safestep.plots.traces import trace_contours
 from safestep.plots.traces_of_runs import LossBand, loss_over_steps
 from safestep.plots.training_curves import effective_lr, largest_ratio, overview, test_accuracy, training_loss
+from safestep.plots.zeros import partition_zeros
 
 __all__ = [
     "Band",
@@ -54,6 +55,7 @@ __all__ = [
     "loss_over_steps",
     "noise_floor",
     "overview",
+    "partition_zeros",
     "ratio_over_rates",
     "run_overview",
     "scales",
