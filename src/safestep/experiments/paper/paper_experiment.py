@@ -93,7 +93,7 @@ class PaperExperiment(Experiment[S], Generic[S]):
 
     def seconds_per_run(self, settings: S) -> float:
         """Return about how long one run takes on one core."""
-        return 2.0 + 0.02 * settings.points * (1 + settings.directions)
+        return 1.0 + 0.01 * settings.points * (1 + settings.directions)
 
     def execute(self, settings: S, run: Run) -> Generator[Record, None, Row]:
         """Train to the checkpoint, and take every step from it."""
