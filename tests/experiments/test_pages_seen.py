@@ -27,6 +27,9 @@ SETTINGS = {
     "rates": ["steps=10", "methods=clip,safestep", "rates=1,100"],
     "no-rate": ["steps=10", "methods=safestep-pin,prodigy"],
     "spikes": ["steps=10", "methods=safestep", "disturbances=rate-x100-1,shuffled-labels"],
+    "phase-transition": ["architectures=linear,digits-mlp", "checkpoints=2", "points=5"],
+    "random-directions": ["architectures=linear,digits-mlp", "checkpoints=2", "points=5", "directions=2"],
+    "temperature": ["checkpoints=2", "points=5"],
     "policy-optimisation": ["updates=1", "factors=100", "limits=none,KL limit"],
     "protection": ["steps=4", "workloads=digits-sgd", "methods=exact,probe", "disturbances=none"],
 }

@@ -1,0 +1,71 @@
+"""What the pages of the three studies say."""
+
+from __future__ import annotations
+
+from safestep.experiments.runner.experiment import Words
+
+_SOURCE = """
+<p>Source: P. Sao, “Ghosts of Softmax”, <a href="https://arxiv.org/abs/2603.13552">arXiv 2603.13552</a> (2026), and its
+public code. What is called <em>paper</em> is from its abstract and text; where the protocol is not told, ours is our
+own, and nothing is tuned to agree.</p>
+"""
+_STEP = """
+<p>A step changes the scores (logits) of every sample. <var>r</var> is the spread of that change, largest score minus
+smallest, over π, of the sample that is pulled apart most, by exact forward-mode differentiation; it is proportional to
+the length of the step. From the same checkpoint one step is taken at every <var>r</var> from 0.01 to 100, ten a decade.
+Gradient, <var>r</var> and loss are of one batch of 384 samples of the training data, accuracy is of held-out ones. The
+model is in evaluation mode: BatchNorm normalises by its running statistics. Training: AdamW at one constant rate, the
+first guess of <code>limits</code>.</p>
+"""
+_READING = """
+<dl>
+<dt>onset</dt><dd>the smallest <var>r</var> at which the loss on the batch has grown by the factor in the settings
+(<var>inflation</var>), between two points by logarithms; inf if it has not up to 100.</dd>
+<dt>least kept up to r = 1</dt><dd>the smallest share of the accuracy that any step of <var>r</var> ≤ 1 keeps, the
+worst of all directions and seeds; above 100 % it has grown.</dd>
+<dt>half the accuracy</dt><dd>the <var>r</var> at which half of the accuracy is lost, down the gradient.</dd>
+<dt>spread</dt><dd>standard deviation of log10 of the onset; 0.3 is a factor of 2.</dd>
+</dl>
+"""
+
+PHASE_TRANSITION = Words(
+    question="""Is there one length at which a step turns from harmless to harmful, whatever the model and however far
+it is trained? The paper says so: in units of <var>r</var> no model loses accuracy below 1, and all collapse between 1
+and 10.""",
+    setup=_STEP + "<p>Six architectures, three checkpoints, the gradient and a random direction.</p>" + _SOURCE,
+    captions={
+        "accuracy_kept": """Held-out accuracy after one step, over that before. Left of the dashed line the paper has no
+loss at all, and right of it, up to 10, the collapse. Solid lines go down the gradient, dotted ones in a random
+direction.""",
+        "loss_inflation": """The loss on the batch after the step, over that before. A loss of nearly 0 is soon
+multiplied, long before any answer changes.""",
+    },
+    reading=_READING,
+)
+RANDOM_DIRECTIONS = Words(
+    question="""Twenty random directions at one model: is <var>r</var> = 1 where the loss begins to grow in each, so
+that <var>r</var> tells what a length does not?""",
+    setup=_STEP + "<p>Twenty directions of independent normal components at trained models.</p>" + _SOURCE,
+    captions={
+        "random_directions": """The loss on the batch after one step, over that before, a dotted line a direction and a
+solid one the gradient. Lines on top of each other have their onset at the same <var>r</var>; the dashed line is where
+the paper has it."""
+    },
+    reading=_READING,
+)
+TEMPERATURE = Words(
+    question="""Dividing the logits by a temperature changes every length in the loss, and <var>r</var> with it. If harm
+sets in at a fixed <var>r</var>, onsets at several temperatures that are far apart as lengths come together as
+<var>r</var>: in the paper their spread falls from 0.992 to 0.164.""",
+    setup=_STEP
+    + """<p>A perceptron, 120 steps of training, down the gradient. <em>Trained at T</em>: with logits over T from the
+start, as in the paper’s code. <em>Read at T</em>: trained at 1, the logits divided afterwards. The paper does not say
+of which logarithm, over what and in which unit its first number is; ours is the standard deviation of log10 over the
+temperatures of a seed, its mean over seeds and the standard error of that.</p>"""
+    + _SOURCE,
+    captions={
+        "over_temperatures": """The loss on the batch after one step, over that before, a line a seed: at the left
+against <var>r</var>, at the right against the length of the step, on the same axis."""
+    },
+    reading=_READING,
+)
