@@ -1,0 +1,99 @@
+"""The numbers of docs/paper.md are those of its records, and its pictures can be drawn from them again."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from docs.paper_tables import RECORDS, STUDIES, TABLES, ends, percent, results, rows, summary
+from safestep.experiments import find
+from safestep.experiments.paper.paper_experiment import crossing
+from safestep.experiments.report.figures import draw
+from safestep.experiments.runner.rundir import read_results
+
+PAGE = (Path(__file__).parents[2] / "docs" / "paper.md").read_text(encoding="utf-8")
+TEXT = " ".join(PAGE.split())
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_the_tables_are_those_of_the_records(table):
+    assert "\n".join([*table(), ""]) in PAGE
+
+
+def test_the_text_beside_the_first_table_is_of_its_records():
+    *models, every, _ = summary("random-directions")
+    assert 0.5 < every["spread"] / every["spread_length"] < 0.6
+    assert "Over six models the spread of log10 is little more than half in r of what it is in length." in TEXT
+    assert {row["label"] for row in models if row["spread"] < row["spread_length"]} == {"linear, 300 steps"}
+    assert "random directions differ no less in r than in length, but for the linear softmax." in TEXT
+    late = rows("phase-transition", 300)
+    half = [row["collapse"] for row in late]
+    assert sum(one > 10 for one in half) > len(half) / 2
+    assert f"mostly later than the paper has it, up to r = {max(half):.2g}, and" in TEXT
+    lost, among = (percent(1 - min(row["kept"] for row in group)) for group in (late, rows("random-directions")))
+    assert f"steps of r ≤ 1 lose {lost} of it at most, {among} among the {every['directions']} random" in TEXT
+
+
+def test_the_models_that_lose_most_inside_are_those_of_the_text():
+    least: dict[str, float] = {}
+    for row in rows("phase-transition", 10):
+        least[row["architecture"]] = min(row["kept"], least.get(row["architecture"], 1.0))
+    worst = [least.pop(name) for name in ("linear", "digits-cnn", "digits-vit")]
+    assert min(least.values()) > max(worst)
+    low, high = ends([100 * one for one in worst], ".0f").split(" to ")
+    assert f"as little as {low} to {high} % of the accuracy of the linear softmax, the convolutions and the" in TEXT
+
+
+def test_the_text_beside_the_second_table_is_of_its_records():
+    found = {row["label"]: row for row in summary("temperature")}
+    of_length = found["trained at T: length"]["spread"]
+    assert f"there is little to bring together ({of_length:.3f} in length), and those read at T are short of" in TEXT
+    assert max(row["spread"] for row in found.values() if row["paper"] == 0.992) < 0.992
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_a_record_is_a_run_of_the_study_as_it_is(study, tmp_path):
+    """With its own settings, on the seeds of the page; figures come of it by `safestep report`."""
+    unpack(study, tmp_path)
+    record, experiment = read_results(tmp_path), find(study)
+    settings = experiment.settings.of_record(record["settings"])
+    assert settings == experiment.settings()
+    assert record["seeds"] == ([*range(5)] if study == "temperature" else [7, 8])
+    planned = {run.key for run in experiment.runs(settings, record["seeds"])}
+    assert planned == {(row["label"], row["seed"]) for row in record["rows"]}
+    draw(tmp_path)
+    assert {file.stem for file in (tmp_path / "figures").iterdir()} == set(experiment.own_figures)
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_the_courses_that_figures_draw_are_those_of_the_rows(study, tmp_path):
+    unpack(study, tmp_path)
+    onsets: dict[tuple[str, int], list[float]] = {}
+    level = results(study)["settings"]["inflation"]
+    for line in (tmp_path / "records.jsonl").read_text(encoding="utf-8").splitlines():
+        one = json.loads(line)
+        onsets.setdefault((one["label"], one["seed"]), []).append(crossing(one["r"], one["inflation"], level))
+    assert len(onsets) == len(rows(study))
+    for row in rows(study):
+        assert onsets[row["label"], row["seed"]] == pytest.approx([row["onset"], *row["onsets"]], rel=5e-3)
+
+
+def test_the_page_says_how_to_unpack_them(tmp_path):
+    (tmp_path / "docs").symlink_to(RECORDS.parents[1])
+    (block,) = re.findall(r"```sh\n(mkdir .*?)safestep report runs/temperature\n```", PAGE, flags=re.DOTALL)
+    subprocess.run(["sh", "-ec", block], cwd=tmp_path, check=True)
+    unpack("temperature", tmp_path)
+    for name in ("results.json", "records.jsonl"):
+        assert (tmp_path / "runs" / "temperature" / name).read_bytes() == (tmp_path / name).read_bytes()
+
+
+def unpack(study: str, directory: Path) -> None:
+    """Put a record where a run of its study would have written it."""
+    for name, packed in (("results.json", "json"), ("records.jsonl", "jsonl")):
+        packing = RECORDS / f"{study}.{packed}.gz"
+        (directory / name).write_bytes(gzip.decompress(packing.read_bytes()))
