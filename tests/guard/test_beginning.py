@@ -65,7 +65,7 @@ def test_a_guard_that_joins_a_run_late_can_say_so():
         loop.steps(2)
 
 
-@pytest.mark.parametrize("optimizer", [Adam, partial(Adam, foreach=True), MOMENTUM])
+@pytest.mark.parametrize("optimizer", [Adam, partial(Adam, foreach=True), partial(Adam, fused=True), MOMENTUM])
 def test_a_guard_that_joins_late_needs_to_say_nothing(optimizer):
     """The steps before it were written to these very parameters: nothing was forgotten."""
     loop = Loop(optimizer=optimizer, guarded=False).steps(8)

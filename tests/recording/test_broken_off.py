@@ -187,7 +187,7 @@ def test_a_log_that_ends_in_the_midst_of_a_line_goes_on_in_a_new_one(tmp_path):
     loop = Loop(log=path).steps(2)
     path.write_bytes(path.read_bytes()[:-9])
     loop.guard.detach()
-    with said(""):
+    with said("holds the records of an earlier run"):
         Loop(log=path).steps(2).guard.detach()
     lines = path.read_text().splitlines()
     assert [json.loads(line)["step"] for line in (lines[0], *lines[2:])] == [0, 0, 1]
@@ -196,7 +196,8 @@ def test_a_log_that_ends_in_the_midst_of_a_line_goes_on_in_a_new_one(tmp_path):
 def test_a_whole_log_and_an_empty_one_get_no_empty_line(tmp_path):
     path = tmp_path / "log.jsonl"
     path.touch()
-    for _ in range(2):
+    Loop(log=path).steps(1).guard.detach()
+    with said("holds the records of an earlier run"):
         Loop(log=path).steps(1).guard.detach()
     JsonLines(path).close()
     assert len(path.read_text().splitlines()) == 2

@@ -49,8 +49,8 @@ def ratio_of_sums(
 
     Example:
         >>> x, ones = torch.tensor([1.0, 3.0]), torch.ones(2)
-        >>> ratio_of_sums(x, ones, torch.tensor([0, 1]), share=0.5)
-        Estimate(value=2.0, standard_error=0.7071067811865476)
+        >>> ratio_of_sums(x, ones, torch.tensor([0, 1]), share=0.75)
+        Estimate(value=2.0, standard_error=0.5)
 
     Note:
         The ratio of two estimated sums is biased by about ``1/k`` of its variance where rows have different weights.

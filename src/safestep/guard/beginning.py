@@ -59,10 +59,11 @@ def _seen(optimizer: Optimizer, *, learnt: bool) -> str:
 
     Some fill their state when they are made, with counts of 0. A count of 1 may be of the step that distributed
     checkpointing takes to learn what an optimizer keeps. Steps that were taken on these very parameters, before the
-    guard was attached, have been written to them (which fused kernels do not let one see).
+    guard was attached, have been written to them; fused kernels do not let one see that, and nothing is said.
     """
+    fused = {p for group in optimizer.param_groups if group.get("fused") for p in group["params"]}
     for p, state in optimizer.state.items():
-        if not isinstance(state, Mapping) or not isinstance(p, Tensor):
+        if not isinstance(state, Mapping) or not isinstance(p, Tensor) or p in fused:
             continue
         count = next((state[name] for name in _COUNTS if name in state), None)
         if count is not None and float(count) > max(1, p._version):

@@ -79,8 +79,8 @@ def line(values: Sequence[float], width: int = _WIDEST) -> str:
     Each bar is the largest of as many numbers; ``!`` is an infinite one, a blank stands for none.
 
     Example:
-        >>> line([0.1, 1.0, float("nan"), 10.0, float("inf")])
-        '▁▅ █!  0.1 … 10'
+        >>> line([0.1, 2.0, float("nan"), 10.0, float("inf")])
+        '▁▆ █!  0.1 … 10'
     """
     size = max(1, -(-len(values) // width))
     parts = [values[begin : begin + size] for begin in range(0, len(values), size)]

@@ -30,7 +30,7 @@ def schedule(name: str, steps: int) -> Schedule:
 
     Example:
         >>> [round(schedule("cosine", 20)(step), 2) for step in (0, 1, 2, 10, 19)]
-        [0.5, 1.0, 0.98, 0.5, 0.01]
+        [0.5, 0.99, 0.98, 0.5, 0.01]
         >>> [schedule("linear", 4)(step) for step in range(4)]
         [1.0, 0.75, 0.5, 0.25]
     """
