@@ -33,9 +33,9 @@ def test_the_table_is_that_of_the_record():
     assert table == list(rows())
 
 
-def test_the_readme_tells_the_worst_and_the_mean_of_the_text():
+def test_the_readme_tells_the_worst_and_the_mean_of_the_long_text():
     both = [r for r in json.loads(RECORD.read_text()) if r["task"] == "text-gpt" and r["statistic"] == "default"]
-    row, longer = sorted(both, key=lambda row: row["steps"])
+    longer = max(both, key=lambda row: row["steps"])
     readme = (DOCS.parent / "README.md").read_text(encoding="utf-8").replace("−", "-").replace("\n", " ")
-    assert f"{row['rates_worst']:+.3f} nats at worst and {row['rates_mean']:+.3f} on average" in readme
-    assert f"over {longer['steps']} steps {longer['rates_worst']:+.3f} and {longer['rates_mean']:+.3f}" in readme
+    told = f"{longer['rates_worst']:+.3f} and {longer['rates_mean']:+.3f}"
+    assert f"over {longer['steps']} steps, up to 300 times, {told}" in readme

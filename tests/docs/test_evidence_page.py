@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from docs.evidence_tables import RECORDS, STUDIES, TABLES
+from docs.evidence_tables import RECORDS, STUDIES, TABLES, summary
 from safestep.experiments import find
 from safestep.experiments.report.figures import draw
 from safestep.experiments.runner.rundir import read_results
 
-PAGE = (Path(__file__).parents[2] / "docs" / "evidence.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("study", TABLES)
@@ -40,3 +41,9 @@ def test_nothing_is_reported_on_seeds_that_something_was_chosen_on(name):
     results = json.loads(gzip.decompress((RECORDS / f"{name}.json.gz").read_bytes()))
     assert results["seeds"] == [2, 3, 4]
     assert f"{name}.json.gz" in PAGE
+
+
+def test_the_readme_tells_the_worst_and_the_mean_of_the_text():
+    (row,) = (row for row in summary("rates") if (row["task"], row["method"]) == ("text-gpt", "safestep"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("−", "-").replace("\n", " ")
+    assert f"safestep ends {row['worst']:+.3f} nats at worst and {row['mean']:+.3f} on average" in readme

@@ -69,7 +69,7 @@ def gap_panels(panels: Mapping[str, Sequence[GapLine]], *, x: str, ours: str = "
     colours = {"": style.FAINT, **dict(zip((limit for limit in limits if limit != ours), cycle(free), strict=False))}
     colours |= {ours: style.COLOURS["cap"]} if ours else {}
     # Each lies broader below the next, so that one on top of another lets it be seen.
-    widths = {limit: 1.2 + 0.6 * place for place, limit in enumerate(reversed(colours))}
+    widths = {limit: 1.2 + 0.6 * place for place, limit in enumerate(reversed(colours))} | ({ours: 2.4} if ours else {})
     for ax, (name, drawn) in zip(figure.axes, panels.items(), strict=False):
         log_axis(ax, places[0] / _ROOM, max(ticks[-1], places[-1]) * _ROOM, along="x")
         ax.xaxis.set_major_locator(FixedLocator(ticks))
