@@ -47,3 +47,14 @@ def test_the_readme_tells_the_worst_and_the_mean_of_the_text():
     (row,) = (row for row in summary("rates") if (row["task"], row["method"]) == ("text-gpt", "safestep"))
     readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("−", "-").replace("\n", " ")
     assert f"safestep ends {row['worst']:+.3f} nats at worst and {row['mean']:+.3f} on average" in readme
+
+
+def test_the_times_are_those_of_the_records():
+    times = [(row["method"], row["task"], row["time"]) for row in summary("rates")]
+    (gpt,) = (time for method, task, time in times if (method, task) == ("safestep", "text-gpt"))
+    digits = [time for method, task, time in times if (method, task) == ("safestep", "digits-mlp")]
+    clips = [time for method, _, time in times if method not in {"plain", "safestep"}]
+    text = " ".join(PAGE.split())
+    assert f"took {gpt:.1f} times the processor time of a plain one on the GPT" in text
+    assert f"and {min(digits):.1f} to {max(digits):.1f} times on the perceptron" in text
+    assert f"a clipping rule at most {max(clips):.1f} times" in text
