@@ -58,3 +58,41 @@ def test_the_times_are_those_of_the_records():
     assert f"took {gpt:.1f} times the processor time of a plain one on the GPT" in text
     assert f"and {min(digits):.1f} to {max(digits):.1f} times on the perceptron" in text
     assert f"a clipping rule at most {max(clips):.1f} times" in text
+
+
+def test_the_measure_that_was_planned_is_told_as_the_records_have_it():
+    text = " ".join(PAGE.split())
+    ours: list[str] = []
+    rules: list[str] = []
+    cases: dict[tuple[str, str], dict[str, float]] = {}
+    for row in summary("rates"):
+        cases.setdefault((row["task"], row["optimizer"]), {})[row["method"]] = row["hindsight"]
+    for shares in cases.values():
+        ours.append(f"{100 * shares.pop('safestep'):.0f}")
+        shares.pop("plain")
+        rules.append(f"{100 * max(shares.values()):.0f}")
+    names = "SGD, momentum, AdamW, Muon and Lion"
+    assert f"safestep has {_told(ours, 'on the GPT and', 'on digits under')} {names}" in text
+    assert f"the best clipping rule {_told(rules, 'and', '').strip()}: in this share" in text
+
+
+def _told(numbers, between, end):
+    first, *others, last = numbers
+    return f"{first} % {between} {', '.join(others)} and {last} % {end}"
+
+
+def test_the_times_of_methods_without_a_rate_are_those_of_the_records():
+    groups: dict[str, list[float]] = {}
+    for row in summary("no-rate"):
+        name = next((name for name in ("plain", "safestep", "cdat", "k-fac") if row["method"].startswith(name)), "else")
+        place = f"{name} {row['judged']}" if name == "safestep" else name
+        groups.setdefault(place, []).append(row["time"])
+    low, high = ({name: f"{end(times):.1f}" for name, times in groups.items()} for end in (min, max))
+    text = " ".join(PAGE.split())
+    assert (
+        f"pin took {low['safestep loss']} to {high['safestep loss']} times the processor time of a plain one on the GPT"
+        in text
+    )
+    assert f"and {low['safestep accuracy']} to {high['safestep accuracy']} times on digits" in text
+    assert f"CDAT {low['cdat']} to {high['cdat']} times, K-FAC's rescaling {low['k-fac']} to {high['k-fac']}," in text
+    assert f"everybody else at most {high['else']}." in text
