@@ -13,7 +13,7 @@ from safestep.experiments import find
 RECORDS = Path(__file__).parents[2] / "docs" / "records" / "evidence"
 """Each the ``results.json`` of a run, without its ``records.jsonl``: enough for `safestep report`."""
 STUDIES = {
-    "rates": ("rates-gpt", "rates-mlp"),
+    "rates": ("rates-gpt", "rates-mlp", "rates-cnn-vit"),
     "no-rate": ("no-rate-gpt", "no-rate-digits"),
     "spikes": ("spikes",),
 }

@@ -72,13 +72,15 @@ def test_the_measure_that_was_planned_is_told_as_the_records_have_it():
         shares.pop("plain")
         rules.append(f"{100 * max(shares.values()):.0f}")
     names = "SGD, momentum, AdamW, Muon and Lion"
-    assert f"safestep has {_told(ours, 'on the GPT and', 'on digits under')} {names}" in text
-    assert f"the best clipping rule {_told(rules, 'and', '').strip()}: in this share" in text
+    places = " on the GPT", " on the convolutions and the transformer", " on the perceptron under"
+    assert f"safestep has {_told(ours, *places)} {names}" in text
+    assert f"the best clipping rule {_told(rules, '', '', '')}: in this share" in text
 
 
-def _told(numbers, between, end):
-    first, *others, last = numbers
-    return f"{first} % {between} {', '.join(others)} and {last} % {end}"
+def _told(numbers, on_text, on_digits, on_perceptron):
+    text, *perceptron, last, convolutions, transformer = numbers
+    digits = f"{convolutions} and {transformer} %{on_digits}"
+    return f"{text} %{on_text}, {digits}, and {', '.join(perceptron)} and {last} %{on_perceptron}"
 
 
 def test_the_times_of_methods_without_a_rate_are_those_of_the_records():
