@@ -230,6 +230,7 @@ for step in (0, 3, 10, 30, 99):
 assert min(slacks) >= 1
 assert max(slacks[:4]) < 1.05
 assert all(slack < 1.1 for slack, r in zip(slacks, by_bound, strict=True) if r > 0.5)  # wherever a step is long
+assert [r > 1 for r in by_bound] == [r > 1 for r in by_zero]  # a cap would shorten the same steps
 assert slacks[-1] > 2
 assert by_bound[-1] < 0.02
 
