@@ -24,7 +24,7 @@ if any(importlib.util.find_spec(module) is None for module in ("safestep", "matp
 # %% [markdown]
 # # When the optimizer turns the step
 #
-# **Tutorial 3 of 5: Adam.** ([SGD](sgd.ipynb) is the first and explains where the formulas come from,
+# **Tutorial 3 of 7: Adam.** ([SGD](sgd.ipynb) is the first and explains where the formulas come from,
 # [momentum](momentum.ipynb) is the second, [drift](drift.ipynb) the fourth, [noisy descent](noisy_descent.ipynb) the
 # fifth.)
 #

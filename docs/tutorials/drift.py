@@ -24,7 +24,7 @@ if any(importlib.util.find_spec(module) is None for module in ("safestep", "matp
 # %% [markdown]
 # # When the data drift, the learning rate goes bad
 #
-# **Tutorial 4 of 5: curvature, and the throttle.** ([SGD](sgd.ipynb) is the first, [momentum](momentum.ipynb) the
+# **Tutorial 4 of 7: curvature, and the throttle.** ([SGD](sgd.ipynb) is the first, [momentum](momentum.ipynb) the
 # second, [Adam](adam.ipynb) the third, [noisy descent](noisy_descent.ipynb) the fifth. This one needs nothing of them
 # but the habit of hanging a guard on an optimizer.)
 #

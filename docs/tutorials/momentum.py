@@ -24,7 +24,7 @@ if any(importlib.util.find_spec(module) is None for module in ("safestep", "matp
 # %% [markdown]
 # # The step is not the gradient
 #
-# **Tutorial 2 of 5: SGD with momentum.** ([SGD](sgd.ipynb) is the first and explains where the formulas come from,
+# **Tutorial 2 of 7: SGD with momentum.** ([SGD](sgd.ipynb) is the first and explains where the formulas come from,
 # [Adam](adam.ipynb) is the third, [drift](drift.ipynb) the fourth, [noisy descent](noisy_descent.ipynb) the fifth.)
 #
 # In the first tutorial the displacement of a step was $p = -\eta\,\nabla L$, and its step ratio

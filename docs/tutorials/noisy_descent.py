@@ -23,7 +23,7 @@ if any(importlib.util.find_spec(module) is None for module in ("safestep", "matp
 # %% [markdown]
 # # From full gradients to SGD
 #
-# **Tutorial 5 of 5: what noise does to gradient descent, and what a schedule can do about it.** ([SGD](sgd.ipynb) is
+# **Tutorial 5 of 7: what noise does to gradient descent, and what a schedule can do about it.** ([SGD](sgd.ipynb) is
 # the first, [momentum](momentum.ipynb) the second, [Adam](adam.ipynb) the third, [drift](drift.ipynb) the fourth. This
 # one needs none of them, only that you know what a gradient is.)
 #

@@ -24,8 +24,9 @@ if any(importlib.util.find_spec(module) is None for module in ("safestep", "matp
 # %% [markdown]
 # # How far may a step go?
 #
-# **Tutorial 1 of 5: the idea, with plain SGD.** ([Momentum](momentum.ipynb) is the second, [Adam](adam.ipynb) the
-# third, [drift](drift.ipynb) the fourth, [noisy descent](noisy_descent.ipynb) the fifth.)
+# **Tutorial 1 of 7: the idea, with plain SGD.** ([Momentum](momentum.ipynb) is the second, [Adam](adam.ipynb) the
+# third, [drift](drift.ipynb) the fourth, [noisy descent](noisy_descent.ipynb) the fifth,
+# [the exact radius of two classes](binary_radius.ipynb) the sixth, [the divergence](divergence.ipynb) the seventh.)
 #
 # You know what a gradient is, and you have met the learning rate: too small and nothing happens, too large and
 # training blows up, and which is which nobody tells you beforehand. This notebook shows a length that *can* be told
@@ -447,6 +448,8 @@ assert losses[-1] < losses[0]
 # Next: [momentum](momentum.ipynb), where the step is no longer the gradient, and [Adam](adam.ipynb), where it does
 # not even point the same way. [Drift](drift.ipynb) limits steps by the curvature of the loss instead, and
 # [noisy descent](noisy_descent.ipynb) asks what noise does to all of it.
+# [The exact radius of two classes](binary_radius.ipynb) shows what the bound $\pi/\Delta_a$ gives away, and
+# [the divergence](divergence.ipynb) how far a step moves the probabilities.
 #
 # **Sources.** P. Sao, *Ghosts of Softmax: Complex Singularities That Limit Safe Step Sizes in Cross-Entropy*, arXiv
 # 2603.13552 (2026); the protocol of the runs follows the tutorials of github.com/piyush314/ghosts-of-softmax, where

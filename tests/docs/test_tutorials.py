@@ -12,7 +12,7 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 
 TUTORIALS = Path(__file__).parents[2] / "docs" / "tutorials"
-PICTURES = {"sgd": 4, "momentum": 3, "adam": 5, "drift": 6, "noisy_descent": 11}
+PICTURES = {"sgd": 4, "momentum": 3, "adam": 5, "drift": 6, "noisy_descent": 11, "binary_radius": 4, "divergence": 3}
 """The least number of pictures that each tutorial shows."""
 NAMES = sorted(PICTURES)
 

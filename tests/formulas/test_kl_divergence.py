@@ -67,13 +67,32 @@ def test_the_remainder_is_within_its_bound(kind, seed, power, apart):
     assert bool((remainder <= cubed / (36 * math.sqrt(3)) * (1 + 1e-9) + 1e-12).all())
 
 
-def test_the_bound_of_the_remainder_is_sharp():
+DIRECTIONS = {"from before": (softmax_kl, 36), "from after": (lambda before, after: softmax_kl(after, before), 18)}
+DIRECTION = pytest.mark.parametrize("direction", DIRECTIONS)
+"""Both divergences of a step, and the whole number in the bound of their remainder."""
+
+
+@DIRECTION
+@given(seed=st.integers(0, 10**6), classes=st.integers(2, 9), peak=st.floats(0, 6), tau=st.floats(-20, 20))
+@examples(100)
+def test_the_step_is_half_its_variance_within_the_bound_in_both_directions(direction, seed, classes, peak, tau):
+    kl, whole = DIRECTIONS[direction]
+    z, a = rows(seed, classes, scale=peak), rows(seed + 1, classes)
+    remainder = (kl(z, z + tau * a) - tau**2 / 2 * softmax_divergence(z, a).bend).abs()
+    bound = abs(tau) ** 3 * spread(a) ** 3 / (whole * math.sqrt(3))
+    assert bool((remainder <= bound * (1 + 1e-9) + 1e-12).all())
+
+
+@DIRECTION
+def test_the_bound_of_the_remainder_is_sharp(direction):
     """The third derivative of two classes reaches it where p (1 - p) |1 - 2 p| is largest."""
+    kl, whole = DIRECTIONS[direction]
     p = (1 + 1 / math.sqrt(3)) / 2
     z = torch.tensor([[math.log(p), math.log(1 - p)]], dtype=torch.float64)
     a = torch.tensor([[1e-2, 0.0]], dtype=torch.float64)
-    remainder = (softmax_kl(z, z + a) - softmax_divergence(z, a).bend / 2).abs().item()
-    assert remainder == pytest.approx(1e-6 / (36 * math.sqrt(3)), rel=0.01)
+    for tau in (-1.0, 0.5, 1.0):
+        remainder = (kl(z, z + tau * a) - tau**2 / 2 * softmax_divergence(z, a).bend).abs().item()
+        assert remainder == pytest.approx(abs(tau) ** 3 * 1e-6 / (whole * math.sqrt(3)), rel=0.01)
 
 
 @given(shift=st.floats(-1e3, 1e3), seed=st.integers(0, 1000))

@@ -160,7 +160,7 @@ def test_a_source_file_that_is_linked_to_can_be_read(pages, site):
 
 def test_formulas_are_mathml(pages, site):
     tutorials = [uri for uri in pages if uri.startswith("tutorials/")]
-    assert len(tutorials) == 5
+    assert len(tutorials) == 7
     for uri in tutorials:
         assert pages[uri].in_article["math"] > 10
         assert "arithmatex" not in (site / uri).read_text(encoding="utf-8")

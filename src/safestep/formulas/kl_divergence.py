@@ -6,8 +6,11 @@ logits ``z_q`` and ``z_p`` is ``F(z_p) - F(z_q) - (z_p - z_q) . q``: convex alon
     d/ds = (P_s - q) . a,        d2/ds2 = Var_{P_s}(a),        |d3/ds3| <= spread(a)^3 / (6 sqrt(3)),
 
 the last since no variable with values in an interval of length 1 has a third central moment above ``1 / (6 sqrt(3))``.
-Up to second order around ``s = 0`` KL is therefore right within ``s^3 spread(a)^3 / (36 sqrt(3))``, however far ``q``
+Up to second order around ``s = 0`` KL is therefore right within ``|s|^3 spread(a)^3 / (36 sqrt(3))``, however far ``q``
 is from ``P``. For sigmoids ``sum |a_k|^3`` takes the place of ``spread(a)^3``.
+
+The other direction of a step, ``KL(P_s || P)``, has the derivative ``s Var_{P_s}(a)``: the same second order
+``s^2 Var_P(a) / 2``, and twice that bound. Both are sharp; docs/tutorials/divergence.ipynb derives them.
 """
 
 from __future__ import annotations
