@@ -262,7 +262,7 @@ def test_everybody_who_is_best_is_named():
             for task, medians in {"cnn": (0.0, 1e-9, 0.002), "vit": (0.004, "inf", 0.002)}.items()
             for method, median in zip(("ours", "theirs", "last"), medians, strict=True)]  # fmt: skip
     best, good = find("no-rate").findings({"summary": rows})
-    assert best == "Best without a rate: ours, theirs on cnn; last on vit."
+    assert best == "Best of 3 without a rate: ours, theirs on cnn; last on vit."
     assert good.endswith("ours 2, last 2, theirs 1.")
 
 
