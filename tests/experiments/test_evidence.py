@@ -281,3 +281,10 @@ def test_recovery_is_counted_from_the_end_of_the_disturbance():
     assert recovery(losses[:20], wrong, 40) is None  # it ended before
     assert recovery([*losses[:15], *[math.inf] * 25], wrong, 40) is None
     assert recovery(losses, DISTURBANCES["none"], 40) is None
+
+
+def test_a_tuned_run_that_is_lost_is_no_reference():
+    """Beside it everybody would be infinitely ahead: the best plain run of the seed stands in."""
+    rows = [row | {"lost": True, "final_loss": "nan"} if row["label"] == "linear" else row for row in PLAIN]
+    gaps = {row["label"]: row["gap"] for row in beside_tuned([*TUNING, *rows, with_method("ours", 1.0, 2.5)])}
+    assert gaps == {"low": 0.5, "one": 0.0, "high": math.inf, "linear": math.inf, "ours 1.0": 0.5}

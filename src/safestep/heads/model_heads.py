@@ -45,7 +45,7 @@ _ONE = (
     f"{_ELSE}"
 )
 _PROBABILITIES = (
-    "\nall values lie between 0 and 1: if they are probabilities (the model ends in a Sigmoid or a Softmax), let it "
+    "\nno sample has a largest value beyond 0 to 1: if these are probabilities (the model ends in a Sigmoid or a Softmax), let it "
     "return the logits before that, and train with binary_cross_entropy_with_logits or cross_entropy"
 )
 _SOFTMAX = (

@@ -22,7 +22,7 @@ def beside_tuned(rows: Iterable[Row]) -> list[dict[str, Any]]:
     Tuned is the rate and schedule whose plain runs are the best on average over the tuning seeds, over all where there
     are none. ``excess`` is the gap in units of what is allowed, ``bold`` says whether the rate is the tuned one or
     higher, or there is none; ``tuned`` marks the run itself. A lost run is infinitely far behind, however good the
-    weights are that it ended early with.
+    weights are that it ended early with. Where the tuned run itself is lost, the best plain run of its seed stands in.
     """
     found = []
     for group in groups_of(_lost_last(rows), "task", "optimizer").values():
@@ -33,6 +33,8 @@ def beside_tuned(rows: Iterable[Row]) -> list[dict[str, Any]]:
         best = min(tried, key=lambda way: statistics.fmean(map(score, tried[way])))
         held_out = [row for row in group if row["role"] == HELD_OUT]
         tuned = {row["seed"]: row for row in held_out if row["policy"] == PLAIN and _way(row) == best}
+        for seed in [seed for seed, row in tuned.items() if row["lost"]]:
+            tuned[seed] = min((row for row in held_out if row["policy"] == PLAIN and row["seed"] == seed), key=score)
         for row in held_out:
             if reference := tuned.get(row["seed"]):
                 gap = 0.0 if score(row) == score(reference) else score(row) - score(reference)
