@@ -45,8 +45,8 @@ _ONE = (
     f"{_ELSE}"
 )
 _PROBABILITIES = (
-    "\nno sample has a largest value beyond 0 to 1: if these are probabilities (the model ends in a Sigmoid or a Softmax), let it "
-    "return the logits before that, and train with binary_cross_entropy_with_logits or cross_entropy"
+    "\nno sample has a largest value beyond 0 to 1: if these are probabilities (the model ends in a Sigmoid or a "
+    "Softmax), let it return the logits before that, and train with binary_cross_entropy_with_logits or cross_entropy"
 )
 _SOFTMAX = (
     "the gradient at {seen} is that of a softmax cross-entropy, and the radius was given another loss: use "
