@@ -15,7 +15,7 @@ import pytest
 from safestep.errors import SafestepError
 from safestep.experiments import find
 from safestep.experiments.runner.engine import execute, jobs_for
-from safestep.experiments.runner.experiment import Run
+from safestep.experiments.runner.experiment import Run, key_of
 from safestep.experiments.runner.rundir import RunDirectory, read_records, read_results
 from safestep.experiments.runner.session import Session
 
@@ -100,6 +100,16 @@ def wait_for(condition, seconds: float = 600) -> None:
         time.sleep(0.05)
 
 
+def stopped_in_mid_run(process: subprocess.Popen, path: Path) -> bool:
+    """Stop a run, so that no more rows are kept, and say if it has records of an unfinished one; else let it go on."""
+    process.send_signal(signal.SIGSTOP)
+    done = {key_of(row) for row in read_results(path)["rows"]}
+    if any(key_of(record) not in done for record in read_records(path)[0]):
+        return True
+    process.send_signal(signal.SIGCONT)
+    return False
+
+
 @pytest.mark.slow
 def test_a_killed_run_continues_to_the_rows_of_one_that_was_not(tmp_path):
     changes = ["epochs=60", "lrs=0.05,0.5", "width=16", "batch_size=700"]
@@ -108,7 +118,7 @@ def test_a_killed_run_continues_to_the_rows_of_one_that_was_not(tmp_path):
     command += [word for change in changes for word in ("--set", change)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         wait_for(lambda: (path / "results.json").exists() and read_results(path)["rows"])
-        wait_for(lambda: len(read_records(path)[0]) % 60 > 2)
+        wait_for(lambda: stopped_in_mid_run(process, path))
         children = [int(line) for line in ps("-o", "pid=", "--ppid", str(process.pid))]
         process.kill()
     kept = read_results(path)["rows"]
