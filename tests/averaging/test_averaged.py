@@ -11,10 +11,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.distributed import checkpoint
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.nn import functional as F
 
 from safestep import Averaged, AveragingError, SafestepWarning
 
+SHARED = torch.zeros(1)
 betas, powers = st.floats(0.05, 0.98), st.floats(0.0, 4.0)
 
 
@@ -183,6 +186,122 @@ def test_schedulers_closures_and_new_groups():
     assert str(averaged).startswith("Averaged(SGD (")
 
 
+def test_a_copy_steps_itself_under_a_schedule_of_rates():
+    model = network()
+    averaged = Averaged(torch.optim.SGD(model.parameters(), lr=0.3))
+    torch.optim.lr_scheduler.LinearLR(averaged)  # wraps the step of this one
+    train(model, averaged, 2)
+    twin, other = copy.deepcopy((model, averaged))
+    before = weights(model)
+    train(twin, other, 1, 2)
+    assert all(map(torch.equal, weights(model), before))
+    train(model, averaged, 1, 2)
+    assert all(map(torch.equal, weights(model), weights(twin)))
+
+
+def test_a_schedule_that_brings_momentum_is_warned_of_once():
+    model = network()
+    averaged = Averaged(torch.optim.AdamW(model.parameters(), betas=(0.0, 0.999)))
+    torch.optim.lr_scheduler.OneCycleLR(averaged, 0.1, total_steps=10)
+    with pytest.warns(SafestepWarning, match="cycle_momentum=False") as warned:
+        train(model, averaged, 3)
+    assert len([one for one in warned if issubclass(one.category, SafestepWarning)]) == 1
+
+
+def test_a_saved_run_goes_on_with_its_own_beta_and_power():
+    whole, again = network(), network(1)
+    averaged = Averaged(torch.optim.SGD(whole.parameters(), lr=0.3), beta=0.6, power=1.0)
+    train(whole, averaged, 4)
+    another = Averaged(torch.optim.SGD(again.parameters(), lr=0.3))
+    again.load_state_dict(whole.state_dict())
+    another.load_state_dict(copy.deepcopy(averaged.state_dict()))
+    train(whole, averaged, 4, 4)
+    train(again, another, 4, 4)
+    averaged.eval()
+    another.eval()
+    assert all(map(torch.equal, weights(whole), weights(again)))
+
+
+@pytest.mark.parametrize("power", [0.0, 2.0])
+def test_the_average_of_what_first_moves_late_is_of_its_own_steps(power):
+    """Those before, where it was frozen at its beginning, do not count: at first the average is z itself."""
+    early, late = (nn.Parameter(torch.ones(1, dtype=torch.float64)) for _ in range(2))
+    averaged = Averaged(torch.optim.SGD([early, late], lr=0.1), power=power)
+    visited, counted = [], []
+    for k in range(1, 16):
+        early.grad = early.detach().clone()
+        late.grad = late.detach().clone() if k > 10 else None
+        averaged.step()
+        if k > 10:
+            visited.append(averaged.state[late]["z"].clone())
+            counted.append(k**power)
+    averaged.eval()
+    mean = sum(w * z for w, z in zip(counted, visited, strict=True)) / sum(counted)
+    torch.testing.assert_close(late.detach(), mean, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+@pytest.mark.parametrize("made", [torch.optim.SGD, lambda p, lr: torch.optim.AdamW(p, lr, betas=(0.0, 0.999))])
+@pytest.mark.parametrize(("shown", "prepared"), [(False, False), (True, True), (True, False)])
+def test_distributed_checkpoints_keep_the_averages_or_say_that_they_cannot(made, shown, prepared, tmp_path):
+    def start(seed):
+        model = network(seed)
+        return model, Averaged(made(model.parameters(), lr=0.1))
+
+    def states(model, averaged):
+        return dict(zip(("model", "averaged"), get_state_dict(model, averaged), strict=True))
+
+    whole, averaged = start(0)
+    get_state_dict(whole, averaged)  # learns what is kept by a step of rate 0, which is none of training
+    assert averaged.param_groups[0]["averaged_steps"] == 0
+    train(whole, averaged, 4)
+    if shown:
+        averaged.eval()
+    checkpoint.save(states(whole, averaged), checkpoint_id=tmp_path)
+    averaged.train()
+    train(whole, averaged, 4, 4)
+    again, another = start(1)
+    room = states(again, another)
+    if prepared:
+        another.eval()
+        room = states(again, another)
+    checkpoint.load(room, checkpoint_id=tmp_path)
+    load = {"model_state_dict": room["model"], "optim_state_dict": room["averaged"]}
+    if shown and not prepared:
+        with pytest.raises(AveragingError, match=r"save after train\(\), or call eval\(\)"):
+            set_state_dict(again, another, **load)
+        return
+    set_state_dict(again, another, **load)
+    another.train()
+    train(again, another, 4, 4)
+    assert all(map(torch.equal, weights(whole), weights(again)))
+
+
+@given(betas, st.floats(0.001, 1.0), st.floats(0.01, 4.0))
+def test_at_a_fixed_share_it_is_stable_up_to_a_limit_of_at_least_two(beta, c, curved):
+    """Of the matrix that takes (y, z) on, with ``a`` rate times curvature: below ``2 (2 - c) / (2 - s c)``, by Jury."""
+    s = 1 / (1 - beta * (1 - c))
+    limit = 2 * (2 - c) / (2 - s * c)
+    matrix = torch.tensor([[1 - curved - c, c], [-curved * s, 1.0]], dtype=torch.float64)
+    radius = torch.linalg.eigvals(matrix).abs().max().item()
+    assert limit >= 2 * (1 - 1e-12)
+    if abs(curved - limit) > 1e-6:
+        assert (radius < 1) == (curved < limit)
+
+
+@pytest.mark.parametrize(("power", "farther"), [(0.0, 5.5), (2.0, 7.75)])
+def test_along_a_steady_slope_y_goes_farther_than_its_steps(power, farther):
+    """There x is ``(power + 1) / (power + 2)`` of the way to z, whose steps are ``1 / (1 - beta)`` times as long."""
+    weight = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    averaged = Averaged(torch.optim.SGD([weight], lr=1.0), power=power)
+    for _ in range(5000):  # it nears the limit as 1 / k
+        before = weight.item()
+        weight.grad = -torch.ones_like(weight)
+        averaged.step()
+    assert weight.item() - before == pytest.approx(farther, rel=0.02)
+    assert farther == pytest.approx((0.9 * (power + 1) / (power + 2) + 0.1) / 0.1)
+
+
 def test_what_moves_nothing_at_first_leaves_the_optimizer_its_own_beginning():
     model = network()
     averaged = Averaged(torch.optim.AdamW(model.parameters(), betas=(0.0, 0.999)))
@@ -200,6 +319,9 @@ def test_what_moves_nothing_at_first_leaves_the_optimizer_its_own_beginning():
     [
         ([], {}, "saw nothing"),
         ([nn.Linear(1, 1)], {}, "saw Linear"),
+        ([Averaged(torch.optim.SGD([torch.zeros(1)]))], {}, "saw Averaged, which averages already"),
+        ([torch.optim.LBFGS([torch.zeros(1)])], {}, "LBFGS.step needs a closure"),
+        ([torch.optim.SGD([SHARED]), torch.optim.SGD([SHARED])], {}, "saw 2 in SGD, SGD, of which 1 are different"),
         ([torch.optim.SGD([torch.zeros(1)])], {"beta": 1.0}, "beta=1.0: expected 0 < beta < 1"),
         ([torch.optim.SGD([torch.zeros(1)])], {"power": -1.0}, "power=-1.0: expected a number from 0 up"),
     ],

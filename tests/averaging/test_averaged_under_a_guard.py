@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -81,7 +83,10 @@ def test_the_first_step_of_adam_may_be_skipped():
     assert all(p.isfinite().all() for p in model.parameters())
 
 
-def test_several_are_averaged_together_or_not_at_all():
+@pytest.mark.parametrize(
+    "wrapped", [lambda one: one, lambda one: SimpleNamespace(optimizer=one)], ids=["bare", "wrapped"]
+)
+def test_several_are_averaged_together_or_not_at_all(wrapped):
     model = network()
     halves = list(model.parameters())
     first, second = (torch.optim.SGD(half, lr=100.0) for half in (halves[:2], halves[2:]))
@@ -89,7 +94,7 @@ def test_several_are_averaged_together_or_not_at_all():
         with pytest.raises(AttachError, match="one Averaged around all"):
             attach(model, apart)
     averaged = Averaged(first, second)
-    guard = attach(model, averaged, policy=Cap(1.0))
+    guard = attach(model, wrapped(averaged), policy=Cap(1.0))
     for index in range(4):
         step(model, averaged, index)
         assert guard.last.step == index

@@ -10,13 +10,11 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from safestep._torch.warn_once import warn
+from safestep._torch.warn_once import Once
+from safestep.averaging.inner import check_optimizers, check_states, momentum_of
 from safestep.errors import AveragingError
+from safestep.recording.optimizer_hooks import learns_state
 
-_MOMENTUM = (
-    "{name} has momentum of its own ({key}) beside that of the averaging, and the two together are unstable at rates "
-    "that each of them bears: make it without, with {cure}"
-)
 _MODE = (
     "step() while the model holds the averaged weights: call train() of the Averaged optimizer before training goes "
     "on, as model.train()"
@@ -43,7 +41,8 @@ class Averaged(Optimizer):
         power: how much later steps count in the average, at least 0; 0 is the plain mean.
 
     Raises:
-        AveragingError: if an argument is out of range; from `step`, if the model holds the average.
+        AveragingError: if an argument is out of range, or an optimizer averages already, or steps by a closure only, or
+            shares parameters with another; from `step`, if the model holds the average.
 
     Example:
         >>> import torch
@@ -69,16 +68,13 @@ class Averaged(Optimizer):
     """
 
     def __init__(self, *optimizers: Optimizer, beta: float = 0.9, power: float = 2.0) -> None:
-        if not optimizers or not all(isinstance(one, Optimizer) for one in optimizers):
-            saw = ", ".join(type(one).__name__ for one in optimizers) or "nothing"
-            raise AveragingError(f"expected one or more torch.optim.Optimizer, saw {saw}")
+        check_optimizers(optimizers, Averaged)
         if not 0.0 < beta < 1.0:
             raise AveragingError(f"beta={beta}: expected 0 < beta < 1; 0.9 is usual")
         if not 0.0 <= power < math.inf:
             raise AveragingError(f"power={power}: expected a number from 0 up; 0 is the plain mean, 2 is usual")
-        self.optimizers, self.beta, self.power = optimizers, beta, power
-        for one in optimizers:
-            _begin(one)
+        self.optimizers, self.beta, self.power, self._say = optimizers, beta, power, Once()
+        self._begin()
 
     @property
     def optimizer(self) -> Optimizer:
@@ -102,6 +98,20 @@ class Averaged(Optimizer):
         """Those of the first optimizer."""
         return self.optimizers[0].defaults
 
+    def _begin(self) -> None:
+        """Put what is counted, and by what the average is known, where every checkpoint of an optimizer has numbers."""
+        for group in self.param_groups:
+            group.setdefault("averaged_steps", 0)
+            group.setdefault("averaged_weight", 0.0)
+            group.setdefault("averaged_shown", False)
+            group["averaged_beta"], group["averaged_power"] = self.beta, self.power
+        self._look_for_momentum()
+
+    def _look_for_momentum(self) -> None:
+        for one in self.optimizers:
+            for key, text in momentum_of(one):
+                self._say(key, text)
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Let the optimizers step, and average what they, and a guard of them, made of the weights.
@@ -118,12 +128,17 @@ class Averaged(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self._look_for_momentum()  # a schedule may have brought some
         before = {p: p.clone() for group in self.param_groups for p in group["params"] if p.grad is not None}
         for one in self.optimizers:
             one.step()
+        learnt = learns_state()  # no step of training, but what is kept has to be there
         for one in self.optimizers:
             for group in one.param_groups:
-                self._average(group, one.state, before)
+                if not learnt:
+                    self._average(group, one.state, before)
+                for p in group["params"] if learnt else ():
+                    one.state[p].update(z=p.clone(), late=0.0)
         return loss
 
     def _average(self, group: dict[str, Any], states: dict[Tensor, Any], before: dict[Tensor, Tensor]) -> None:
@@ -131,14 +146,15 @@ class Averaged(Optimizer):
         group["averaged_steps"] += 1
         weight = float(group["averaged_steps"]) ** self.power
         group["averaged_weight"] += weight
-        c = weight / group["averaged_weight"]
         for p in group["params"]:
             if (y := before.get(p)) is None:
                 continue
             step, state = p - y, states[p]
             if not state and not step.any():  # skipped before it ever moved: what is put there now would be taken
                 continue  # for the optimizer's own
-            z = state.setdefault("z", y)
+            if "z" not in state:  # steps before a parameter first moved are not of its average
+                state.update(z=y, late=group["averaged_weight"] - weight)
+            z, c = state["z"], weight / (group["averaged_weight"] - state["late"])
             p.add_(z - y, alpha=c)  # z - y is beta (z - x)
             z.add_(step, alpha=1.0 / (1.0 - self.beta * (1.0 - c)))
 
@@ -149,6 +165,7 @@ class Averaged(Optimizer):
             if "z" in state and "y" not in state:
                 state["y"] = p.clone()
                 p.lerp_(state["z"], 1.0 - 1.0 / self.beta)  # y = beta x + (1 - beta) z
+        self._mark()
 
     @torch.no_grad()
     def train(self) -> None:
@@ -156,6 +173,11 @@ class Averaged(Optimizer):
         for p, state in self.state.items():
             if "y" in state:
                 p.copy_(state.pop("y"))
+        self._mark()
+
+    def _mark(self) -> None:
+        for group in self.param_groups:
+            group["averaged_shown"] = self._shows_average
 
     @property
     def _shows_average(self) -> bool:
@@ -169,7 +191,7 @@ class Averaged(Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters to the optimizer; their average begins where they are."""
         self.optimizer.add_param_group(param_group)
-        _begin(self.optimizer)
+        self._begin()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the optimizer, z in it; of several a dict with a list of theirs."""
@@ -177,22 +199,24 @@ class Averaged(Optimizer):
         return states[0] if len(states) == 1 else {"optimizers": states}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a state, saved in whichever mode; the model's own weights are loaded beside it.
+        """Go on from a state, beta and power in it, saved in whichever mode; load the model's weights of then, too.
 
         Raises:
-            AveragingError: if it is of an optimizer that was not averaged, or of another number of optimizers.
+            AveragingError: if it is of an optimizer that was not averaged, or of another number of them, or lost y.
         """
         states = state_dict.get("optimizers", [state_dict])
-        if len(states) != len(self.optimizers):
-            raise AveragingError(f"expected the state of {len(self.optimizers)} optimizers, saw {len(states)}")
-        if any("averaged_steps" not in group for state in states for group in state["param_groups"]):
-            raise AveragingError("expected the state of an Averaged optimizer, saw one without averaged_steps")
+        check_states(states, len(self.optimizers))
         for one, state in zip(self.optimizers, states, strict=True):
             one.load_state_dict(state)
+        saved = self.param_groups[0]
+        self.beta, self.power = saved["averaged_beta"], saved["averaged_power"]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what is copied and pickled: Optimizer would leave out all that is added here."""
-        return dict(self.__dict__)
+        """Return what is copied and pickled: Optimizer would leave out all that is added here.
+
+        Without the ``step`` that a schedule of rates puts here: it is bound to this one, and a copy would step it.
+        """
+        return {name: value for name, value in self.__dict__.items() if name != "step"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take what was copied: Optimizer would wrap `step` in hooks that the inner ones have."""
@@ -201,16 +225,3 @@ class Averaged(Optimizer):
     def __repr__(self) -> str:
         """Return what is averaged, and how."""
         return f"Averaged({', '.join(map(repr, self.optimizers))}, beta={self.beta}, power={self.power})"
-
-
-def _begin(optimizer: Optimizer) -> None:
-    """Begin to count where every checkpoint of an optimizer keeps numbers; warn of momentum."""
-    for group in optimizer.param_groups:
-        group.setdefault("averaged_steps", 0)
-        group.setdefault("averaged_weight", 0.0)
-        betas = group.get("betas", (0.0,))
-        if group.get("momentum"):
-            warn(_MOMENTUM.format(name=type(optimizer).__name__, key="momentum", cure="momentum=0"))
-        elif float(betas[0]):
-            cure = f"betas={(0.0, *betas[1:])}"
-            warn(_MOMENTUM.format(name=type(optimizer).__name__, key="betas[0]", cure=cure))

@@ -85,7 +85,8 @@ def averaged_apart(given: list[Any]) -> list[Any]:
             f"expected one Averaged around all optimizers, saw it around {len(averaged)} of {len(given)}: a guard "
             "decides once all have stepped, so make one Averaged(first, second, ...) and attach(model, averaged)"
         )
-    return [part for one in given for part in (one.optimizers if isinstance(one, Averaged) else (one,))]
+    ends = [(one, layers(one)[-1]) for one in given]  # at an Averaged only where it has several
+    return [part for one, end in ends for part in (end.optimizers if isinstance(end, Averaged) else (one,))]
 
 
 def check_parts(radius: object, policy: object) -> None:
