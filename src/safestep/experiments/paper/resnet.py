@@ -57,7 +57,7 @@ class ResnetSettings(Settings):
     rates: tuple[float, ...] = (0.01, 0.1, 0.5, 2.0)
     pins: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
     steps: int = 200
-    width: int = 16
+    width: int = 8
     folder: str = ""
 
     def __post_init__(self) -> None:
@@ -172,29 +172,26 @@ class Resnet(Experiment[ResnetSettings]):
         first = [record for record in watched if record["seed"] == watched[0]["seed"]]
         return {
             "loss_and_r": loss_and_r(first, "Loss and r of every step"),
-            "r_before_jumps": before_jumps(watched, "Does r above 1 precede jumps?"),
+            "r_before_jumps": before_jumps(watched, "Does r above 1 precede loss jumps?"),
         }
 
 
 def _summary(label: str, rows: Sequence[Row]) -> dict[str, Any]:
     found, others = (sum(row[key] for row in rows) for key in ("jumps", "others"))
-    told = [
-        [chance for chance in chances if chance is not None]
-        for chances in zip(*(row["chance"] for row in rows), strict=True)
-    ]
+    told: dict[str, float | None] = dict.fromkeys(("after", "ordinary", *(f"chance_{lead}" for lead in LEADS)))
+    if found and others and rows[0]["rate"]:  # r of a pinned run is one number
+        chances = [row["chance"] for row in rows if row["jumps"]]
+        told = {
+            "after": sum(row["jumps_over"] for row in rows) / found,
+            "ordinary": sum(row["others_over"] for row in rows) / others,
+            **{
+                f"chance_{lead}": statistics.median(each)
+                for lead, each in zip(LEADS, zip(*chances, strict=True), strict=True)
+            },
+        }
     paper = dict(zip(("paper_max_r", "paper_over", "paper_acc"), PAPER.get(label, (None, None, None)), strict=True))
     medians = {key: statistics.median(number(row[key]) for row in rows) for key in ("final_acc", "max_r", "over")}
-    return {
-        "label": label,
-        "rate": rows[0]["rate"],
-        **medians,
-        "jumps": found,
-        "after": sum(row["jumps_over"] for row in rows) / found if found else None,
-        "ordinary": sum(row["others_over"] for row in rows) / others if others else None,
-        **{f"chance_{lead}": statistics.median(each) if each else None for lead, each in zip(LEADS, told, strict=True)},
-        **paper,
-        "runs": len(rows),
-    }
+    return {"label": label, "rate": rows[0]["rate"], **medians, "jumps": found, **told, **paper, "runs": len(rows)}
 
 
 experiment = Resnet(

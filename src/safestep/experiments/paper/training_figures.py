@@ -51,6 +51,8 @@ def dots_by_method(rows: Sequence[Row], paper: Mapping[Any, float], title: str) 
 
 def loss_and_r(records: Sequence[Record], title: str) -> Figure:
     """Draw loss and r against the step on one axis, a panel a run, with a mark where the loss jumps."""
+    from matplotlib.ticker import MaxNLocator
+
     from safestep.plots import style
     from safestep.plots.frame import count_axis, log_axis
     from safestep.plots.panel import grid_of_panels, name_figure, name_small, shared_legend
@@ -60,6 +62,7 @@ def loss_and_r(records: Sequence[Record], title: str) -> Figure:
         log_axis(ax, 1e-3, 100.0)
         losses, ratios = ([number(one) for one in record[key]] for key in ("loss", "r"))
         count_axis(ax, range(len(losses)))
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))  # a small panel has room for no more
         ax.axhline(1.0, color=style.INK, lw=0.9, ls=(0, (5, 4)), zorder=4, label="r = 1")
         ax.plot(losses, color=style.COLOURS["fixed"], lw=1.0, label="loss of the batch")
         ax.plot(ratios, color=style.COLOURS["cap"], lw=1.0, label="r of the step")
