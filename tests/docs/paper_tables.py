@@ -15,6 +15,8 @@ from safestep.experiments.paper.paper_experiment import near
 RECORDS = Path(__file__).parents[2] / "docs" / "records" / "paper"
 """Of each study ``results.json``, and as NAME.jsonl.gz what figures draw of ``records.jsonl``, to four digits."""
 STUDIES = ("phase-transition", "random-directions", "temperature")
+TRAINED = ("rate-spikes", "resnet")
+"""Of these the first has no courses that a figure would draw."""
 
 
 def results(study: str) -> dict[str, Any]:
@@ -24,7 +26,7 @@ def results(study: str) -> dict[str, Any]:
 
 def rows(study: str, steps: int | None = None) -> list[dict[str, Any]]:
     """Return the rows of a study: all, or those after so many steps of training."""
-    return [row for row in results(study)["rows"] if steps in (None, row["steps"])]
+    return [row for row in results(study)["rows"] if steps is None or row["steps"] == steps]
 
 
 def summary(study: str) -> list[dict[str, Any]]:
@@ -84,7 +86,42 @@ def temperatures() -> Iterator[str]:
         yield f"| {row['label']} | {row['paper']} | {row['spread']:.3f} | {row['error']:.3f} | {apart} |"
 
 
-TABLES = (single_steps, temperatures)
+def after_spikes() -> Iterator[str]:
+    """Yield the accuracy after a spike of 10 000 times the rate, beside the paper."""
+    yield "| accuracy after ×10 000 | paper, median | ours, median | mean | standard error | apart |"
+    yield "|---|---|---|---|---|---|"
+    for row in summary("rate-spikes"):
+        if row["factor"] in (1.0, 1e4):
+            paper = f"{100 * row['paper']:.1f}" if row["paper"] else ""
+            apart = f"{row['apart']:+.1f}".replace("-", "−") if row["paper"] else ""
+            ours = " | ".join(f"{100 * row[key]:.1f}" for key in ("median", "spread", "error"))
+            what = f"{row['architecture']}, {row['method']}{', no spike' if row['factor'] == 1.0 else ''}"
+            yield f"| {what} | {paper} | {ours} | {apart} |"
+
+
+def natural() -> Iterator[str]:
+    """Yield accuracy and r of the residual network at every rate and pin, and what comes before jumps."""
+    yield "| | accuracy, paper | ours | largest r, paper | ours | steps of r > 1, paper | ours | jumps | after r > 1 \
+| other steps | chance |"
+    yield "|---|---|---|---|---|---|---|---|---|---|---|"
+    for row in summary("resnet"):
+        known, some = row["paper_acc"] is not None, row["after"] is not None
+        told = [
+            f"{100 * row['paper_acc']:.1f}" if known else "",
+            f"{100 * row['final_acc']:.1f}",
+            f"{row['paper_max_r']:.3g}" if known else "",
+            f"{row['max_r']:.3g}",
+            percent(row["paper_over"]) if known else "",
+            percent(row["over"]),
+            str(row["jumps"]),
+            percent(row["after"]) if some else "",
+            percent(row["ordinary"]) if some else "",
+            f"{row['chance_1']:.2f}" if some else "",
+        ]
+        yield f"| {row['label']} | {' | '.join(told)} |"
+
+
+TABLES = (single_steps, temperatures, after_spikes, natural)
 
 if __name__ == "__main__":
     for table in TABLES:

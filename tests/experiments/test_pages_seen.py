@@ -30,6 +30,8 @@ SETTINGS = {
     "phase-transition": ["architectures=linear,digits-mlp", "checkpoints=2", "points=5"],
     "random-directions": ["architectures=linear,digits-mlp", "checkpoints=2", "points=5", "directions=2"],
     "temperature": ["checkpoints=2", "points=5"],
+    "rate-spikes": ["architectures=transformer,mlp-layernorm", "methods=plain,clip,softmax-cap", "steps=12"],
+    "resnet": ["steps=24", "rates=0.1,4", "pins=1", "width=2"],
     "policy-optimisation": ["updates=1", "factors=100", "limits=none,KL limit"],
     "protection": ["steps=4", "workloads=digits-sgd", "methods=exact,probe", "disturbances=none"],
 }
