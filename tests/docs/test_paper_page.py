@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import re
 import subprocess
 from pathlib import Path
@@ -11,16 +12,18 @@ from pathlib import Path
 import pytest
 
 from docs.paper_tables import RECORDS, STUDIES, TABLES, ends, percent, results, rows, summary
+from docs.track_tables import TRACK_TABLES, TRACKS
 from safestep.experiments import find
-from safestep.experiments.paper.paper_experiment import crossing
+from safestep.experiments.paper.paper_experiment import crossing, log_spread
 from safestep.experiments.report.figures import draw
 from safestep.experiments.runner.rundir import read_results
+from safestep.records.report import number
 
 PAGE = (Path(__file__).parents[2] / "docs" / "paper.md").read_text(encoding="utf-8")
 TEXT = " ".join(PAGE.split())
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", [*TABLES, *TRACK_TABLES])
 def test_the_tables_are_those_of_the_records(table):
     assert "\n".join([*table(), ""]) in PAGE
 
@@ -56,21 +59,58 @@ def test_the_text_beside_the_second_table_is_of_its_records():
     assert max(row["ours"] for row in found.values() if row["paper"] == 0.992) < 0.992
 
 
-@pytest.mark.parametrize("study", STUDIES)
+def test_the_text_beside_the_zeros_is_of_their_records():
+    found = rows("ghosts")
+    assert "Every zero is certified" in TEXT
+    assert not any(row["unknown"] for row in found)
+    exact = [row["exact"] for row in found]
+    assert min(exact) > 1
+    assert f"mostly little farther: {ends(exact, '.2f')} times" in TEXT
+    assert f"once a model has learned, up to {max(row['sample'] for row in found):.0f} times" in TEXT
+    medians = {row["label"]: row["bound"] for row in summary("ghosts")}
+    for name, text in (
+        ("digits-vit", "transformer from"),
+        ("digits-mlp", "perceptron from"),
+        ("linear", "softmax from"),
+    ):
+        first, last = (f"{medians[f'{name}, {steps} steps']:.2g}" for steps in (0, 300))
+        assert f"{text} {first} to {last}" in TEXT
+    assert f"for {sum(row['pair'] > 1 for row in found)} of the {len(found)} batches" in TEXT
+
+
+def test_the_text_beside_the_activations_is_of_their_records():
+    found = [{**row, "limit": number(row["limit"])} for row in rows("activations")]
+    smooth = [row["limit"] for row in found if math.isfinite(row["limit"]) and row["architecture"] != "relu"]
+    kinks = [row["limit"] for row in found if row["architecture"] == "relu"]
+    assert min(smooth) > 1 > max(kinks)
+    assert f"at r = {ends(smooth, '.2g')}, so that" in TEXT
+    assert f"kinks lie at r = {min(kinks):.2g} to {max(kinks):#.2g}" in TEXT
+    late = [row for row in found if row["steps"] == 300]
+    of_relu, of_others = ([row["onset"] for row in late if (row["architecture"] == "relu") == relu] for relu in (1, 0))
+    assert (
+        f"doubles at r = {ends(of_relu, '#.2g')} after 300 steps, that of the others at {ends(of_others, '.2g')}"
+        in TEXT
+    )
+    in_r = log_spread(row["onset"] for row in found)
+    in_smaller = log_spread(row["onset"] / min(1.0, row["limit"]) for row in found)
+    assert f"over all {len(found)} runs is {in_r:.2f}, in units of the smaller of both radii {in_smaller:.2f}" in TEXT
+
+
+@pytest.mark.parametrize("study", [*STUDIES, *TRACKS])
 def test_a_record_is_a_run_of_the_study_as_it_is(study, tmp_path):
     """With its own settings, on the seeds of the page; figures come of it by `safestep report`."""
     unpack(study, tmp_path)
     record, experiment = read_results(tmp_path), find(study)
     settings = experiment.settings.of_record(record["settings"])
     assert settings == experiment.settings()
-    assert record["seeds"] == ([*range(5)] if study == "temperature" else [7, 8])
+    assert record["seeds"] == ([*range(5)] if study == "temperature" else TRACKS.get(study, [7, 8]))
     planned = {run.key for run in experiment.runs(settings, record["seeds"])}
     assert planned == {(row["label"], row["seed"]) for row in record["rows"]}
     draw(tmp_path)
     assert {file.stem for file in (tmp_path / "figures").iterdir()} == set(experiment.own_figures)
 
 
-@pytest.mark.parametrize("study", STUDIES)
+@pytest.mark.parametrize("study", [*STUDIES, "activations"])
 def test_the_courses_that_figures_draw_are_those_of_the_rows(study, tmp_path):
     unpack(study, tmp_path)
     onsets: dict[tuple[str, int], list[float]] = {}

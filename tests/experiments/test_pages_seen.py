@@ -30,6 +30,9 @@ SETTINGS = {
     "phase-transition": ["architectures=linear,digits-mlp", "checkpoints=2", "points=5"],
     "random-directions": ["architectures=linear,digits-mlp", "checkpoints=2", "points=5", "directions=2"],
     "temperature": ["checkpoints=2", "points=5"],
+    "bottlenecks": ["steps=4", "samples=16"],
+    "ghosts": ["architectures=linear", "checkpoints=0,2", "samples=16"],
+    "activations": ["architectures=tanh,relu", "checkpoints=2", "points=5"],
     "policy-optimisation": ["updates=1", "factors=100", "limits=none,KL limit"],
     "protection": ["steps=4", "workloads=digits-sgd", "methods=exact,probe", "disturbances=none"],
 }

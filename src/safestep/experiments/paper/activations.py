@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,12 +10,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from safestep.experiments.paper.one_step import LEAST, Displacement, derivative
-from safestep.experiments.paper.paper_experiment import PaperExperiment, PaperSettings, log_spread
+from safestep.experiments.paper.one_step import Displacement, derivative
+from safestep.experiments.paper.paper_experiment import KEPT, PaperExperiment, PaperSettings, log_spread, medians
 from safestep.experiments.paper.paper_figures import Line
 from safestep.experiments.paper.paper_tasks import ACTIVATIONS
 from safestep.experiments.paper.paper_words import ON_ACTIVATIONS
-from safestep.experiments.report.tables import cell
+from safestep.experiments.report.sentences import by, each, span
 from safestep.experiments.runner.experiment import Column, Record, Row, Run, Words, grouped
 from safestep.records.report import number, plain
 
@@ -77,20 +76,17 @@ class Activations(PaperExperiment[ActivationSettings]):
     summary_columns: tuple[Column, ...] = (
         Column("label", "activation"), Column("distance", "distance of singularities", "#.4g", short="distance"),
         Column("paper", "paper", "#.4g"), Column("limit", "r of the nearest", "#.3g", short="r there"),
-        Column("onset", "r of the onset", "#.3g", short="onset"),
-        Column("beyond", "onset / smaller radius", "#.3g"), Column("kept", "least kept up to r = 1", ".1%"),
+        Column("onset", "r of the onset", "#.3g", short="onset"), KEPT,
     )  # fmt: skip
 
     def beside(self, model: nn.Module, inputs: Tensor, step: Displacement, run: Run) -> dict[str, float]:
         """Return the r at which the first preactivation, as it moves at first, is at a singularity."""
         layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)][:-1]
         values, changes = derivative(model, inputs, step, *layers)
-        pairs = zip(values[1:], changes[1:], strict=True)
-        return {
-            "limit": min(
-                float((distance(run.options["architecture"], h) / dh.abs().clamp_min(LEAST)).min()) for h, dh in pairs
-            )
-        }
+        reached = [
+            distance(run.options["architecture"], h) / dh.abs() for h, dh in zip(values[1:], changes[1:], strict=True)
+        ]
+        return {"limit": min(float(steps.min()) for steps in reached)}
 
     def lines(self, record: Record, shown: str) -> Iterator[tuple[str, Line]]:
         """Yield the course, and where the nearest singularity is, upright."""
@@ -102,44 +98,21 @@ class Activations(PaperExperiment[ActivationSettings]):
         """Return medians over the seeds of every activation and checkpoint, and the distances of the paper."""
         found = []
         for group in grouped(rows):
-            name = group[0]["architecture"]
-            told = {key: statistics.median(number(row[key]) for row in group) for key in ("limit", "onset")}
-            beyond = statistics.median(number(row["onset"]) / min(1.0, number(row["limit"])) for row in group)
+            name, kept = group[0]["architecture"], min(number(row["kept"]) for row in group)
             far = min((place.imag for place in singularities(name)), default=math.inf)
-            kept = min(number(row["kept"]) for row in group)
-            found.append(
-                plain(
-                    {
-                        "label": group[0]["label"],
-                        "distance": far,
-                        "paper": PAPER[name],
-                        **told,
-                        "beyond": beyond,
-                        "kept": kept,
-                    }
-                )
-            )
+            told = {"label": group[0]["label"], "distance": far, "paper": PAPER[name], "kept": kept}
+            found.append(plain({**told, **medians(group, "limit", "onset")}))
         return found
 
     def findings(self, results: Mapping[str, Any]) -> list[str]:
         """Return how far apart both radii are, and which of them tells where the loss rises."""
-        rows = [(number(row["limit"]), number(row["onset"])) for row in results["rows"]]
-        finite = [limit for limit, _ in rows if math.isfinite(limit)]
-        plain_spread, smaller_spread = (
-            log_spread(onset / min(1.0, limit if of_both else 1.0) for limit, onset in rows)
-            for of_both in (False, True)
-        )
-        grown = [onset for _, onset in rows]
-        poles = min(place.imag for place in singularities("gelu-tanh"))
+        limits, onsets = ([number(row[key]) for row in results["rows"]] for key in ("limit", "onset"))
+        smaller = log_spread(onset / min(1.0, limit) for onset, limit in zip(onsets, limits, strict=True))
+        told = f"spread {log_spread(onsets):.2f} in r, {smaller:.2f} in the smaller of both radii"
+        grown, poles = results["settings"]["inflation"], min(place.imag for place in singularities("gelu-tanh"))
         return [
-            (
-                f"Nearest singularity: r = {cell(min(finite), '#.2g')} to {cell(max(finite), '#.2g')}, "
-                f"inside the softmax bound r = 1 for {sum(limit < 1 for limit, _ in rows)} of {len(rows)} models."
-            ),
-            (
-                f"Loss ×2 only at r = {min(grown):.2g} to {max(grown):.2g}: spread of log10 {plain_spread:.2f} in r, "
-                f"{smaller_spread:.2f} in the smaller of both radii."
-            ),
+            f"Nearest singularity at r = {each(by(results['rows'], 'architecture'), span('limit', '#.2g'))}.",
+            f"Loss ×{grown:g} at r = {span('onset', '#.2g')(results['rows'])}; {told}.",
             f"GELU by tanh: {poles:.3f} from the real axis (paper: π/2 = 1.571, that of tanh’s argument).",
         ]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -12,14 +11,14 @@ import torch
 from torch import Tensor
 
 from safestep.experiments.paper.one_step import derivative, downhill, length_of
-from safestep.experiments.paper.paper_experiment import TrainedSettings, trained
+from safestep.experiments.paper.paper_experiment import TrainedExperiment, TrainedSettings, medians
 from safestep.experiments.paper.paper_figures import Track, dots_in_the_plane, tracks
 from safestep.experiments.paper.paper_tasks import LINEAR, PERCEPTRON, checkpoint
 from safestep.experiments.paper.paper_words import GHOSTS
 from safestep.experiments.report.sentences import span
-from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run, Words, grouped
+from safestep.experiments.runner.experiment import Column, Record, Row, Run, Words, grouped
 from safestep.formulas.softmax_ratio import radius_bound, spread
-from safestep.records.report import number, plain
+from safestep.records.report import plain
 from safestep.zeros import nearest_zero
 
 if TYPE_CHECKING:
@@ -54,12 +53,11 @@ def two_class_radius(z: Tensor, a: Tensor, labels: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ghosts(Experiment[GhostSettings]):
+class Ghosts(TrainedExperiment[GhostSettings]):
     """The nearest zero of every sample of a batch, along the gradient, at every checkpoint."""
 
     words: ClassVar[Words | None] = GHOSTS
     own_figures: ClassVar[tuple[str, ...]] = ("zeros_in_the_plane", "zeros_over_training")
-    summary_always: bool = True
     columns: tuple[Column, ...] = (
         Column("label", "model"), Column("exact", "exact radius / bound", ".2f", short="exact"),
         Column("sample", "median sample / bound", ".2f", short="sample"),
@@ -68,10 +66,6 @@ class Ghosts(Experiment[GhostSettings]):
         Column("unknown", "not certified"),
     )  # fmt: skip
     summary_columns: tuple[Column, ...] = columns
-
-    def runs(self, settings: GhostSettings, seeds: Sequence[int]) -> list[Run]:
-        """Return every architecture at every checkpoint."""
-        return trained(settings, seeds)
 
     def seconds_per_run(self, settings: GhostSettings) -> float:
         """Return about how long one run takes on one core."""
@@ -100,10 +94,7 @@ class Ghosts(Experiment[GhostSettings]):
     def summarise(self, rows: Sequence[Row]) -> list[Row]:
         """Return the medians over the seeds of every checkpoint."""
         keys = [column.key for column in self.columns[1:]]
-        medians = (
-            {key: statistics.median(number(row[key]) for row in group) for key in keys} for group in grouped(rows)
-        )
-        return [{"label": group[0]["label"], **one} for group, one in zip(grouped(rows), medians, strict=True)]
+        return [{"label": group[0]["label"], **medians(group, *keys)} for group in grouped(rows)]
 
     def findings(self, results: Mapping[str, Any]) -> list[str]:
         """Return how far the zeros lie beyond the bound, and what the two-class formula makes of them."""

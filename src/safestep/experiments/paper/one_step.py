@@ -53,7 +53,7 @@ def derivative(
         return [logits, *given]
 
     with no_trace(model):  # which chooses kernels that have a forward derivative
-        values, changes = jvp(forward, (start,), (dict(displacement),))
+        values, changes, *_ = jvp(forward, (start,), (dict(displacement),))
     return values, changes
 
 

@@ -76,23 +76,36 @@ class PaperSettings(TrainedSettings):
         self.require(1.0 < self.inflation <= 1e6, "inflation", "more than 1 and at most 1e6")
 
 
+T = TypeVar("T", bound=TrainedSettings)
 S = TypeVar("S", bound=PaperSettings)
+KEPT = Column("kept", "least kept up to r = 1", ".1%", short="kept")
+HALF = Column("collapse", "r of half the accuracy", "#.3g", short="half")
 _PAPER: Row = {"label": "paper", "kept": "all", "collapse": "1 to 10", "onset": "near 1", "random": "near 1"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class PaperExperiment(Experiment[S], Generic[S]):
+class TrainedExperiment(Experiment[T], Generic[T]):
+    """Something is looked at, at every checkpoint."""
+
+    summary_always: bool = True
+
+    def runs(self, settings: T, seeds: Sequence[int]) -> list[Run]:
+        """Return every architecture at every checkpoint."""
+        every = itertools.product(settings.architectures, settings.checkpoints, seeds)
+        fixed = {"way": "trained", "temperature": 1.0}
+        return [Run(f"{name}, {steps} steps", seed, {"architecture": name, "steps": steps, **fixed})
+                for name, steps, seed in every]  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperExperiment(TrainedExperiment[S], Generic[S]):
     """Steps of every r from every checkpoint, down the gradient of a batch and in random directions."""
 
     columns: tuple[Column, ...] = (
-        Column("label", "run"),
-        Column("onset", "r of the onset", "#.3g", short="onset"),
-        Column("kept", "least kept up to r = 1", ".1%", short="kept"),
-        Column("collapse", "r of half the accuracy", "#.3g", short="half"),
+        Column("label", "run"), Column("onset", "r of the onset", "#.3g", short="onset"), KEPT, HALF,
         Column("length", "length of the onset", "#.3g", short="length"),
         Column("rate", "rate of the onset", "#.3g", short="rate"),
-    )
-    summary_always: bool = True
+    )  # fmt: skip
     pictures: ClassVar[Mapping[str, tuple[str, str, str]]]
     """By the name of a figure, what of a course it shows, in which words, and its title."""
 
@@ -104,10 +117,6 @@ class PaperExperiment(Experiment[S], Generic[S]):
         """Yield the lines of a record, each with the name of its panel; random directions are dotted."""
         random = record["direction"] != GRADIENT
         yield record["architecture"], Line(f"{record['steps']} steps", record["r"], record[shown], random)
-
-    def runs(self, settings: S, seeds: Sequence[int]) -> list[Run]:
-        """Return every architecture at every checkpoint."""
-        return trained(settings, seeds)
 
     def seconds_per_run(self, settings: S) -> float:
         """Return about how long one run takes on one core."""
@@ -125,14 +134,8 @@ class PaperExperiment(Experiment[S], Generic[S]):
             one = course(model, step, batch, held_out, ratios)
             if not place:
                 beside = self.beside(model, batch[0], {key: one.rate * part for key, part in step.items()}, run)
-            record = {
-                "kind": "course",
-                **name,
-                **beside,
-                "direction": f"random {place}" if place else GRADIENT,
-                "r": ratios,
-            }
-            yield cast(Record, plain({**record, **asdict(one)}))
+            record = {"kind": "course", **name, "direction": f"random {place}" if place else GRADIENT, "r": ratios}
+            yield cast(Record, plain({**record, **beside, **asdict(one)}))
             courses.append(one)
             onsets.append(crossing(ratios, one.inflation, settings.inflation))
         inside = [kept for one in courses for r, kept in zip(ratios, one.kept, strict=True) if r <= 1.0]
@@ -170,21 +173,12 @@ class PaperExperiment(Experiment[S], Generic[S]):
         return figures
 
 
-def trained(settings: TrainedSettings, seeds: Sequence[int]) -> list[Run]:
-    """Return every architecture at every checkpoint."""
-    every = itertools.product(settings.architectures, settings.checkpoints, seeds)
-    fixed = {"way": "trained", "temperature": 1.0}
-    return [Run(f"{name}, {steps} steps", seed, {"architecture": name, "steps": steps, **fixed})
-            for name, steps, seed in every]  # fmt: skip
-
-
 def _summary(label: str, rows: Sequence[Row]) -> Row:
     random, lengths = ([number(one) for row in rows for one in row[key]] for key in ("onsets", "lengths"))
-    told = {key: statistics.median(number(row[key]) for row in rows) for key in ("onset", "collapse")}
     summary = {
         "label": label,
         "kept": min(number(row["kept"]) for row in rows),
-        **told,
+        **medians(rows, "onset", "collapse"),
         "random": statistics.median(random) if random else None,
         "low": min(random, default=None),
         "high": max(random, default=None),
@@ -194,6 +188,12 @@ def _summary(label: str, rows: Sequence[Row]) -> Row:
         "runs": len(rows),
     }
     return cast(Row, plain(summary))
+
+
+def medians(rows: Iterable[Row], *keys: str) -> dict[str, float]:
+    """Return what is in the middle of rows under some keys."""
+    rows = list(rows)
+    return {key: statistics.median(number(row[key]) for row in rows) for key in keys}
 
 
 def log_spread(values: Iterable[float]) -> float:

@@ -137,7 +137,8 @@ def dots_in_the_plane(moments: Mapping[str, Mapping[str, Any]]) -> Figure:
             dots = [zero for zero, known in zip(moment["zeros"], moment["right"], strict=True) if known == right]
             ax.plot(*zip(*dots, strict=True) if dots else ((), ()), ".", ms=3, alpha=0.6, color=colour, label=words)
         ax.set(xlim=(-_FAR, _FAR), ylim=(0, _FAR), aspect="equal")
-        name_small(ax, name)
-    name_figure(figure, "Nearest zero of every sample")
+        seen = sum(abs(x) < _FAR and y < _FAR for x, y in moment["zeros"])
+        name_small(ax, f"{name}: {seen} of {len(moment['zeros'])}")
+    name_figure(figure, "Nearest zeros of samples")
     shared_legend(figure)
     return figure

@@ -79,7 +79,7 @@ def checkpoint(
     task = replace(digits_mlp(seed), model=nn.Linear(64, CLASSES)) if architecture == LINEAR else subject.task(seed)
     if architecture in ACTIVATIONS:
         task.model = nn.Sequential(
-            *(ACTIVATIONS[architecture]() if isinstance(one, nn.GELU) else one for one in task.model)
+            *(ACTIVATIONS[architecture]() if isinstance(one, nn.GELU) else one for one in task.model.children())
         )
     learning = replace(task, model=Cooled(task.model, temperature if way == "trained" else 1.0))
     optimizer = AdamW(learning.model.parameters(), lr=subject.rates["adamw"])

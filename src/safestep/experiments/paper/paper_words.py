@@ -76,7 +76,7 @@ feed-forward part binds early, the output late, the attention never.""",
     setup="""<p>As in the paper: a small transformer for digits, all images in every step, AdamW, every step as long as
 the smallest of three radii along it, by exact forward-mode differentiation. Output and attention: π over the largest
 spread of the change of the scores. Feed-forward: |<var>h</var>| over the change of the preactivation <var>h</var>, of
-which one in a hundred is smaller: how far a kink at 0 would be. Here 192 images instead of 1257, for time.</p>"""
+which one in a hundred is smaller: how far a kink at 0 would be. Here 128 images instead of 1257, for time.</p>"""
     + _SOURCE,
     captions={
         "radii_over_training": """The radius of each part along the step of AdamW: the lowest line binds. All three
@@ -97,9 +97,11 @@ the label and its best rival alone. It gives no numbers for this.</p>"""
     captions={
         "zeros_in_the_plane": """A dot is the zero nearest to the origin of one sample, of the perceptron and the first
 seed; below the real axis is the mirror image. Along the step <var>t</var> is real, and 1 where the bound π/Δ of the
-batch ends: no zero lies in the disc. The circle goes through the nearest one.""",
+batch ends: no zero lies in the disc. The circle goes through the nearest one. Above each: how many of
+the samples are in the frame; the rest are farther away.""",
         "zeros_over_training": """How far away the zeros are, as the length of a step: the median of the samples, the
-nearest of a batch, and the bound, all of which come nearer or move away together.""",
+nearest of a batch, and the bound. The nearest one comes closer as the models learn, the others hardly; it stays just
+beyond the bound.""",
     },
     reading="""<p><em>Two-class radius</em>: √(δ² + π²)/|slope| of the label and its best rival, which the paper’s code
 takes for the radius of a sample. It is <em>too long</em> where a zero lies nearer.</p>""",
@@ -115,10 +117,10 @@ GELU, SiLU and softplus, tanh, ReLU.""",
     + _SOURCE,
     captions={
         "over_activations": """The loss on the batch after one step, over that before, a line a seed. Dashed: the bound
-of the softmax. Dotted: where the first preactivation reaches a singularity; where there is none, it lies left of the
-frame, or GELU has none at all."""
+of the softmax. Dotted: where the first preactivation reaches a singularity. GELU has none; ReLU’s kinks lie far left
+of the frame."""
     },
-    reading="""<dl><dt>distance</dt><dd>of the nearest singularity from the real axis</dd>
-<dt>onset / smaller radius</dt><dd>where the loss has doubled, in units of the smaller radius, of activation or
-softmax</dd></dl>""",
+    reading="""<dl><dt>distance</dt><dd>of the nearest singularity from the real axis</dd><dt>onset</dt><dd>the smallest
+<var>r</var> at which the loss has doubled</dd><dt>spread</dt><dd>standard deviation of log10 of the onset, in
+<var>r</var>, or in units of the smaller radius, of activation or softmax</dd></dl>""",
 )
