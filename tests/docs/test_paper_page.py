@@ -59,6 +59,16 @@ def test_the_text_beside_the_second_table_is_of_its_records():
     assert max(row["ours"] for row in found.values() if row["paper"] == 0.992) < 0.992
 
 
+def test_the_text_beside_the_bottlenecks_is_of_their_records():
+    found = rows("bottlenecks")
+    ours = {row["label"]: row["ours"] for row in summary("bottlenecks")}
+    assert all(ours[f"{third}: attention binds, %"] == 0 for third in ("early", "middle", "late"))
+    shares = [f"{ours[f'{third}: feed-forward binds, %']:.0f}" for third in ("early", "middle", "late")]
+    assert f"the feed-forward part binds in {', '.join(shares[:2])} and {shares[2]} % of the evaluations" in TEXT
+    first, total = (sum(row[key] for row in found) for key in ("outputs", "evaluations"))
+    assert f"the output has the smaller radius of the two others in {first} of {total} evaluations" in TEXT
+
+
 def test_the_text_beside_the_zeros_is_of_their_records():
     found = rows("ghosts")
     assert "Every zero is certified" in TEXT

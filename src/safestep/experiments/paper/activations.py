@@ -22,7 +22,6 @@ from safestep.records.report import number, plain
 PAPER = {"gelu": math.inf, "silu": math.pi, "softplus": math.pi, "sigmoid": math.pi,
          "tanh": math.pi / 2, "gelu-tanh": math.pi / 2, "relu": 0.0}  # fmt: skip
 """Distance of the singularities from the real axis, from its appendix 2."""
-
 _NEAREST = {"gelu": (), "tanh": (math.pi / 2,), "relu": (0.0,)}
 
 
@@ -30,12 +29,12 @@ def singularities(activation: str) -> list[complex]:
     """Return where an activation is not analytic, in the first quadrant, as far as preactivations up to 15 need it."""
     if activation != "gelu-tanh":
         return [complex(0.0, height) for height in _NEAREST.get(activation, (math.pi,))]
-    found, c = [], 1 / 0.044715
-    for odd in range(1, 200, 2):  # tanh's argument sqrt(2 / pi) (x + x^3 / c) is i pi odd / 2: a companion matrix
-        last = 0.5j * odd * math.pi * c * math.sqrt(math.pi / 2)
-        found += torch.linalg.eigvals(
-            torch.tensor([[0, -c, last], [1, 0, 0], [0, 1, 0]], dtype=torch.complex128)
-        ).tolist()
+    c = (
+        1 / 0.044715
+    )  # tanh's argument sqrt(2 / pi) (x + x^3 / c) is i pi odd / 2: the eigenvalues of a companion matrix
+    lasts = [0.5j * odd * math.pi * c * math.sqrt(math.pi / 2) for odd in range(1, 200, 2)]
+    companions = torch.tensor([[[0, -c, last], [1, 0, 0], [0, 1, 0]] for last in lasts], dtype=torch.complex128)
+    found = torch.linalg.eigvals(companions).flatten().tolist()
     return [root for root in found if root.real >= 0 and root.imag >= 0]
 
 

@@ -86,10 +86,9 @@ class Ghosts(TrainedExperiment[GhostSettings]):
         yield cast(Record, plain({"kind": "zeros", **name, "zeros": zeros.tolist(), "right": right.tolist()}))
         exact = float(found.radius[known].min())
         beyond = (pairs / found.radius)[known] > 1 + 1e-9
-        row = {"exact": exact, "sample": float(found.radius[known].median()), "pair": float(pairs.min()) / exact}
-        return cast(
-            Row, plain({**name, **row, "beyond": float(beyond.double().mean()), "unknown": int((~known).sum())})
-        )
+        row = {"exact": exact, "sample": float(found.radius[known].median()), "pair": float(pairs.min()) / exact,
+               "beyond": float(beyond.double().mean()), "unknown": int((~known).sum())}  # fmt: skip
+        return cast(Row, plain({**name, **row}))
 
     def summarise(self, rows: Sequence[Row]) -> list[Row]:
         """Return the medians over the seeds of every checkpoint."""
@@ -103,7 +102,7 @@ class Ghosts(TrainedExperiment[GhostSettings]):
             for key, form in (("exact", ".2f"), ("sample", ".1f"), ("beyond", ".0%"), ("pair", ".2f"))
         )
         return [
-            f"The nearest zero of a batch lies at {exact} times the bound π/Δ, none nearer.",
+            f"The nearest zero of a batch lies at {exact} times the bound π/Δ.",
             f"That of the median sample lies at {sample} times the bound of its batch.",
             f"The two-class formula is too long for {beyond} of the samples; of a batch it gives {pair} of the radius.",
         ]
