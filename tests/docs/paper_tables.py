@@ -24,7 +24,7 @@ def results(study: str) -> dict[str, Any]:
 
 def rows(study: str, steps: int | None = None) -> list[dict[str, Any]]:
     """Return the rows of a study: all, or those after so many steps of training."""
-    return [row for row in results(study)["rows"] if steps in (None, row["steps"])]
+    return [row for row in results(study)["rows"] if steps is None or row["steps"] == steps]
 
 
 def summary(study: str) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from safestep.experiments.report.tables import cell
 from safestep.experiments.runner.experiment import grouped
 from safestep.records.report import number
 
-TRACKS = {"bottlenecks": [7, 8], "ghosts": [7, 8], "activations": [7, 8, 9]}
+TRACKS = {"bottlenecks": [7, 8, 9], "ghosts": [7, 8], "activations": [7, 8, 9]}
 """Every study, and its seeds on the page."""
 
 
