@@ -152,8 +152,12 @@ class Bottlenecks(Experiment[BottleneckSettings]):
             shares.append(Track(part, range(3), [[row[case] for row in rows] for case in cases]))
             shares.append(Track(part, range(3), [[PAPER[case]] for case in cases], dotted=True))
         return {
-            "radii_over_training": tracks({"": radii}, ("steps of training", "radius, a length"), "Radii of three parts", band),
-            "which_binds": tracks({"": shares}, ("third of training", "% of evaluations"), "Which radius binds", band, THIRDS),
+            "radii_over_training": tracks(
+                {"": radii}, ("steps of training", "radius, a length"), "Radii of three parts", band
+            ),
+            "which_binds": tracks(
+                {"": shares}, ("third of training", "% of evaluations"), "Which radius binds", band, THIRDS
+            ),
         }
 
 
