@@ -83,7 +83,7 @@ def temperatures() -> Iterator[str]:
     yield "|---|---|---|---|---|"
     for row in summary("temperature"):
         apart = f"{row['apart']:+#.2g}".rstrip(".").replace("-", "−")
-        yield f"| {row['label']} | {row['paper']} | {row['spread']:.3f} | {row['error']:.3f} | {apart} |"
+        yield f"| {row['label']} | {row['paper']} | {row['ours']:.3f} | {row['error']:.3f} | {apart} |"
 
 
 def after_spikes() -> Iterator[str]:

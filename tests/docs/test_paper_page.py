@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import re
 import subprocess
 from dataclasses import replace
@@ -12,11 +13,13 @@ from pathlib import Path
 import pytest
 
 from docs.paper_tables import RECORDS, STUDIES, TABLES, TRAINED, ends, percent, results, rows, summary
+from docs.track_tables import TRACK_TABLES, TRACKS
 from safestep.experiments import find
 from safestep.experiments.paper.jumps import jumps
-from safestep.experiments.paper.paper_experiment import crossing
+from safestep.experiments.paper.paper_experiment import crossing, log_spread
 from safestep.experiments.report.figures import draw
 from safestep.experiments.runner.rundir import read_results
+from safestep.records.report import number
 
 PAGE = (Path(__file__).parents[2] / "docs" / "paper.md").read_text(encoding="utf-8")
 TEXT = " ".join(PAGE.split())
@@ -24,7 +27,7 @@ SOME = {"rate-spikes": {"architectures": ("transformer", "mlp-layernorm")}}
 """Settings of a record that are not the default."""
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", [*TABLES, *TRACK_TABLES])
 def test_the_tables_are_those_of_the_records(table):
     assert "\n".join([*table(), ""]) in PAGE
 
@@ -55,9 +58,9 @@ def test_the_models_that_lose_most_inside_are_those_of_the_text():
 
 def test_the_text_beside_the_second_table_is_of_its_records():
     found = {row["label"]: row for row in summary("temperature")}
-    of_length = found["trained at T: length"]["spread"]
+    of_length = found["trained at T: length"]["ours"]
     assert f"there is little to bring together ({of_length:.3f} in length), and those read at T are short of" in TEXT
-    assert max(row["spread"] for row in found.values() if row["paper"] == 0.992) < 0.992
+    assert max(row["ours"] for row in found.values() if row["paper"] == 0.992) < 0.992
 
 
 def test_the_text_on_spikes_is_of_its_records():
@@ -111,14 +114,61 @@ def test_the_text_on_the_residual_network_is_of_its_records():
     assert ends in TEXT
 
 
-@pytest.mark.parametrize("study", [*STUDIES, *TRAINED])
+def test_the_text_beside_the_bottlenecks_is_of_their_records():
+    found = rows("bottlenecks")
+    ours = {row["label"]: row["ours"] for row in summary("bottlenecks")}
+    assert all(ours[f"{third}: attention binds, %"] == 0 for third in ("early", "middle", "late"))
+    shares = [f"{ours[f'{third}: feed-forward binds, %']:.0f}" for third in ("early", "middle", "late")]
+    assert f"the feed-forward part binds in {', '.join(shares[:2])} and {shares[2]} % of the evaluations" in TEXT
+    first, total = (sum(row[key] for row in found) for key in ("outputs", "evaluations"))
+    assert f"the output has the smaller radius of the two others in {first} of {total} evaluations" in TEXT
+
+
+def test_the_text_beside_the_zeros_is_of_their_records():
+    found = rows("ghosts")
+    assert "Every zero is certified" in TEXT
+    assert not any(row["unknown"] for row in found)
+    exact = [row["exact"] for row in found]
+    assert min(exact) > 1
+    assert f"mostly little farther: {ends(exact, '.2f')} times" in TEXT
+    assert f"once a model has learned, up to {max(row['sample'] for row in found):.0f} times" in TEXT
+    medians = {row["label"]: row["bound"] for row in summary("ghosts")}
+    for name, text in (
+        ("digits-vit", "transformer from"),
+        ("digits-mlp", "perceptron from"),
+        ("linear", "softmax from"),
+    ):
+        first, last = (f"{medians[f'{name}, {steps} steps']:.2g}" for steps in (0, 300))
+        assert f"{text} {first} to {last}" in TEXT
+    assert f"for {sum(row['pair'] > 1 for row in found)} of the {len(found)} batches" in TEXT
+
+
+def test_the_text_beside_the_activations_is_of_their_records():
+    found = [{**row, "limit": number(row["limit"])} for row in rows("activations")]
+    smooth = [row["limit"] for row in found if math.isfinite(row["limit"]) and row["architecture"] != "relu"]
+    kinks = [row["limit"] for row in found if row["architecture"] == "relu"]
+    assert min(smooth) > 1 > max(kinks)
+    assert f"at r = {ends(smooth, '.2g')}, so that" in TEXT
+    assert f"kinks lie at r = {min(kinks):.2g} to {max(kinks):#.2g}" in TEXT
+    late = [row for row in found if row["steps"] == 300]
+    of_relu, of_others = ([row["onset"] for row in late if (row["architecture"] == "relu") == relu] for relu in (1, 0))
+    assert (
+        f"doubles at r = {ends(of_relu, '#.2g')} after 300 steps, that of the others at {ends(of_others, '.2g')}"
+        in TEXT
+    )
+    in_r = log_spread(row["onset"] for row in found)
+    in_smaller = log_spread(row["onset"] / min(1.0, row["limit"]) for row in found)
+    assert f"over all {len(found)} runs is {in_r:.2f}, in units of the smaller of both radii {in_smaller:.2f}" in TEXT
+
+
+@pytest.mark.parametrize("study", [*STUDIES, *TRAINED, *TRACKS])
 def test_a_record_is_a_run_of_the_study_as_it_is(study, tmp_path):
     """With its own settings, on the seeds of the page; figures come of it by `safestep report`."""
     unpack(study, tmp_path)
     record, experiment = read_results(tmp_path), find(study)
     settings = experiment.settings.of_record(record["settings"])
     assert settings == replace(experiment.settings(), **SOME.get(study, {}))
-    seeds = {"temperature": [*range(5)], "rate-spikes": [0, 1, 2], "resnet": [0, 1, 2]}
+    seeds = {"temperature": [*range(5)], "rate-spikes": [0, 1, 2], "resnet": [0, 1, 2], **TRACKS}
     assert record["seeds"] == seeds.get(study, [7, 8])
     planned = {run.key for run in experiment.runs(settings, record["seeds"])}
     assert planned == {(row["label"], row["seed"]) for row in record["rows"]}
@@ -126,7 +176,7 @@ def test_a_record_is_a_run_of_the_study_as_it_is(study, tmp_path):
     assert {file.stem for file in (tmp_path / "figures").iterdir()} == set(experiment.own_figures)
 
 
-@pytest.mark.parametrize("study", STUDIES)
+@pytest.mark.parametrize("study", [*STUDIES, "activations"])
 def test_the_courses_that_figures_draw_are_those_of_the_rows(study, tmp_path):
     unpack(study, tmp_path)
     onsets: dict[tuple[str, int], list[float]] = {}

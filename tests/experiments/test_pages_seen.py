@@ -32,6 +32,9 @@ SETTINGS = {
     "temperature": ["checkpoints=2", "points=5"],
     "rate-spikes": ["architectures=transformer,mlp-layernorm", "methods=plain,clip,softmax-cap", "steps=12"],
     "resnet": ["steps=24", "rates=0.1,4", "pins=1", "width=2"],
+    "bottlenecks": ["steps=4", "samples=16"],
+    "ghosts": ["architectures=linear", "checkpoints=0,2", "samples=16"],
+    "activations": ["architectures=tanh,relu", "checkpoints=2", "points=5"],
     "policy-optimisation": ["updates=1", "factors=100", "limits=none,KL limit"],
     "protection": ["steps=4", "workloads=digits-sgd", "methods=exact,probe", "disturbances=none"],
 }

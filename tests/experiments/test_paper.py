@@ -243,16 +243,16 @@ def test_the_spread_over_temperatures_is_of_each_seed_and_its_error_over_seeds()
     ]
     found = {row["unit"]: row for row in find("temperature").summarise(rows)}
     wide, narrow = math.sqrt(2), 0.0
-    assert found["r"]["spread"] == pytest.approx((wide + narrow) / 2)
+    assert found["r"]["ours"] == pytest.approx((wide + narrow) / 2)
     assert found["r"]["error"] == pytest.approx(wide / 2)
     assert found["r"]["apart"] == pytest.approx((wide / 2 - 0.164) / (wide / 2))
-    assert found["length"]["spread"] == found["r"]["spread"]
+    assert found["length"]["ours"] == found["r"]["ours"]
     assert found["length"]["paper"] == found["learning rate"]["paper"] == 0.992
-    assert found["learning rate"]["spread"] == pytest.approx(wide / 4)
+    assert found["learning rate"]["ours"] == pytest.approx(wide / 4)
     assert {row["seeds"] for row in found.values()} == {2}
 
 
 def test_seeds_that_lack_temperatures_are_no_spread_yet():
     rows = [ROW, ROW | {"seed": 1}, ROW | {"seed": 1, "temperature": 2.0, "onset": "inf"}]
     for row in find("temperature").summarise(rows):
-        assert (row["spread"], row["error"], row["seeds"]) == (None, None, 0) or row["unit"] != "r"
+        assert (row["ours"], row["error"], row["seeds"]) == (None, None, 0) or row["unit"] != "r"

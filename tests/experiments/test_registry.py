@@ -25,7 +25,8 @@ def test_every_experiment_is_found_and_introduces_itself(name):
     settings = experiment.settings()
     runs = experiment.runs(settings, [7, 8])
     assert len({run.key for run in runs}) == len(runs)
-    assert 0.1 < experiment.seconds_per_run(settings) < 10
+    most = 100 if name == "bottlenecks" else 10  # 1200 steps, each measured, as the paper has it
+    assert 0.1 < experiment.seconds_per_run(settings) < most
 
 
 @pytest.mark.parametrize(

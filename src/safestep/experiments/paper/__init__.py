@@ -1,4 +1,4 @@
-"""What "Ghosts of Softmax" reports, measured again: from which r on steps harm, and what a limit on r protects."""
+"""What "Ghosts of Softmax" reports, measured again: single steps, spikes and instabilities, radii over training."""
 
 EXPERIMENTS = {
     "phase-transition": "phase_transition",
@@ -6,4 +6,7 @@ EXPERIMENTS = {
     "temperature": "temperature",
     "rate-spikes": "rate_spikes",
     "resnet": "resnet",
+    "bottlenecks": "bottlenecks",
+    "ghosts": "ghosts",
+    "activations": "activations",
 }

@@ -38,12 +38,28 @@ class Course:
     kept: list[float]
 
 
+def derivative(
+    model: nn.Module, inputs: Tensor, displacement: Displacement, *within: nn.Module
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the logits and what modules within give, as these are run, and how each changes with a step: exactly."""
+    start = {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+    def forward(at: dict[str, Tensor]) -> list[Tensor]:
+        given: list[Tensor] = []
+        hooks = [module.register_forward_hook(lambda *seen: given.append(seen[-1])) for module in within]
+        logits = functional_call(model, at, (inputs,))
+        for hook in hooks:
+            hook.remove()
+        return [logits, *given]
+
+    with no_trace(model):  # which chooses kernels that have a forward derivative
+        values, changes, *_ = jvp(forward, (start,), (dict(displacement),))
+    return values, changes
+
+
 def exact_ratio(model: nn.Module, inputs: Tensor, displacement: Displacement) -> float:
     """Return r of a step, the largest over the samples: spread(J p) / pi, with J p by forward-mode differentiation."""
-    start = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    with no_trace(model):  # which chooses kernels that have such a derivative
-        tangent: Tensor = jvp(lambda at: functional_call(model, at, (inputs,)), (start,), (dict(displacement),))[1]
-    return step_ratio(float(spread(tangent).max()))
+    return step_ratio(float(spread(derivative(model, inputs, displacement)[1][0]).max()))
 
 
 def downhill(model: nn.Module, batch: Batch) -> Displacement:
@@ -58,6 +74,11 @@ def random_direction(model: nn.Module, generator: torch.Generator) -> Displaceme
     return {name: torch.randn(p.shape, generator=generator) for name, p in model.named_parameters()}
 
 
+def length_of(step: Displacement) -> float:
+    """Return the Euclidean length of a step over all parameters."""
+    return math.sqrt(sum(float(part.square().sum()) for part in step.values()))
+
+
 @torch.no_grad()
 def course(model: nn.Module, step: Displacement, batch: Batch, held_out: Batch, ratios: Sequence[float]) -> Course:
     """Return what steps of these r do, each taken from where the model stands, which is left as it is."""
@@ -69,9 +90,8 @@ def course(model: nn.Module, step: Displacement, batch: Batch, held_out: Batch, 
         seen, fresh = functional_call(model, moved, (inputs,)).split(parts)
         lines.append((float(_loss(seen, batch[1])), float((fresh.argmax(-1) == held_out[1]).float().mean())))
     (loss, accuracy), *after = lines
-    length = rate * math.sqrt(sum(float(part.square().sum()) for part in step.values()))
     inflation = [one / max(loss, LEAST) if math.isfinite(one) else math.inf for one, _ in after]
-    return Course(rate, length, inflation, [right / max(accuracy, LEAST) for _, right in after])
+    return Course(rate, rate * length_of(step), inflation, [right / max(accuracy, LEAST) for _, right in after])
 
 
 def crossing(ratios: Sequence[float], heights: Sequence[float], level: float) -> float:

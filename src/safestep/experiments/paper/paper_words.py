@@ -1,4 +1,4 @@
-"""What the pages of the three studies say."""
+"""What the pages of the studies say."""
 
 from __future__ import annotations
 
@@ -68,4 +68,59 @@ temperatures of a seed, its mean over seeds and the standard error of that.</p>"
 against <var>r</var>, at the right against the length of the step, on the same axis."""
     },
     reading=_READING,
+)
+BOTTLENECKS = Words(
+    question="""A transformer has more than one place where the Taylor series of its loss can end: the softmax of its
+output, that of its attention, and whatever its feed-forward layers do. Which is nearest, and when? In the paper the
+feed-forward part binds early, the output late, the attention never.""",
+    setup="""<p>As in the paper: a small transformer for digits, all images in every step, AdamW, every step as long as
+the smallest of three radii along it, by exact forward-mode differentiation. Output and attention: π over the largest
+spread of the change of the scores. Feed-forward: |<var>h</var>| over the change of the preactivation <var>h</var>, of
+which one in a hundred is smaller: how far a kink at 0 would be. Here 128 images instead of 1257, for time.</p>"""
+    + _SOURCE,
+    captions={
+        "radii_over_training": """The radius of each part along the step of AdamW: the lowest line binds. All three
+fall as the model learns.""",
+        "which_binds": """In which share of the evaluations each part has the smallest radius; dotted: the paper.""",
+    },
+    reading="""<p><em>Apart</em>: from the paper’s number, in standard errors over our seeds; none where all seeds
+agree. Ours differ from run to run
+as seeds and images do.</p>""",
+)
+GHOSTS = Words(
+    question="""Along a step the loss is the logarithm of a sum of exponentials, which has no real zero but complex
+ones, the ghosts. The nearest ends the Taylor series. Where are they, and do they come nearer while a model learns?""",
+    setup="""<p>Four models at five moments of their training, along the negative gradient of a batch of 128 samples.
+The logits’ change is exact, and the zeros of every sample are computed and certified; the paper’s code draws those of
+the label and its best rival alone. It gives no numbers for this.</p>"""
+    + _SOURCE,
+    captions={
+        "zeros_in_the_plane": """A dot is the zero nearest to the origin of one sample, of the perceptron and the first
+seed; below the real axis is the mirror image. Along the step <var>t</var> is real, and 1 where the bound π/Δ of the
+batch ends: no zero lies in the disc. The circle goes through the nearest one. Above each: how many of
+the samples are in the frame; the rest are farther away.""",
+        "zeros_over_training": """How far away the zeros are, as the length of a step: the median of the samples, the
+nearest of a batch, and the bound. The nearest one comes closer as the models learn, the others hardly; it stays just
+beyond the bound.""",
+    },
+    reading="""<p><em>Two-class radius</em>: √(δ² + π²)/|slope| of the label and its best rival, which the paper’s code
+takes for the radius of a sample. It is <em>too long</em> where a zero lies nearer.</p>""",
+)
+ON_ACTIVATIONS = Words(
+    question="""An activation such as tanh has complex singularities, and ReLU a kink: there the Taylor series of the
+loss ends too, maybe long before the zeros of the softmax. Does a step notice? The paper ranks activations by it: exact
+GELU, SiLU and softplus, tanh, ReLU.""",
+    setup=_STEP
+    + """<p>The perceptron with seven activations, the same weights to begin with, down the gradient. A preactivation
+<var>h</var> that changes by <var>ḣ</var> reaches a singularity <var>s</var> after |<var>s</var> − <var>h</var>| /
+|<var>ḣ</var>| steps; the smallest of all samples and units counts, as in the paper, which has no numbers for it.</p>"""
+    + _SOURCE,
+    captions={
+        "over_activations": """The loss on the batch after one step, over that before, a line a seed. Dashed: the bound
+of the softmax. Dotted: where the first preactivation reaches a singularity. GELU has none; ReLU’s kinks lie far left
+of the frame."""
+    },
+    reading="""<dl><dt>distance</dt><dd>of the nearest singularity from the real axis</dd><dt>onset</dt><dd>the smallest
+<var>r</var> at which the loss has doubled</dd><dt>spread</dt><dd>standard deviation of log10 of the onset, in
+<var>r</var>, or in units of the smaller radius, of activation or softmax</dd></dl>""",
 )

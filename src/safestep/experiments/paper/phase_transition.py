@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from safestep.experiments.limits.limits_summary import groups_of
-from safestep.experiments.paper.paper_experiment import PaperExperiment, PaperSettings, near
+from safestep.experiments.paper.paper_experiment import HALF, KEPT, PaperExperiment, PaperSettings, near
 from safestep.experiments.paper.paper_tasks import LINEAR, PERCEPTRON
 from safestep.experiments.paper.paper_words import PHASE_TRANSITION
 from safestep.experiments.report.tables import cell
@@ -37,8 +37,8 @@ class PhaseTransition(PaperExperiment[PhaseSettings]):
     own_figures: ClassVar[tuple[str, ...]] = tuple(pictures)
     summary_columns: tuple[Column, ...] = (
         Column("label", "checkpoint"),
-        Column("kept", "least kept up to r = 1", ".1%", short="kept"),
-        Column("collapse", "r of half the accuracy", "#.3g", short="half"),
+        KEPT,
+        HALF,
         Column("onset", "r of the onset, gradient", "#.3g", short="onset"),
         Column("random", "random direction", "#.3g", short="random"),
         Column("runs", "runs"),

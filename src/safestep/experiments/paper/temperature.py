@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from safestep.experiments.limits.limits_summary import groups_of
-from safestep.experiments.paper.paper_experiment import PaperExperiment, PaperSettings, log_spread
+from safestep.experiments.paper.paper_experiment import COMPARED, PaperExperiment, PaperSettings, against, log_spread
 from safestep.experiments.paper.paper_figures import Line
 from safestep.experiments.paper.paper_tasks import PERCEPTRON
 from safestep.experiments.paper.paper_words import TEMPERATURE
@@ -54,15 +53,7 @@ class Temperature(PaperExperiment[TemperatureSettings]):
     }
     across: ClassVar[str] = "r, or length"
     own_figures: ClassVar[tuple[str, ...]] = tuple(pictures)
-    summary_columns: tuple[Column, ...] = (
-        Column("label", "spread in"),
-        Column("spread", "ours", ".3f"),
-        Column("paper", "paper", ".3f"),
-        Column("apart", "standard errors apart", ".1f", short="apart"),
-        Column("error", "standard error", ".3f", short="error"),
-        Column("none", "no onset up to r = 100", short="none"),
-        Column("seeds", "seeds"),
-    )
+    summary_columns: tuple[Column, ...] = (*COMPARED, Column("none", "no onset up to r = 100", short="none"))
 
     def runs(self, settings: TemperatureSettings, seeds: Sequence[int]) -> list[Run]:
         """Return every model at every temperature, in both ways."""
@@ -89,31 +80,18 @@ class Temperature(PaperExperiment[TemperatureSettings]):
             for key, (unit, paper) in PAPER.items():
                 spreads = [log_spread(number(row[key]) for row in seed) for seed in seeds]
                 known = [spread for spread in spreads if not math.isnan(spread)]  # a run may still be missing
-                told = {"unit": unit, "paper": paper, **apart(known, paper)}
                 case = f"{model}, {steps} steps, {way} at T" if several else f"{way} at T"
-                found.append(plain({"label": f"{case}: {unit}", "case": case, **told, "none": none}))
+                compared = against(f"{case}: {unit}", known, paper)
+                found.append(plain({**compared, "case": case, "unit": unit, "none": none}))
         return found
 
     def findings(self, results: Mapping[str, Any]) -> list[str]:
         """Return the spreads, beside the paper's, of up to three cases."""
         told = []
         for (case,), group in groups_of(results["summary"], "case").items():
-            spreads = ", ".join(f"{number(row['spread']):.3f} in {row['unit']}" for row in group)
+            spreads = ", ".join(f"{number(row['ours']):.3f} in {row['unit']}" for row in group)
             told.append(f"Spread of the onset, {case}: {spreads} (paper: 0.992 before, 0.164 in r).")
         return told[:3]
-
-
-def apart(spreads: Sequence[float], paper: float) -> dict[str, float | None]:
-    """Return the mean over seeds, its standard error, and how many of these it lies from a number.
-
-    Example:
-        >>> apart([1.0, 3.0], 4.0)
-        {'spread': 2.0, 'error': 1.0, 'apart': -2.0, 'seeds': 2}
-    """
-    mean = statistics.fmean(spreads) if spreads else None
-    error = statistics.stdev(spreads) / math.sqrt(len(spreads)) if len(spreads) > 1 else None
-    difference = (mean - paper) / error if error and mean is not None else None
-    return {"spread": mean, "error": error, "apart": difference, "seeds": len(spreads)}
 
 
 experiment = Temperature(
