@@ -94,7 +94,7 @@ def after_spikes() -> Iterator[str]:
         if row["factor"] in (1.0, 1e4):
             paper = f"{100 * row['paper']:.1f}" if row["paper"] else ""
             apart = f"{row['apart']:+.1f}".replace("-", "−") if row["paper"] else ""
-            ours = " | ".join(f"{100 * row[key]:.1f}" for key in ("median", "spread", "error"))
+            ours = " | ".join(f"{100 * row[key]:.1f}" for key in ("median", "ours", "error"))
             what = f"{row['architecture']}, {row['method']}{', no spike' if row['factor'] == 1.0 else ''}"
             yield f"| {what} | {paper} | {ours} | {apart} |"
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import statistics
 from pathlib import Path
 
 import pytest
 
-from docs.evidence_tables import EXPERIMENTS, RECORDS, STUDIES, TABLES, summary
+from docs.evidence_tables import EXPERIMENTS, RECORDS, STUDIES, TABLES, beside_tuned, rows_of, summary
 from safestep.experiments import find
 from safestep.experiments.report.figures import draw
 from safestep.experiments.runner.rundir import read_results
@@ -100,3 +101,39 @@ def test_the_times_of_methods_without_a_rate_are_those_of_the_records():
     assert f"and {low['safestep accuracy']} to {high['safestep accuracy']} times on digits" in text
     assert f"CDAT {low['cdat']} to {high['cdat']} times, K-FAC's rescaling {low['k-fac']} to {high['k-fac']}," in text
     assert f"everybody else at most {high['else']}." in text
+
+
+def gaps_of(record: str, method: str) -> dict[float | None, list[float]]:
+    found: dict[float | None, list[float]] = {}
+    for row in beside_tuned(rows_of(record)):
+        if row["method"] == method and row["schedule"] in ("constant" if row["rate"] is None else "cosine"):
+            found.setdefault(row["rate"], []).append(row["gap"])
+    return found
+
+
+def test_what_is_told_of_averages_is_what_their_records_have():
+    text = " ".join(PAGE.split())
+    adamw = {row["seed"]: row["final_loss"] for row in beside_tuned(rows_of("rates-gpt")) if row["tuned"]}
+    tuned = [row for row in beside_tuned(rows_of("rates-averaged-gpt")) if row["tuned"]]
+    assert {(row["schedule"], row["rate"]) for row in tuned} == {("constant", 0.1)}
+    won = statistics.median(adamw[row["seed"]] - row["final_loss"] for row in tuned)
+    assert f"end {won:.3f} nats below AdamW's tuned run" in text
+    (row,) = (row for row in summary("averages") if row["method"] == "safestep")
+    assert f"{row['above']:.0%} of the runs are good, at ×0.1 and ×1 none".replace("%", " %") in text
+    assert f"up to {row['worst']:.3f} nats behind" in text
+    capped = gaps_of("rates-averaged-gpt", "safestep")
+    assert min(*capped[0.1], *capped[1.0]) > 0.02
+    medians = [statistics.median(capped[rate]) for rate in (10.0, 100.0, 1e3, 1e4)]
+    assert f"are between {max(medians):.3f} behind and {-min(medians):.3f} ahead" in text
+    others = [row for row in summary("averages") if row["method"] in {"plain", "clip"}]
+    assert [row["above"] for row in others] == [0, 0]
+    (pin,) = (row for row in summary("no-rate") if (row["task"], row["method"]) == ("text-gpt", "safestep-averaged"))
+    assert f"and the pin, without rate, warm-up and schedule, {-pin['median']:.3f}" in text
+    long = {row["method"]: row for row in summary("no-rate-long")}
+    low, middle, high = sorted(gaps_of("no-rate-gpt-1500", "safestep-averaged")[None])
+    assert f"ends {low:+.3f}, {middle:+.3f} and {high:+.3f} from the tuned run" in text
+    assert f"after {long['safestep-averaged']['target']:.0%} of its steps".replace("%", " %") in text
+    times = {f"{long[method]['time']:.1f}" for method in ("safestep-averaged", "safestep-pin")}
+    assert {f"it took {time} times the processor time of a plain one" in text for time in times} == {True}
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"ended {-pin['median']:.3f} nats below the tuned run there, over 1500 steps {middle:.3f} above it" in readme

@@ -114,7 +114,7 @@ def test_a_summary_has_median_mean_and_error_and_how_far_the_paper_is():
     (one,) = find("rate-spikes").summarise(rows)
     error = 0.2 / math.sqrt(3)
     assert (one["median"], one["proposed"], one["seeds"], one["lost"]) == (0.7, 8.0, 3, 0)
-    assert (one["spread"], one["error"]) == (pytest.approx(0.7), pytest.approx(error))
+    assert (one["ours"], one["error"]) == (pytest.approx(0.7), pytest.approx(error))
     assert one["apart"] == pytest.approx((0.7 - 0.716) / error)
     (other,) = find("rate-spikes").summarise([one | {"factor": 10.0} for one in rows])
     assert (other["paper"], other["apart"]) == (None, None)

@@ -13,8 +13,8 @@ import torch
 from safestep.experiments.evidence.evidence_methods import PLAIN
 from safestep.experiments.evidence.evidence_training import LOOKS, train
 from safestep.experiments.limits.limits_summary import groups_of
+from safestep.experiments.paper.paper_experiment import against
 from safestep.experiments.paper.spike_tasks import CAP, CNN, GRADIENT_CAP, METHODS, MODELS, contestant, full_batch
-from safestep.experiments.paper.temperature import apart
 from safestep.experiments.paper.training_words import RATE_SPIKES
 from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run, Words
 from safestep.experiments.runner.settings import Settings
@@ -84,7 +84,7 @@ class RateSpikes(Experiment[RateSpikesSettings]):
         Column("median", "accuracy, median", ".1%", short="median"),
         Column("paper", "paper", ".1%"),
         Column("apart", "standard errors apart", ".1f", short="apart"),
-        Column("spread", "mean", ".1%"),
+        Column("ours", "mean", ".1%"),
         Column("error", "standard error", ".1%", short="error"),
         Column("running", "by running statistics", ".1%", short="running"),
         Column("proposed", "r of the spike, proposed", "#.3g", short="r"),
@@ -136,8 +136,8 @@ class RateSpikes(Experiment[RateSpikesSettings]):
         for (one, method, factor), group in groups_of(rows, "architecture", "method", "factor").items():
             right, paper = [number(row["final_acc"]) for row in group], PAPER.get((one, method, factor))
             told = {
-                "label": group[0]["label"], "architecture": one, "method": method, "factor": factor,
-                **apart(right, paper or 0.0),
+                **against(group[0]["label"], right, paper or 0.0),
+                "architecture": one, "method": method, "factor": factor,
                 "median": statistics.median(right),
                 "running": statistics.median(number(row["running_acc"]) for row in group),
                 "proposed": statistics.median(number(row["proposed"]) for row in group) if method == CAP else None,
