@@ -32,7 +32,7 @@ class TemperatureSettings(PaperSettings):
 
     architectures: tuple[str, ...] = (PERCEPTRON,)
     checkpoints: tuple[int, ...] = (120,)
-    temperatures: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+    temperatures: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 64.0)
     directions: int = 0
 
     def __post_init__(self) -> None:
