@@ -19,9 +19,9 @@ RECORDS = Path(__file__).parents[2] / "docs" / "records" / "evidence"
 STUDIES = {
     "rates": ("rates-gpt", "rates-mlp", "rates-cnn-vit"),
     "averages": ("rates-averaged-gpt",),
-    "no-rate": ("no-rate-gpt", "no-rate-digits"),
+    "no-rate": ("no-rate-gpt", "no-rate-digits", "no-rate-lstm"),
     "no-rate-long": ("no-rate-gpt-1500",),
-    "spikes": ("spikes",),
+    "spikes": ("spikes", "spikes-vit"),
 }
 """Of each study its records, which together are one run of it."""
 EXPERIMENTS = {"averages": "rates", "no-rate-long": "no-rate"}
