@@ -7,7 +7,6 @@ import json
 import math
 import re
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,8 +22,6 @@ from safestep.records.report import number
 
 PAGE = (Path(__file__).parents[2] / "docs" / "paper.md").read_text(encoding="utf-8")
 TEXT = " ".join(PAGE.split())
-SOME = {"rate-spikes": {"architectures": ("transformer", "mlp-layernorm")}}
-"""Settings of a record that are not the default."""
 
 
 @pytest.mark.parametrize("table", [*TABLES, *TRACK_TABLES])
@@ -66,7 +63,8 @@ def test_the_text_beside_the_second_table_is_of_its_records():
 def test_the_text_on_spikes_is_of_its_records():
     found = {(row["architecture"], row["method"], row["factor"]): row for row in summary("rate-spikes")}
     models = ("transformer", "mlp-layernorm")
-    code = [abs(found[one, method, 1e4]["apart"]) for one in models for method in ("plain", "clip", "gradient-cap")]
+    three = (*models, "cnn-batchnorm")
+    code = [abs(found[one, method, 1e4]["apart"]) for one in three for method in ("plain", "clip", "gradient-cap")]
     assert f"are all within {max(code):.1f} standard errors of it" in TEXT
 
     def ends_at(method, factor=1e4):
@@ -86,6 +84,15 @@ def test_the_text_on_spikes_is_of_its_records():
         in TEXT
     )
     assert f"plain runs end at {ends_at('plain', 1.0)}." in TEXT
+    cnn = {
+        method: 100 * found["cnn-batchnorm", method, 1e4]["median"]
+        for method in ("gradient-cap", "softmax-cap", "safestep")
+    }
+    quiet = found["cnn-batchnorm", "plain", 1.0]
+    assert f"end at {cnn['gradient-cap']:.1f} % under the rule of the code, at {cnn['softmax-cap']:.1f} under" in TEXT
+    assert f"at {cnn['safestep']:.1f} under safestep's default" in TEXT
+    assert f"and without any spike at {100 * quiet['median']:.1f}. So a cap" in TEXT
+    assert f"the undisturbed model has {100 * quiet['running']:.1f} %" in TEXT
     lost = [
         found[row["architecture"], "plain", 1.0]["median"] - row["median"]
         for row in found.values()
@@ -167,7 +174,7 @@ def test_a_record_is_a_run_of_the_study_as_it_is(study, tmp_path):
     unpack(study, tmp_path)
     record, experiment = read_results(tmp_path), find(study)
     settings = experiment.settings.of_record(record["settings"])
-    assert settings == replace(experiment.settings(), **SOME.get(study, {}))
+    assert settings == experiment.settings()
     seeds = {"temperature": [*range(5)], "rate-spikes": [0, 1, 2], "resnet": [0, 1, 2], **TRACKS}
     assert record["seeds"] == seeds.get(study, [7, 8])
     planned = {run.key for run in experiment.runs(settings, record["seeds"])}
