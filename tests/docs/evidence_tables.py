@@ -91,14 +91,19 @@ def rates() -> Iterator[str]:
 
 
 def no_rate(study: str = "no-rate") -> Iterator[str]:
-    """Yield the median gap of everybody, by task."""
+    """Yield the median gap of everybody, by task, and when it was as good as the tuned run ended, if ever."""
     rows = summary(study)
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     yield _line(["method", *tasks])
     yield _line(["---"] * (1 + len(tasks)))
     for method in dict.fromkeys(row["method"] for row in rows):
-        own = {row["task"]: gap(row["median"], row["judged"]) for row in rows if row["method"] == method}
+        own = {row["task"]: _with_target(row) for row in rows if row["method"] == method}
         yield _line([method, *(own.get(task, "–") for task in tasks)])
+
+
+def _with_target(row: dict[str, Any]) -> str:
+    reached = f", {row['target']:.0%}".replace("%", " %") if row["target"] is not None else ""
+    return gap(row["median"], row["judged"]) + reached
 
 
 def spikes() -> Iterator[str]:
