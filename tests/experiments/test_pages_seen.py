@@ -62,17 +62,21 @@ def page(request, tmp_path_factory):
     return write_page(path)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def opened(browser, page):
-    """Return what opens the page in a window; all of these are closed in the end."""
-    contexts = []
+    """Return what shows the page in a window, as it opens; each kind of window is opened once, which takes longest."""
+    contexts, views = [], {}
 
     def open_page(viewport, scheme="light"):
-        context = browser.new_context(viewport=viewport, color_scheme=scheme)
-        contexts.append(context)
-        view = context.new_page()
-        view.goto(page.as_uri())
-        return view
+        key = viewport["width"], scheme
+        if key not in views:
+            contexts.append(browser.new_context(viewport=viewport, color_scheme=scheme))
+            views[key] = contexts[-1].new_page()
+            views[key].goto(page.as_uri())
+            views[key].evaluate("document.querySelectorAll('details').forEach(one => one.asOpened = one.open)")
+        views[key].evaluate("document.querySelectorAll('details').forEach(one => one.open = one.asOpened)")
+        views[key].evaluate("scrollTo(0, 0)")
+        return views[key]
 
     yield open_page
     for context in contexts:
