@@ -6,7 +6,7 @@ asks what carried the step after it too far:
     python examples/post_mortem.py rate
     safestep autopsy post-mortem-rate.pt --script examples/post_mortem.py:setup
 
-Likewise with batch, layer, and none, which is an ordinary step.
+Likewise with batch, layer, and none, which is an ordinary step. `python examples/post_mortem.py picture.png` draws all.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from safestep.tools.autopsy import Scene
+from safestep.tools.autopsy import Scene, autopsy
 
 SPIKE = 50
 KINDS = ("rate", "batch", "layer", "none")
@@ -72,8 +72,26 @@ def setup(checkpoint: dict[str, Any]) -> Scene:
     )
 
 
+def draw(path: str) -> None:
+    """Draw the three spikes and the ordinary step: a row each."""
+    import matplotlib.pyplot as plt  # here, so that setup needs none of it
+
+    from safestep.plots import layer_ratios, loss_along_step, sample_ratios
+
+    figure = plt.figure(figsize=(12, 14), layout="constrained")
+    for row, kind in zip(figure.subplots(len(KINDS), 3), KINDS, strict=True):
+        found = autopsy(setup(train(kind)))
+        for ax, picture in zip(row, (loss_along_step, layer_ratios, sample_ratios), strict=True):
+            picture(found, ax=ax)
+        row[0].set_title(f"{kind}: cause {found.cause}", loc="left", fontweight="bold")
+    figure.savefig(path, dpi=100)
+
+
 if __name__ == "__main__":
-    if sys.argv[1:] not in [[kind] for kind in KINDS]:
-        sys.exit(f"usage: python {sys.argv[0]} {'|'.join(KINDS)}")
-    torch.save(train(sys.argv[1]), name := f"post-mortem-{sys.argv[1]}.pt")
-    print(name)
+    asked = " ".join(sys.argv[1:])
+    if asked.endswith(".png"):
+        draw(asked)
+    elif asked in KINDS:
+        torch.save(train(asked), f"post-mortem-{asked}.pt")
+    else:
+        sys.exit(f"usage: python {sys.argv[0]} {'|'.join(KINDS)}|PICTURE.png")

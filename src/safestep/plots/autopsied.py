@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.axes import Axes
 
 from safestep.plots import style
 from safestep.plots.frame import log_axis, log_frame, usable
-from safestep.plots.lines import draw_curve, draw_level
+from safestep.plots.lines import draw_curve
 from safestep.plots.panel import bare_axes, legend, name_axes
 
 if TYPE_CHECKING:
     from safestep.tools.autopsy import Autopsy
 
-_MOST = 12
-"""Layers that are drawn, those with the largest r."""
+_MOST, _LETTERS = 12, 18
+"""Layers that are drawn, those with the largest r, and letters of their names, the last."""
 _BLUE, _ORANGE = style.COLOURS["cap"], style.COLOURS["fixed"]
+_DOT: dict[str, Any] = {"ls": "", "ms": 5, "mec": "white", "mew": 0.5}
+_DOTS = ({**_DOT, "marker": "o", "color": _ORANGE}, {**_DOT, "marker": "s", "color": _BLUE})
+_LEVEL: dict[str, Any] = {"color": style.INK, "lw": 0.9, "ls": (0, (5, 4))}
 
 
 def loss_along_step(found: Autopsy, *, ax: Axes | None = None) -> Axes:
@@ -56,9 +59,15 @@ def layer_ratios(found: Autopsy, *, ax: Axes | None = None) -> Axes:
     most = sorted(found.layers, key=lambda layer: -layer.alone)[:_MOST]
     layers = [layer for layer in found.layers if layer in most]
     parts = {"its part alone": [one.alone for one in layers], "the step without it": [one.without for one in layers]}
-    ax = _dots(bare_axes(ax), parts, found.ratio)
-    ax.set_xticks(range(len(layers)), [layer.name[-18:] for layer in layers], rotation=40, ha="right")
-    name_axes(ax, "What each layer carries", "", "step ratio r")
+    ax = bare_axes(ax)
+    log_axis(ax, *_frame(parts, found.ratio), along="x")
+    for (label, values), look in zip(parts.items(), _DOTS, strict=True):
+        ax.plot(values, range(len(layers)), label=label, **look)
+    ax.axvline(1.0, label="the boundary, r = 1", **_LEVEL)
+    ax.set_yticks(range(len(layers)), [layer.name[-_LETTERS:] for layer in layers])
+    ax.invert_yaxis()
+    name_axes(ax, "What each layer carries", "step ratio r", "")
+    legend(ax)
     return ax
 
 
@@ -69,16 +78,14 @@ def sample_ratios(found: Autopsy, *, ax: Axes | None = None) -> Axes:
         found: what `safestep.tools.autopsy.autopsy` returned.
         ax: where to draw; new axes without.
     """
-    ax = _dots(bare_axes(ax), {"a sample": [sample.ratio for sample in found.samples]}, found.ratio)
+    ax, ratios = bare_axes(ax), [sample.ratio for sample in found.samples]
+    log_axis(ax, *_frame({"": ratios}, found.ratio))
+    ax.plot(range(len(ratios)), ratios, label="a sample", **_DOTS[0])
+    ax.axhline(1.0, label="the boundary, r = 1", **_LEVEL)
     name_axes(ax, "How far each sample is moved", "samples, the farthest first", "step ratio r")
-    return ax
-
-
-def _dots(ax: Axes, rows: Mapping[str, Sequence[float]], ratio: float) -> Axes:
-    low, high = log_frame([value for values in rows.values() for value in values], keep=[1.0, *usable([ratio])])
-    log_axis(ax, low, high)
-    for (label, values), (colour, mark) in zip(rows.items(), ((_ORANGE, "o"), (_BLUE, "s")), strict=False):
-        ax.plot(range(len(values)), values, mark, ms=5, color=colour, mec="white", mew=0.5, label=label)
-    draw_level(ax, 1.0, "the boundary, r = 1")
     legend(ax)
     return ax
+
+
+def _frame(rows: Mapping[str, Sequence[float]], ratio: float) -> tuple[float, float]:
+    return log_frame([value for values in rows.values() for value in values], keep=[1.0, *usable([ratio])])

@@ -28,7 +28,7 @@ from safestep.tools.autopsy.samples import outstanding, samples_of, without
 from safestep.tools.autopsy.step_to_examine import Scene
 from safestep.tools.diagnostics import ExactRadius
 
-_MOST_CLASSES, _MOST_SAMPLES = 20_000, 32
+_MOST_CLASSES, _MOST_SAMPLES = 20_000, 256
 """Up to which the exact radius is looked for: above, a sample takes 0.1 s and more; and on how many samples."""
 _POINTS = 41
 
@@ -37,9 +37,10 @@ def autopsy(scene: Scene) -> Autopsy:
     r"""Return what carried a step too far: its length, its batch, or one layer.
 
     Equation:
-        Each suspect is left out and the step taken again: one with ``r / r' >= 5`` is the cause. In this order: the
-        part of one layer in ``p``; a layer's weights, where they are larger than the others', put to their scale; the
-        batch, with an ordinary one in its place; the samples that stand out. None of these: the length as a whole.
+        Each suspect is left out and the step taken again: the first with ``r / r' >= 5`` is the cause. They are: a
+        layer's weights, where they are larger than the others', put to their scale; the part of one layer in ``p``, if
+        it carries an ordinary batch's step as well; the batch, with an ordinary one in its place; the samples that
+        stand out. None of these: the length as a whole.
 
     The steps are taken by copies of the optimizers and undone: model, optimizer and every random generator are bit for
     bit as before. It takes about ten forwards for each layer.
@@ -114,6 +115,14 @@ def _instead(
     scene: Scene, radius: Radius, ratio: float, layers: Sequence[Layer], samples: Sequence[Sample], notes: list[str]
 ) -> Iterator[Instead]:
     """Take steps in the place of this one, each without a suspect: the first to make r much smaller has the cause."""
+    name, times = excess({layer.name: layer.gain for layer in layers})
+    if times >= FACTOR:
+        parameters = [q for q in layers_of(scene.model, trained(scene))[name] if q.ndim > 1]
+        with untouched(scene.model, trained(scene)), torch.no_grad():
+            for parameter in parameters:
+                parameter.div_(times)
+            words = f"with the weights of layer {name} at the scale of the others', divided by {times:.3g}"
+            yield Instead(Cause.LAYER, words, _again(scene, scene.batch, radius)[0])
     top = min(layers, key=lambda layer: layer.without)
     ordinary = [_again(scene, batch, radius, leave=top.name) for batch in scene.ordinary]
     by_layer = [Instead(Cause.LAYER, f"without the part of layer {top.name}", top.without)] if len(layers) > 1 else []
@@ -124,14 +133,6 @@ def _instead(
         if whole < FACTOR * rest and ratio >= FACTOR * whole:  # the layer carries this batch's step alone
             yield by_batch.pop()
     yield from by_layer
-    name, times = excess({layer.name: layer.gain for layer in layers})
-    if times >= FACTOR:
-        parameters = [q for q in layers_of(scene.model, trained(scene))[name] if q.ndim > 1]
-        with untouched(scene.model, trained(scene)), torch.no_grad():
-            for parameter in parameters:
-                parameter.div_(times)
-            words = f"with the weights of layer {name} at the scale of the others', divided by {times:.3g}"
-            yield Instead(Cause.LAYER, words, _again(scene, scene.batch, radius)[0])
     yield from by_batch
     if left_out := outstanding(samples):
         rest_of = without(scene.batch, left_out, len(samples))
