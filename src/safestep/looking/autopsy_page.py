@@ -26,7 +26,8 @@ MEANINGS = {
 WORDS = Words(
     question="""<p>The step was taken again from its checkpoint and measured as the <b>step ratio</b> <var>r</var>: at
 <var>r</var> = 1 it ends where the local picture of the loss does. Then each suspect was left out and the step taken
-once more. A cause is what makes <var>r</var> at least five times smaller.</p>""",
+once more. A cause is what makes <var>r</var> at least five times smaller, a layer's part of the step
+fifteen times.</p>""",
     captions={
         "loss_along_step": "The loss with the parameters at <var>t</var> times the step; 1 is the step itself. "
         "The band begins at the boundary, <var>r</var> = 1.",

@@ -21,9 +21,9 @@ from safestep.recording.proposal import Proposal
 from safestep.recording.step import Step
 from safestep.records.reading import Reading, Status
 from safestep.records.report import StepReport
-from safestep.tools.autopsy.cause_words import FACTOR, findings, numbered
+from safestep.tools.autopsy.cause_words import findings, numbered
 from safestep.tools.autopsy.layers import excess, gains, layers_of, length, part_of, put
-from safestep.tools.autopsy.outcome_of_step import Autopsy, Cause, Instead, Layer, Point, Sample
+from safestep.tools.autopsy.outcome_of_step import FACTOR, LAYER_FACTOR, Autopsy, Cause, Instead, Layer, Point, Sample
 from safestep.tools.autopsy.samples import outstanding, samples_of, without
 from safestep.tools.autopsy.step_to_examine import Scene
 from safestep.tools.diagnostics import ExactRadius
@@ -38,9 +38,9 @@ def autopsy(scene: Scene) -> Autopsy:
 
     Equation:
         Each suspect is left out and the step taken again: the first with ``r / r' >= 5`` is the cause. They are: a
-        layer's weights, where they are larger than the others', put to their scale; the part of one layer in ``p``, if
-        it carries an ordinary batch's step as well; the batch, with an ordinary one in its place; the samples that
-        stand out. None of these: the length as a whole.
+        layer's weights, where they are larger than the others', put to their scale; the part of one layer in ``p``
+        (here 15 times), if it carries an ordinary batch's step as well; the batch, with an ordinary one in its place;
+        the samples that stand out. None of these: the length as a whole.
 
     The steps are taken by copies of the optimizers and undone: model, optimizer and every random generator are bit for
     bit as before. It takes about ten forwards for each layer.
@@ -92,7 +92,7 @@ def _examined(scene: Scene, notes: list[str]) -> dict[str, Any]:
         layers = _layers(scene, trial.forwards, step, radius)
         curve = _curve(scene, trial.forwards, step, ratio)
     instead = list(_instead(scene, radius, ratio, layers, samples, notes))
-    decisive = next((one for one in instead if ratio >= FACTOR * one.ratio), None)
+    decisive = next((one for one in instead if one.explains(ratio)), None)
     start, end = curve[0], min(curve, key=lambda point: abs(point.t - 1.0))
     cause = decisive.cause if decisive else Cause.LENGTH
     if ratio <= 1.0 or (decisive is None and ratio < FACTOR and end.loss <= start.loss):
@@ -125,12 +125,13 @@ def _instead(
             yield Instead(Cause.LAYER, words, _again(scene, scene.batch, radius)[0])
     top = min(layers, key=lambda layer: layer.without)
     ordinary = [_again(scene, batch, radius, leave=top.name) for batch in scene.ordinary]
-    by_layer = [Instead(Cause.LAYER, f"without the part of layer {top.name}", top.without)] if len(layers) > 1 else []
+    words = f"without the part of layer {top.name}"
+    by_layer = [Instead(Cause.LAYER, words, top.without, LAYER_FACTOR)] if len(layers) > 1 else []
     by_batch = []
     if ordinary:
         whole, rest = (median(ratios) for ratios in zip(*ordinary, strict=True))
         by_batch = [Instead(Cause.BATCH, "on an ordinary batch", whole)]
-        if whole < FACTOR * rest and ratio >= FACTOR * whole:  # the layer carries this batch's step alone
+        if whole < LAYER_FACTOR * rest and by_batch[0].explains(ratio):  # the layer carries this batch's step alone
             yield by_batch.pop()
     yield from by_layer
     yield from by_batch

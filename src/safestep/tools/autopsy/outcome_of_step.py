@@ -9,6 +9,11 @@ from typing import Any
 
 from safestep.records.report import plain
 
+FACTOR, LAYER_FACTOR = 5.0, 15.0
+"""A cause is what makes r at least so many times smaller when it is left out; the second of a layer's part of the step.
+In 54 steps of trained models (three models, three optimizers) the layer that matters most made it 1.2 to 3.3 times
+smaller, samples that stand out 0.9 to 2.8 times; in 48 first steps of fresh ones the layer 1.2 to 10.7 times."""
+
 
 class Cause(StrEnum):
     """What carried a step too far."""
@@ -68,11 +73,17 @@ class Instead:
         cause: what the suspect is.
         words: how this step was taken.
         ratio: its r.
+        factor: how many times smaller its r has to be.
     """
 
     cause: Cause
     words: str
     ratio: float
+    factor: float = FACTOR
+
+    def explains(self, ratio: float) -> bool:
+        """Return whether the suspect is the cause of this r."""
+        return ratio >= self.factor * self.ratio
 
 
 @dataclass(frozen=True, slots=True)
