@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING
 from safestep import logs, schedules
 from safestep._torch.lazily import lazily
 from safestep._version import __version__
+from safestep.averaging import Averaged
 from safestep.distributed.ranks import Ranks
 from safestep.errors import (
     AttachError,
+    AveragingError,
     LogitsNotFoundError,
     LossMismatchError,
     MeasurementError,
@@ -47,6 +49,8 @@ else:
 __all__ = [
     "AttachError",
     "Audit",
+    "Averaged",
+    "AveragingError",
     "Cap",
     "CurvatureRadius",
     "Guard",

@@ -51,6 +51,10 @@ class DetachedError(SafestepError, AttributeError):
     """A copy of a guard was asked for what only the guard has."""
 
 
+class AveragingError(SafestepError, ValueError):
+    """An `Averaged` optimizer cannot be made so, or not be stepped or loaded now."""
+
+
 class ScheduleError(SafestepError, ValueError):
     """A schedule was made, called or summed with what it cannot be."""
 

@@ -4,27 +4,61 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
+import statistics
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from safestep.experiments import find
+from safestep.experiments.evidence.evidence_summary import beside_tuned
 
 RECORDS = Path(__file__).parents[2] / "docs" / "records" / "evidence"
 """Each the ``results.json`` of a run, without its ``records.jsonl``: enough for `safestep report`."""
 STUDIES = {
     "rates": ("rates-gpt", "rates-mlp", "rates-cnn-vit"),
+    "averages": ("rates-averaged-gpt",),
     "no-rate": ("no-rate-gpt", "no-rate-digits"),
+    "no-rate-long": ("no-rate-gpt-1500",),
     "spikes": ("spikes",),
 }
 """Of each study its records, which together are one run of it."""
+EXPERIMENTS = {"averages": "rates", "no-rate-long": "no-rate"}
+"""Which experiment a study is a run of, where it has another name."""
+
+
+def rows_of(name: str) -> list[dict[str, Any]]:
+    """Return the rows of a record."""
+    rows: list[dict[str, Any]] = json.loads(gzip.decompress((RECORDS / f"{name}.json.gz").read_bytes()))["rows"]
+    return rows
 
 
 def summary(study: str) -> list[dict[str, Any]]:
     """Return what the rows of all records of a study come to, by the code as it is."""
-    files = [RECORDS / f"{name}.json.gz" for name in STUDIES[study]]
-    rows = [json.loads(gzip.decompress(file.read_bytes()))["rows"] for file in files if file.exists()]
-    return [row for part in rows for row in find(study).summarise(part)]
+    experiment = find(EXPERIMENTS.get(study, study))
+    return [row for name in STUDIES[study] for row in experiment.summarise(rows_of(name))]
+
+
+def averages() -> Iterator[str]:
+    """Yield median gaps to the tuned AdamW run without averages, by rate: AdamW, and averaged, each way."""
+    rows = [row for name in ("rates-gpt", *STUDIES["averages"]) for row in rows_of(name)]
+    tuned = {row["seed"]: row["final_loss"] for row in beside_tuned(rows_of("rates-gpt")) if row["tuned"]}
+    there = [row for row in rows if row["schedule"] == "cosine" and row["seed"] in tuned]
+    shared = sorted({row["rate"] for row in there if row["method"] == "safestep"})
+    yield _line(["optimizer, method", *(f"×{rate:g}" for rate in shared)])
+    yield _line(["---"] * (1 + len(shared)))
+    for way in [(o, m) for o in ("adamw", "averaged-adamw") for m in ("plain", "clip", "safestep")]:
+        own = [row for row in there if (row["optimizer"], row["method"]) == way]
+        cells = []
+        for rate in shared:
+            ends = [
+                math.inf if row["lost"] else row["final_loss"] - tuned[row["seed"]]
+                for row in own
+                if row["rate"] == rate
+            ]
+            cells.append(gap(statistics.median(ends), "loss"))
+        yield _line([", ".join(way), *cells])
 
 
 def gap(value: Any, judged: str) -> str:
@@ -56,9 +90,9 @@ def rates() -> Iterator[str]:
         yield _line([", ".join(case), *cells])
 
 
-def no_rate() -> Iterator[str]:
-    """Yield the median gap of everybody, by task, and the time of a step as the median over tasks."""
-    rows = summary("no-rate")
+def no_rate(study: str = "no-rate") -> Iterator[str]:
+    """Yield the median gap of everybody, by task."""
+    rows = summary(study)
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     yield _line(["method", *tasks])
     yield _line(["---"] * (1 + len(tasks)))
@@ -83,7 +117,13 @@ def spikes() -> Iterator[str]:
         yield _line([method, *cells])
 
 
-TABLES = {"rates": rates, "no-rate": no_rate, "spikes": spikes}
+TABLES = {
+    "rates": rates,
+    "averages": averages,
+    "no-rate": no_rate,
+    "no-rate-long": partial(no_rate, "no-rate-long"),
+    "spikes": spikes,
+}
 
 if __name__ == "__main__":
     for table in TABLES.values():

@@ -17,6 +17,7 @@ from safestep.guard.guard import Guard
 from safestep.guard.guard_options import GuardOptions
 from safestep.guard.silence import disarm
 from safestep.guard.validation import (
+    averaged_apart,
     check_attachment,
     check_forward,
     check_functions,
@@ -114,9 +115,10 @@ def attach(
     Note:
         Nothing is promised for optimizers that keep a second copy of the weights in their state (Schedule-Free,
         Lookahead, MADGRAD, Prodigy, float32 masters): the copy does not follow the rescaled parameters. attach() warns.
+        For Schedule-Free under a guard take `Averaged`, whose averages follow the steps as they were taken.
     """
     check_model(model)
-    given = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
+    given = averaged_apart(list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer])
     optimizers = [innermost(one) for one in given]
     for one in optimizers:
         if (reference := _guarded.get(one)) is not None and (known := reference()) is not None and known.attached:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +13,12 @@ from torch.optim import Optimizer
 
 from safestep._torch.unwrap import bare
 from safestep._torch.warn_once import warn
+from safestep.averaging import Averaged
 from safestep.errors import AttachError
 from safestep.policy import Policy, Watch
 from safestep.radius import Radius
 from safestep.recording.nonfinite import parameters_of
+from safestep.recording.optimizer_hooks import layers
 
 SECOND_COPIES = {
     "ScheduleFree": "the fast iterate z",
@@ -29,6 +32,7 @@ SECOND_COPIES = {
     "FP16_Optimizer": "float32 masters",
 }
 """Optimizers (by a part of the class name) that keep a second copy of the weights, and which one."""
+_INSTEAD = {"ScheduleFree": "safestep.Averaged around the plain optimizer, as Averaged(AdamW(..., betas=(0.0, 0.999)))"}
 
 
 def check_attachment(
@@ -62,10 +66,27 @@ def check_attachment(
             if part in type(optimizer).__name__:
                 doubts.append(
                     f"{type(optimizer).__name__} keeps a second copy of the weights ({copy}), which does not follow "
-                    "the rescaled parameters: use policy=Watch() with it, or another optimizer"
+                    f"the rescaled parameters: use policy=Watch() with it, or {_INSTEAD.get(part, 'another optimizer')}"
                 )
     for doubt in doubts:
         warn(doubt)
+
+
+def averaged_apart(given: list[Any]) -> list[Any]:
+    """Return the optimizers to guard: of several that are averaged together each by itself.
+
+    Raises:
+        AttachError: if some are averaged and others not, or apart: a guard decides once all have stepped, and an
+            average has to be of what it decided.
+    """
+    averaged = [layer for one in given for layer in layers(one) if isinstance(layer, Averaged)]
+    if averaged and len(given) > 1:
+        raise AttachError(
+            f"expected one Averaged around all optimizers, saw it around {len(averaged)} of {len(given)}: a guard "
+            "decides once all have stepped, so make one Averaged(first, second, ...) and attach(model, averaged)"
+        )
+    ends = [(one, layers(one)[-1]) for one in given]  # at an Averaged only where it has several
+    return [part for one, end in ends for part in (end.optimizers if isinstance(end, Averaged) else (one,))]
 
 
 def check_parts(radius: object, policy: object) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
+from torch.optim import Optimizer
 
+from safestep.averaging import Averaged
 from safestep.experiments.evidence.evidence_tasks import OPTIMIZERS
 from safestep.guard.attach import attach
 from safestep.guard.guard import Guard
 from safestep.lab.rivals.clipping import CLIPPINGS
 from safestep.lab.rivals.registry import RIVALS
-from safestep.lab.rivals.stepper import Stepper
+from safestep.lab.rivals.stepper import AveragedStepper, Stepper
 from safestep.lab.tasks import Task
 from safestep.policy import Cap, Pin, Policy
 from safestep.radius import CurvatureRadius, Radius, default_limit
@@ -25,10 +27,12 @@ WITH_RATE = (PLAIN, *CLIPPINGS, DEFAULT)
 _ABSURD = 1.0
 """The rate of an optimizer whose steps a guard alone decides on: hundreds of times too much for AdamW."""
 
+_AVERAGED = "safestep-averaged"
 Guarding = Callable[[int], tuple[Radius, Policy]]
 _GUARDS: Mapping[str, Guarding] = {
     "safestep-pin": lambda _: (default_limit(), Pin()),
     "safestep-pin-decay": lambda steps: (default_limit(), Pin(schedule=DecayAtEnd(steps))),
+    _AVERAGED: lambda _: (default_limit(), Pin()),
     "safestep-rate-1": lambda _: (default_limit(), Cap(1.0)),
     # the step that minimises the quadratic model of the whole batch along the direction, every time
     "k-fac-rescaling": lambda _: (CurvatureRadius(), Pin(0.5)),
@@ -56,8 +60,8 @@ def with_rate(name: str, model: nn.Module, optimizer: str, peak: float) -> Conte
     """Return a method of `WITH_RATE` around an optimizer of the study at a peak rate."""
     optimizers = OPTIMIZERS[optimizer](model, peak)
     if name == DEFAULT:
-        return Contestant(Stepper(*optimizers), attach(model, optimizers, history=1))
-    return Contestant(Stepper(*optimizers, before=None if name == PLAIN else CLIPPINGS[name](model)))
+        return Contestant(_stepper(optimizers), attach(model, optimizers, history=1))
+    return Contestant(_stepper(optimizers, before=None if name == PLAIN else CLIPPINGS[name](model)))
 
 
 def without_rate(name: str, task: Task, steps: int) -> Contestant:
@@ -66,8 +70,13 @@ def without_rate(name: str, task: Task, steps: int) -> Contestant:
     if name in RIVALS:
         return Contestant(RIVALS[name].start(model, steps, task.epoch))
     radius, policy = _GUARDS[name](steps)
-    optimizers = OPTIMIZERS["adamw"](model, _ABSURD)
-    return Contestant(Stepper(*optimizers), attach(model, optimizers, radius=radius, policy=policy, history=1))
+    optimizers = OPTIMIZERS["averaged-adamw" if name == _AVERAGED else "adamw"](model, _ABSURD)
+    return Contestant(_stepper(optimizers), attach(model, optimizers, radius=radius, policy=policy, history=1))
+
+
+def _stepper(optimizers: Sequence[Optimizer], before: Callable[[], None] | None = None) -> Stepper:
+    kind = AveragedStepper if isinstance(optimizers[0], Averaged) else Stepper
+    return kind(*optimizers, before=before)
 
 
 def schedule_of(name: str) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from torch import nn
-from torch.optim import Optimizer
+from torch.optim import AdamW, Optimizer
 
 from safestep._torch.extras import need
+from safestep.averaging import Averaged
 from safestep.experiments.limits.limits_tasks import OPTIMIZERS as OF_LIMITS
 from safestep.experiments.limits.limits_tasks import SUBJECTS, Subject
 
@@ -19,7 +20,15 @@ def _lion(model: nn.Module, lr: float) -> list[Optimizer]:
     return [need("pytorch_optimizer", "peers").Lion(model.parameters(), lr=lr, weight_decay=0.1)]
 
 
-OPTIMIZERS: Mapping[str, Callable[[nn.Module, float], list[Optimizer]]] = {**OF_LIMITS, "lion": _lion}
+def _averaged(model: nn.Module, lr: float) -> list[Optimizer]:
+    return [Averaged(AdamW(model.parameters(), lr=lr, betas=(0.0, 0.999)))]
+
+
+OPTIMIZERS: Mapping[str, Callable[[nn.Module, float], list[Optimizer]]] = {
+    **OF_LIMITS,
+    "lion": _lion,
+    "averaged-adamw": _averaged,
+}
 """Every optimizer by its name in settings: from model and rate to the optimizers that one guard looks after."""
 
 
@@ -31,7 +40,8 @@ def first_rate(task: str, optimizer: str) -> float:
         (0.03, 0.003)
     """
     rates = SUBJECTS[task].rates
-    return rates["adamw"] * _LION if optimizer == "lion" else rates[optimizer]
+    adamw = rates["adamw"]
+    return {**rates, "lion": adamw * _LION, "averaged-adamw": adamw}[optimizer]
 
 
 __all__ = ["OPTIMIZERS", "SUBJECTS", "Subject", "first_rate"]

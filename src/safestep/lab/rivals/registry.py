@@ -14,7 +14,7 @@ from safestep.lab.rivals.edge import OnEdge
 from safestep.lab.rivals.line_search import LineSearch
 from safestep.lab.rivals.mechanic import Mechanic
 from safestep.lab.rivals.polyak_averaging import ScheduleFreePlus, ScheduleFreePolyak
-from safestep.lab.rivals.stepper import Averaged, Stepper
+from safestep.lab.rivals.stepper import AveragedStepper, Stepper
 
 Start = Callable[[nn.Module, int, int], Stepper]
 """From a model, the number of steps of the run, and the number of batches in an epoch."""
@@ -48,15 +48,15 @@ def _packaged(package: str, optimizer: str, *, tells: bool = False, **settings: 
 
 def _schedule_free(model: nn.Module, steps: int, epoch: int) -> Stepper:
     adamw = need("schedulefree", "peers").AdamWScheduleFree
-    return Averaged(adamw(model.parameters(), warmup_steps=steps // 10))
+    return AveragedStepper(adamw(model.parameters(), warmup_steps=steps // 10))
 
 
 def _schedule_free_plus(model: nn.Module, steps: int, epoch: int) -> Stepper:
-    return Averaged(ScheduleFreePlus(model.parameters(), warm_up=steps // 10), tells=True)
+    return AveragedStepper(ScheduleFreePlus(model.parameters(), warm_up=steps // 10), tells=True)
 
 
 def _schedule_free_polyak(model: nn.Module, steps: int, epoch: int) -> Stepper:
-    return Averaged(ScheduleFreePolyak(model.parameters()), tells=True)
+    return AveragedStepper(ScheduleFreePolyak(model.parameters()), tells=True)
 
 
 def _mechanic(model: nn.Module, steps: int, epoch: int) -> Stepper:

@@ -81,11 +81,11 @@ class Stepper:
         return steps
 
 
-class Averaged(Stepper):
+class AveragedStepper(Stepper):
     """A stepper whose optimizers are to be put into ``train()`` and, for evaluation, ``eval()``."""
 
-    def __init__(self, *optimizers: Optimizer, tells: bool = False) -> None:
-        super().__init__(*optimizers, tells=tells)
+    def __init__(self, *optimizers: Optimizer, before: Callable[[], None] | None = None, tells: bool = False) -> None:
+        super().__init__(*optimizers, before=before, tells=tells)
         self._mode("train")
 
     def _mode(self, name: str) -> None:
