@@ -73,17 +73,16 @@ def setup(checkpoint: dict[str, Any]) -> Scene:
 
 
 def draw(path: str) -> None:
-    """Draw the three spikes and the ordinary step: a row each."""
+    """Draw the loss along the three spikes and the ordinary step."""
     import matplotlib.pyplot as plt  # here, so that setup needs none of it
 
-    from safestep.plots import layer_ratios, loss_along_step, sample_ratios
+    from safestep.plots import loss_along_step
 
-    figure = plt.figure(figsize=(12, 14), layout="constrained")
-    for row, kind in zip(figure.subplots(len(KINDS), 3), KINDS, strict=True):
+    figure = plt.figure(figsize=(10, 7), layout="constrained")
+    for ax, kind in zip(figure.subplots(2, 2).flat, KINDS, strict=True):
         found = autopsy(setup(train(kind)))
-        for ax, picture in zip(row, (loss_along_step, layer_ratios, sample_ratios), strict=True):
-            picture(found, ax=ax)
-        row[0].set_title(f"{kind}: cause {found.cause}", loc="left", fontweight="bold")
+        loss_along_step(found, ax=ax)
+        ax.set_title(f"{kind}: cause {found.cause}", loc="left", fontweight="bold")
     figure.savefig(path, dpi=100)
 
 

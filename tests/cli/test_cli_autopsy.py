@@ -18,7 +18,7 @@ from safestep.simulation.user_file import read_function
 from safestep.tools.autopsy import autopsy
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "post_mortem.py"
-FIGURES = ["loss_along_step", "layer_ratios", "sample_ratios"]
+FIGURES = ["loss_along_step"]
 
 
 def run(*words: object):
@@ -113,7 +113,7 @@ def test_a_file_that_is_no_checkpoint_is_told(spike, script):
     Path("text.pt").write_text("no checkpoint", encoding="utf-8")
     assert "text.pt" in refused("text.pt", "--script", named)
     torch.save({"model": re.compile("a")}, "objects.pt")
-    assert "holds more than tensors and plain data" in refused("objects.pt", "--script", named)
+    assert "add_safe_globals" in refused("objects.pt", "--script", named)
     Path("cut.pt").write_bytes(spike.read_bytes()[:2000])
     assert "cut.pt cannot be read as a checkpoint" in refused("cut.pt", "--script", named)
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from safestep.looking.autopsy_page import MEANINGS
-from safestep.tools.autopsy import autopsy
+from safestep.tools.autopsy import Cause, autopsy
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "autopsy.md").read_text(encoding="utf-8")
@@ -26,4 +25,4 @@ def test_the_example_says_what_the_page_shows():
 
 
 def test_every_cause_is_explained():
-    assert {cause for cause in MEANINGS if f"`{cause}`" in PAGE} == {*MEANINGS}
+    assert all(f"`{cause}`" in PAGE for cause in Cause)

@@ -22,7 +22,8 @@ from safestep import MeasurementError, SoftmaxRadius, Watch
 from safestep.formulas.softmax_ratio import spread
 from safestep.lab.models import CharGPT, cnn
 from safestep.tools.autopsy import Autopsy, Cause, Scene, autopsy
-from safestep.tools.autopsy.layers import excess, gains, layers_of
+from safestep.tools.autopsy.layers import layers_of
+from safestep.tools.autopsy.outcome_of_step import Instead
 
 EXAMPLE = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "post_mortem.py"))
 CAUSES = {"rate": Cause.LENGTH, "batch": Cause.BATCH, "layer": Cause.LAYER, "none": Cause.NONE}
@@ -76,49 +77,57 @@ def _like(scene: Scene, model: nn.Module) -> torch.optim.Optimizer:
 # -- the causes -------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def no_zeros(monkeypatch):
+    """Leave the exact radius out, which takes most of the time and has no say in the cause."""
+    monkeypatch.setattr("safestep.tools.autopsy.measures.ExactRadius", lambda: lambda *_: {})
+
+
 @pytest.mark.parametrize("kind", CAUSES)
-@pytest.mark.parametrize("seed", range(3))
-def test_planted_spikes_are_told_apart_with_an_ordinary_batch_and_without(kind, seed):
+@pytest.mark.parametrize("seed", range(2))
+def test_planted_spikes_are_told_apart_with_an_ordinary_batch_and_without(kind, seed, no_zeros):
     scene = planted(kind, seed)
-    with_one, alone = autopsy(scene), autopsy(replace(scene, ordinary=()))
-    assert with_one.cause is CAUSES[kind] is alone.cause
-    assert (with_one.ratio > 1) == (kind != "none")
-    assert with_one.ratios == alone.ratios
+    alone = autopsy(replace(scene, ordinary=()))
+    assert alone.cause is CAUSES[kind] is autopsy(scene).cause
+    assert (alone.ratio > 1) == (kind != "none")
     told = str(alone)
     if kind == "batch":
         assert "without samples 3, 17, 40 of 64" in told
         assert {sample.index for sample in alone.samples[:3]} == {3, 17, 40}
     if kind == "layer":
-        assert "One layer carries it: without the part of layer 2" in told
+        assert "without the part of layer 2." in told
     if kind == "rate":
         assert "No ordinary batch was given" in told
-        assert 300 < with_one.ratio * 0.003 / with_one.rates[0] * 1000 < 3000  # what the rate was multiplied by
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_a_batch_that_is_wrong_as_a_whole_needs_an_ordinary_one_to_be_told(seed):
-    scene = planted("none", seed)
+def test_a_batch_that_is_wrong_as_a_whole_needs_an_ordinary_one_to_be_told(no_zeros):
+    scene = planted("none")
     wrong = replace(scene, batch=(scene.batch[0] * 160, scene.batch[1]))
     assert autopsy(wrong).cause is Cause.BATCH
     assert autopsy(replace(wrong, ordinary=())).cause is Cause.LENGTH
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_a_layer_whose_weights_have_exploded_is_named(seed):
-    scene = planted("none", seed)
-    with torch.no_grad():
-        scene.model[2].weight.mul_(30)
-    for found in (autopsy(scene), autopsy(replace(scene, ordinary=()))):
-        assert found.cause is Cause.LAYER
-        assert "with the weights of layer 2 at the scale of the others', divided by" in str(found)
-
-
-def test_a_layer_whose_second_moments_were_lost_is_named():
+def test_a_layer_whose_second_moments_were_lost_is_named(no_zeros):
     scene = planted("none")
     scene.optimizer.state[scene.model[2].weight]["exp_avg_sq"].mul_(1e-10)
     found = autopsy(scene)
     assert found.cause is Cause.LAYER
     assert max(found.layers, key=lambda layer: layer.alone).name == "2"
+
+
+def test_a_layer_with_large_weights_is_not_taken_for_the_cause(no_zeros):
+    """r falls with any layer's weights: that it does when they are made smaller tells nothing of the cause."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 16), nn.GELU(), nn.Linear(16, 16), nn.GELU(), nn.Linear(16, 3))
+    with torch.no_grad():
+        model[4].weight.mul_(8)
+    assert autopsy(small(lr=100.0, model=model)).cause is Cause.LENGTH
+
+
+def test_uphill_with_and_without_a_suspect_tells_nothing():
+    assert not Instead(Cause.LAYER, "", math.inf).explains(math.inf)
+    assert Instead(Cause.LAYER, "", 3.0).explains(math.inf)
+    assert not Instead(Cause.BATCH, "", math.nan).explains(9.0)
 
 
 # -- its numbers are those of the step --------------------------------------------------------------------------------
@@ -164,7 +173,7 @@ def test_layers_and_samples_are_those_of_a_slow_twin():
         q.grad = None
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(st.floats(-6, 6))
 def test_r_of_everything_grows_with_the_rate(power):
     one, other = autopsy(small(dtype=torch.float64)), autopsy(small(lr=2.0**power, dtype=torch.float64))
@@ -186,7 +195,7 @@ def test_one_layer_has_all_and_the_rest_none():
     assert not any(one.cause is Cause.LAYER for one in found.instead)
 
 
-def test_clipping_belongs_to_the_step():
+def test_clipping_belongs_to_the_step(no_zeros):
     scene = small(lr=1000.0)
     clipped = replace(scene, clip=lambda: nn.utils.clip_grad_norm_(scene.model.parameters(), 0.01))
     report, _ = after_the_step(clipped, radius=SoftmaxRadius(method="exact"))
@@ -194,7 +203,7 @@ def test_clipping_belongs_to_the_step():
     assert autopsy(scene).ratio > 2 * report.ratio
 
 
-def test_a_token_is_named_and_padding_is_none():
+def test_a_token_is_named_and_padding_is_none(no_zeros):
     torch.manual_seed(0)
     model, text = CharGPT(12, context=8, width=16), torch.randint(12, (6, 8))
     labels = text.roll(-1, 1)
@@ -215,24 +224,9 @@ def test_a_squared_error_goes_by_curvature():
     scene = small(lr=50.0, loss=lambda model, batch: F.mse_loss(model(batch[0]), F.one_hot(batch[1], 3).float()))
     found, (report, _) = autopsy(scene), after_the_step(scene, radius=safestep.CurvatureRadius("mse"))
     assert found.ratio == found.ratios["curvature"] == pytest.approx(report.ratio, rel=1e-4)
-    assert math.isnan(found.ratios["largest"])
+    assert list(found.ratios) == ["curvature"]
     assert found.cause is Cause.LENGTH
     assert len(found.samples) == 12
-
-
-def test_gains_and_their_excess():
-    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8), nn.LayerNorm(8), nn.Embedding(5, 8))
-    for layer in list(model)[:3]:
-        nn.init.orthogonal_(layer.weight)
-    nn.init.orthogonal_(model[1].weight, gain=7.0)
-    layers = layers_of(model, model.parameters())
-    gain = gains(layers, model)
-    assert [gain["0"], gain["1"], gain["2"]] == pytest.approx([1.0, 7.0, 1.0])
-    assert math.isnan(gain["3"])
-    assert math.isnan(gain["4"])
-    name, times = excess(gain)
-    assert (name, round(times, 5)) == ("1", 7.0)
-    assert excess({"0": 1.0, "1": 9.0}) == ("", 1.0)
 
 
 def test_many_layers_are_taken_together():
@@ -244,7 +238,7 @@ def test_many_layers_are_taken_together():
 
 
 @pytest.mark.parametrize("kind", ["layer", "batch"])
-def test_nothing_of_the_users_changes(kind):
+def test_nothing_of_the_users_changes(kind, no_zeros):
     torch.manual_seed(1)
     model = nn.Sequential(cnn(width=4), nn.Dropout(0.1))
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
@@ -288,7 +282,7 @@ def test_an_optimizer_without_its_state_is_refused():
     [
         (
             {"loss": lambda model, batch: model(batch[0]).sum() * math.nan},
-            r"the loss at the checkpoint is nan: exp",
+            r"the loss at the checkpoint is nan: take an earlier",
         ),
         ({"loss": lambda model, batch: model(batch[0])}, r"returned a tensor of shape \(12, 3\): expected the scalar"),
         ({"loss": lambda model, batch: 3.0}, r"returned 3\.0: expected the scalar loss"),

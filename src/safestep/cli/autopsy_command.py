@@ -33,13 +33,13 @@ def autopsy_command(
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Directory of page and figures.", show_default="CHECKPOINT.autopsy")
+        Path | None, typer.Option(help="Directory of page and figure.", show_default="CHECKPOINT.autopsy")
     ] = None,
 ) -> None:
     """Ask why the loss jumped: what carried the step after a checkpoint too far, its length, its batch or a layer.
 
     The step is taken again and measured; then each suspect is left out. The
-    directory gets report.html, figures and results.json.
+    directory gets report.html, its figure and results.json.
     """
     screen = console()
     with errors_told():
@@ -72,11 +72,8 @@ def read_checkpoint(path: Path) -> Any:
         raise SettingError(f"{path} is not there, or no file: expected a checkpoint that torch.save wrote")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError) as error:
         raise SettingError(
-            f"{path} holds more than tensors and plain data, or is no checkpoint ({first_line(error)}): expected what "
-            "torch.load(..., weights_only=True) reads, such as state_dict()s; the script may allow its own classes by "
-            "torch.serialization.add_safe_globals, or write the checkpoint anew without them"
+            f"{path} cannot be read as a checkpoint ({first_line(error)}): is it whole? Classes other than tensors and "
+            "plain data have to be allowed by the script, with torch.serialization.add_safe_globals"
         ) from error
-    except (RuntimeError, EOFError, ValueError, LookupError) as error:
-        raise SettingError(f"{path} cannot be read as a checkpoint ({first_line(error)}): is it whole?") from error

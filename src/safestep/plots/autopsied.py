@@ -1,10 +1,9 @@
-"""Pictures of a post-mortem: the loss along the step with its boundary, and what layers and samples have of r."""
+"""The picture of a post-mortem: the loss along the step, with its boundary."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 
@@ -16,12 +15,7 @@ from safestep.plots.panel import bare_axes, legend, name_axes
 if TYPE_CHECKING:
     from safestep.tools.autopsy import Autopsy
 
-_MOST, _LETTERS = 12, 18
-"""Layers that are drawn, those with the largest r, and letters of their names, the last."""
 _BLUE, _ORANGE = style.COLOURS["cap"], style.COLOURS["fixed"]
-_DOT: dict[str, Any] = {"ls": "", "ms": 5, "mec": "white", "mew": 0.5}
-_DOTS = ({**_DOT, "marker": "o", "color": _ORANGE}, {**_DOT, "marker": "s", "color": _BLUE})
-_LEVEL: dict[str, Any] = {"color": style.INK, "lw": 0.9, "ls": (0, (5, 4))}
 
 
 def loss_along_step(found: Autopsy, *, ax: Axes | None = None) -> Axes:
@@ -47,45 +41,3 @@ def loss_along_step(found: Autopsy, *, ax: Axes | None = None) -> Axes:
     name_axes(ax, "Loss along the step", "part of the step t", "loss")
     legend(ax)
     return ax
-
-
-def layer_ratios(found: Autopsy, *, ax: Axes | None = None) -> Axes:
-    """Draw r of each layer's part of a step alone, and of the step without it: those that go farthest.
-
-    Args:
-        found: what `safestep.tools.autopsy.autopsy` returned.
-        ax: where to draw; new axes without.
-    """
-    most = sorted(found.layers, key=lambda layer: -layer.alone)[:_MOST]
-    layers = [layer for layer in found.layers if layer in most]
-    parts = {"its part alone": [one.alone for one in layers], "the step without it": [one.without for one in layers]}
-    ax = bare_axes(ax)
-    log_axis(ax, *_frame(parts, found.ratio), along="x")
-    for (label, values), look in zip(parts.items(), _DOTS, strict=True):
-        ax.plot(values, range(len(layers)), label=label, **look)
-    ax.axvline(1.0, label="the boundary, r = 1", **_LEVEL)
-    ax.set_yticks(range(len(layers)), [layer.name[-_LETTERS:] for layer in layers])
-    ax.invert_yaxis()
-    name_axes(ax, "What each layer carries", "step ratio r", "")
-    legend(ax)
-    return ax
-
-
-def sample_ratios(found: Autopsy, *, ax: Axes | None = None) -> Axes:
-    """Draw r of every sample of a step's batch, the farthest first.
-
-    Args:
-        found: what `safestep.tools.autopsy.autopsy` returned.
-        ax: where to draw; new axes without.
-    """
-    ax, ratios = bare_axes(ax), [sample.ratio for sample in found.samples]
-    log_axis(ax, *_frame({"": ratios}, found.ratio))
-    ax.plot(range(len(ratios)), ratios, label="a sample", **_DOTS[0])
-    ax.axhline(1.0, label="the boundary, r = 1", **_LEVEL)
-    name_axes(ax, "How far each sample is moved", "samples, the farthest first", "step ratio r")
-    legend(ax)
-    return ax
-
-
-def _frame(rows: Mapping[str, Sequence[float]], ratio: float) -> tuple[float, float]:
-    return log_frame([value for values in rows.values() for value in values], keep=[1.0, *usable([ratio])])

@@ -20,12 +20,8 @@ from safestep.experiments.runner.settings import SettingError
 def read_function(text: str, failure: type[SafestepError] = DescentError) -> Callable[..., Any] | None:
     """Run a file and return a function of its; None where the text names no file.
 
-    Errors of the function, too, say on which line of the file they were raised. Modules beside the file can be
-    imported, as by a script that is run.
-
-    Args:
-        text: ``FILE.py:FUNCTION``.
-        failure: the error that one raised by the function becomes.
+    Errors of the function, too, become a ``failure`` that says on which line of the file they were raised. Modules
+    beside the file can be imported.
 
     Raises:
         SettingError: if the file cannot be run, or the name is none of a function.

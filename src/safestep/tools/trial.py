@@ -45,15 +45,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class OnTrial:
-    """A batch whose forward and backward have run on trial, and the steps that optimizers would take from there.
-
-    Attributes:
-        model: the module that ran.
-        optimizers: whose steps are tried.
-        forwards: what was recorded of the batch.
-        start: the parameters that may move, as they are.
-        gradients: what backward left.
-    """
+    """A batch whose forward and backward have run on trial: what they left, and the steps from there."""
 
     model: nn.Module
     optimizers: Sequence[Optimizer]
@@ -63,20 +55,16 @@ class OnTrial:
 
     @contextmanager
     def stepped(self, rates: Sequence[float] | None = None) -> Iterator[tuple[Step, list[Optimizer]]]:
-        """Take a step by twins of the optimizers, at their own rates or others, and undo it afterwards.
-
-        Yields:
-            The step, and the twins that took it. The parameters hold ``theta + p`` inside.
-        """
+        """Take a step by twins of the optimizers, at their own rates or others; yield both, and undo it afterwards."""
         for parameter, gradient in self.gradients.items():
             parameter.grad = gradient.clone()  # an optimizer or a hook of it (a clipping) may write to it
         step = Step(0, peers=self.forwards.peers)
         step.start |= self.start
         twins = []
         try:
-            remaining = None if rates is None else iter(rates)
+            remaining = iter(rates or ())
             for optimizer in self.optimizers:
-                own = None if remaining is None else [next(remaining) for _ in optimizer.param_groups]
+                own = [next(remaining) for _ in optimizer.param_groups] if rates else None
                 twins.append(twin_of(optimizer, self.model, own))
                 twins[-1].step()
             yield step, twins
@@ -96,13 +84,7 @@ def on_trial(
 ) -> Iterator[OnTrial]:
     """Run the closure, once, and yield what it left; everything is untouched afterwards, and no guard hears of it.
 
-    Args:
-        model: the module that the closure calls.
-        optimizers: whose gradients the closure leaves.
-        closure: runs forward and backward.
-        logits: from the model's output to its logits.
-        ranks: who takes the step together.
-        hold: whether dL/dz is wanted.
+    With ``hold`` dL/dz is kept; ``ranks`` take the step together.
 
     Raises:
         MeasurementError: if the closure leaves no gradient, or steps an optimizer itself.

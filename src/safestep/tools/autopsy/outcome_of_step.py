@@ -11,8 +11,7 @@ from safestep.records.report import plain
 
 FACTOR, LAYER_FACTOR = 5.0, 15.0
 """A cause is what makes r at least so many times smaller when it is left out; the second of a layer's part of the step.
-In 54 steps of trained models (three models, three optimizers) the layer that matters most made it 1.2 to 3.3 times
-smaller, samples that stand out 0.9 to 2.8 times; in 48 first steps of fresh ones the layer 1.2 to 10.7 times."""
+docs/autopsy.md has the measurements behind them."""
 
 
 class Cause(StrEnum):
@@ -21,31 +20,19 @@ class Cause(StrEnum):
     NONE = "none"
     """Nothing: the step is inside its radius, or little beyond it and the loss falls."""
     LENGTH = "length"
-    """The step as a whole: the learning rate, or the optimizer's state. No layer and no sample carries it alone."""
+    """The step as a whole: the learning rate, or the optimizer's state."""
     BATCH = "batch"
-    """Its batch, or some samples of it: without them the same optimizer's step is several times nearer."""
+    """Its batch, or some samples of it."""
     LAYER = "layer"
-    """One layer, by its part of the step or by the size of its weights."""
+    """One layer, by its part of the step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer's part in a step.
-
-    Attributes:
-        name: of the module that has the parameters.
-        size: ``||theta||`` of its parameters, and ``length`` that of its part of the step.
-        length: ``||p||`` of its part.
-        gain: the root mean square of the rows' norms of its weights, which is what it multiplies inputs of size 1 by;
-            nan for embeddings and layers without a matrix.
-        alone: r of its part of the step alone.
-        without: r of the step without its part.
-    """
+    """One layer: ``length`` of its part of the step, r of this part ``alone``, and of the step ``without`` it."""
 
     name: str
-    size: float
     length: float
-    gain: float
     alone: float
     without: float
 
@@ -64,17 +51,15 @@ class Sample:
     ratio: float
     place: tuple[int, ...] = ()
 
+    @property
+    def name(self) -> str:
+        """Which one it is, in words."""
+        return f"{self.index} at position {', '.join(map(str, self.place))}" if self.place else str(self.index)
+
 
 @dataclass(frozen=True, slots=True)
 class Instead:
-    """A step that was tried in the place of the one in question: a suspect left out.
-
-    Attributes:
-        cause: what the suspect is.
-        words: how this step was taken.
-        ratio: its r.
-        factor: how many times smaller its r has to be.
-    """
+    """A step taken in the place of the one in question: without what, its r, and how many times smaller r must be."""
 
     cause: Cause
     words: str
@@ -83,7 +68,7 @@ class Instead:
 
     def explains(self, ratio: float) -> bool:
         """Return whether the suspect is the cause of this r."""
-        return ratio >= self.factor * self.ratio
+        return math.isfinite(self.ratio) and ratio >= self.factor * self.ratio
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +88,13 @@ class Autopsy:
         cause: what carried the step too far.
         findings: in sentences.
         ratio: r of the step that the cause is judged by: the largest over the samples of the softmax radius, or that of
-            the curvature radius where the loss has no softmax.
-        ratios: r by ``exact`` (the nearest complex zero), ``largest``, ``mean`` and ``curvature``; nan where one does
-            not apply, inf where the step goes uphill on its batch. ``1 / r`` of the step would have been inside.
+            the curvature radius where the loss has no softmax. ``1 / r`` of the step would have been inside.
+        ratios: r by ``exact`` (the nearest complex zero), ``largest``, ``mean`` and ``curvature``; without those that
+            cannot be measured. inf where the step goes uphill on its batch.
         step_length: ``||p||``, in units of the parameters.
-        rates: the learning rate of every parameter group.
         layers: every layer, in the order of the model.
         samples: every sample, the farthest first.
-        instead: the steps that were tried in its place.
+        instead: the steps that were taken in its place.
         curve: the loss along the step, from its start to beyond its end.
         notes: what could not be measured, and why.
     """
@@ -120,7 +104,6 @@ class Autopsy:
     ratio: float
     ratios: dict[str, float]
     step_length: float
-    rates: tuple[float, ...]
     layers: tuple[Layer, ...]
     samples: tuple[Sample, ...]
     instead: tuple[Instead, ...]

@@ -21,10 +21,7 @@ from safestep.tools.autopsy.outcome_of_step import Sample
 def samples_of(step: Step, forwards: Forwards, *, softmax: bool) -> list[Sample]:
     """Return every sample of a step's batch, the farthest first; outputs have to have the samples first.
 
-    Args:
-        step: the step, at whose end the model stands.
-        forwards: of the batch.
-        softmax: whether to measure by the spread of the logits; else by the size of their change.
+    Measured is the spread of the logits, of a loss without a softmax the size of their change.
     """
     tangents, first, found = Tangents(step, forwards, "train", Route()), 0, dict[int, Sample]()
     measured = iter(tangents)
@@ -56,10 +53,7 @@ def _rows(output: Any, value: Tensor, tangent: Tensor, *, softmax: bool) -> Tens
 
 
 def outstanding(samples: Sequence[Sample]) -> list[int]:
-    """Return the samples, at most a quarter of them, before the widest gap between one ratio and the next.
-
-    Args:
-        samples: the farthest first.
+    """Return the samples, the farthest first and at most a quarter, before the widest gap between their ratios.
 
     Example:
         >>> outstanding([Sample(i, r) for i, r in ((5, 9.0), (2, 8.0), *((i, 1.0) for i in range(8, 14)))])

@@ -15,8 +15,9 @@ from torch.optim import LBFGS, Optimizer
 from safestep.errors import MeasurementError
 from safestep.guard.validation import check_attachment, check_functions
 from safestep.recording.logits import LogitsFinder
+from safestep.recording.nonfinite import parameters_of
 from safestep.recording.optimizer_hooks import innermost
-from safestep.recording.step import Step
+from safestep.recording.step import Parameters, Step
 from safestep.tools.trial import OnTrial, on_trial
 
 
@@ -71,6 +72,11 @@ class Scene:
         given = self.optimizer if isinstance(self.optimizer, (list, tuple)) else [self.optimizer]
         return [innermost(one) for one in given]
 
+    @property
+    def trained(self) -> list[Tensor]:
+        """The parameters of the optimizers that may move."""
+        return [parameter for one in self.optimizers for parameter in parameters_of(one) if parameter.requires_grad]
+
     @contextmanager
     def step(self, batch: Any) -> Iterator[tuple[OnTrial, Step]]:
         """Take the step on a batch, by copies of the optimizers, and undo it; everything is untouched afterwards.
@@ -83,13 +89,12 @@ class Scene:
 
         def closure() -> None:
             loss = self.loss(self.model, batch)
-            if not isinstance(loss, Tensor) or loss.numel() != 1:
+            if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
                 seen = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"{loss!r}"
                 raise MeasurementError(f"loss(model, batch) returned {seen}: expected the scalar loss, with its graph")
             if not math.isfinite(loss.item()):
                 raise MeasurementError(
-                    f"the loss at the checkpoint is {loss.item()}: expected the last checkpoint whose loss is finite; "
-                    "take an earlier one, or look for nan in the batch"
+                    f"the loss at the checkpoint is {loss.item()}: take an earlier one, or look for nan in the batches"
                 )
             loss.backward()
             if self.clip is not None:
@@ -102,10 +107,10 @@ class Scene:
             if not self.first:
                 self._check_state(twins, trial.gradients)
             if not 0.0 < step.length < math.inf:
-                raise MeasurementError(f"the step {self._fault(trial)}")
+                raise MeasurementError(f"the step {self._fault(trial.gradients, step.length)}")
             yield trial, step
 
-    def _check_state(self, twins: list[Optimizer], gradients: dict[Tensor, Tensor]) -> None:
+    def _check_state(self, twins: list[Optimizer], gradients: Parameters) -> None:
         """Refuse an optimizer whose step made the state of all its parameters: it was built anew, not loaded."""
         for own, twin in zip(self.optimizers, twins, strict=True):
             kept = [key for key in gradients if any(map(torch.is_tensor, twin.state.get(key, {}).values()))]
@@ -115,15 +120,13 @@ class Scene:
                     "optimizer.load_state_dict(...) from the checkpoint in setup; Scene(first=True) if it never stepped"
                 )
 
-    def _fault(self, trial: OnTrial) -> str:
+    def _fault(self, gradients: Parameters, size: float) -> str:
         """Say what is wrong with a step that is not finite, or moves nothing."""
-        names: dict[Tensor, str] = {parameter: name for name, parameter in self.model.named_parameters()}
-        bad = [names.get(q, "?") for q, gradient in trial.gradients.items() if not bool(gradient.isfinite().all())]
+        if size == 0.0:
+            return "moves nothing: expected the learning rate that the step was taken at"
+        bad = [
+            name for name, q in self.model.named_parameters() if q in gradients and not gradients[q].isfinite().all()
+        ]
         if bad:
-            return f"is not finite: the gradient of {bad[0]} is not ({len(bad)} of {len(trial.gradients)} gradients)"
-        still = all(torch.equal(q, start) for q, start in trial.start.items())
-        return (
-            "moves nothing: expected the learning rate that the step was taken at"
-            if still
-            else "is not finite, though the gradients are: look at the optimizer's state"
-        )
+            return f"is not finite: the gradient of {bad[0]} is not ({len(bad)} of {len(gradients)} gradients)"
+        return "is not finite, though the gradients are: look at the optimizer's state"
