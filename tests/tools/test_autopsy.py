@@ -225,8 +225,29 @@ def test_a_squared_error_goes_by_curvature():
     found, (report, _) = autopsy(scene), after_the_step(scene, radius=safestep.CurvatureRadius("mse"))
     assert found.ratio == found.ratios["curvature"] == pytest.approx(report.ratio, rel=1e-4)
     assert list(found.ratios) == ["curvature"]
+    assert found.notes[0].startswith("r is not by SoftmaxRadius: ")
     assert found.cause is Cause.LENGTH
     assert len(found.samples) == 12
+
+
+def test_of_any_loss_the_other_batches_go_by_their_own_curvature():
+    torch.manual_seed(0)
+    model, x, y = nn.Sequential(nn.Linear(4, 6), nn.GELU(), nn.Linear(6, 3)), torch.randn(12, 4), torch.randn(12, 3)
+    wrong = x.clone()
+    wrong[5] *= 1000
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    scene = Scene(
+        model=model,
+        optimizer=optimizer,
+        batch=(wrong, y),
+        loss=lambda model, batch: F.mse_loss(model(batch[0]), batch[1]),
+        ordinary=[(x, y)],
+    )
+    found, ordinary = autopsy(scene), autopsy(replace(scene, batch=(x, y), ordinary=()))
+    assert found.cause is Cause.BATCH
+    (on_it,) = (one for one in found.instead if one.words == "on an ordinary batch")
+    assert on_it.ratio == pytest.approx(ordinary.ratio, rel=1e-5)
+    assert "without sample 5 of 12" in str(found)
 
 
 def test_many_layers_are_taken_together():

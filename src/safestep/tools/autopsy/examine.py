@@ -11,7 +11,7 @@ from typing import Any
 
 from safestep.errors import MeasurementError, SafestepWarning, first_line
 from safestep.jvp.restore import untouched
-from safestep.radius import Radius, SoftmaxRadius
+from safestep.radius import HessianRadius, Radius, SoftmaxRadius
 from safestep.tools.autopsy import measures
 from safestep.tools.autopsy.cause_words import findings, numbered
 from safestep.tools.autopsy.layers import layers_of
@@ -59,12 +59,13 @@ def autopsy(scene: Scene) -> Autopsy:
         warnings.simplefilter("always")
         found = _examined(scene, notes)
     notes += dict.fromkeys(str(one.message) for one in told if issubclass(one.category, SafestepWarning))
-    return replace(found, findings=tuple(findings(found)), notes=tuple(notes))
+    return replace(found, findings=tuple(findings(found)), notes=tuple(dict.fromkeys(notes)))
 
 
 def _examined(scene: Scene, notes: list[str]) -> Autopsy:
+    radii = SoftmaxRadius(method="exact"), *measures.curvatures(scene, scene.batch)
     with scene.step(scene.batch) as (trial, step):
-        radius, ratio = measures.first(trial.forwards, step, SoftmaxRadius(method="exact"), *measures.curvatures(scene))
+        radius, ratio = measures.first(trial.forwards, step, notes, *radii)
         if math.isnan(ratio):
             raise MeasurementError("r of the step is nan: its change of the model's outputs is not finite")
         softmax, size = isinstance(radius, SoftmaxRadius), step.length
@@ -120,9 +121,11 @@ def _again(scene: Scene, batch: Any, radius: Radius, *, leave: str = "", count: 
         ValueError: if the batch has another number of samples than expected.
     """
     with scene.step(batch) as (trial, step):
+        if isinstance(radius, HessianRadius):  # of this batch's loss
+            radius = measures.curvatures(scene, batch)[1]
         whole = measures.measured(radius, step, trial.forwards)
-        seen = sum(next(iter(one.heads)).shape[0] for one in trial.forwards.kept)
-        if count and seen != count:
+        seen = len(samples_of(step, trial.forwards, softmax=isinstance(radius, SoftmaxRadius))) if count else 0
+        if seen != count:
             raise ValueError(f"{seen} samples instead of {count}: loss(model, batch) takes no part of a batch")
         if not leave:
             return whole, whole

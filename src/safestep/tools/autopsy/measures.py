@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Set
-from contextlib import suppress
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from safestep.errors import MeasurementError
+from safestep.errors import MeasurementError, first_line
 from safestep.radius import CurvatureRadius, HessianRadius, Radius, SoftmaxRadius
 from safestep.recording.forwards import Forwards
 from safestep.recording.mute import unheard
@@ -41,16 +41,18 @@ def part(step: Step, ends: Parameters, moving: Set[Tensor]) -> Step:
     return part
 
 
-def curvatures(scene: Scene) -> tuple[Radius, Radius]:
-    """Return the curvature radius, and the one that any loss has."""
-    return CurvatureRadius(), HessianRadius(lambda: scene.loss(scene.model, scene.batch))
+def curvatures(scene: Scene, batch: Any) -> tuple[Radius, Radius]:
+    """Return the curvature radius, and the one that any loss of a batch has."""
+    return CurvatureRadius(), HessianRadius(lambda: scene.loss(scene.model, batch))
 
 
-def first(forwards: Forwards, step: Step, *radii: Radius) -> tuple[Radius, float]:
-    """Return the first radius that can measure the step, and r."""
+def first(forwards: Forwards, step: Step, notes: list[str], *radii: Radius) -> tuple[Radius, float]:
+    """Return the first radius that can measure the step, and r; notes say why it is not by those before."""
     for radius in radii[:-1]:
-        with suppress(MeasurementError):
+        try:
             return radius, measured(radius, step, forwards)
+        except MeasurementError as error:
+            notes.append(f"r is not by {type(radius).__name__}: {first_line(error)}")
     return radii[-1], measured(radii[-1], step, forwards)
 
 
@@ -75,7 +77,9 @@ def ratios(
         return found
 
     found = {"largest": ratio} if softmax else {}
-    measures: dict[str, Callable[[], float]] = {"curvature": lambda: first(forwards, step, *curvatures(scene))[1]}
+    measures: dict[str, Callable[[], float]] = {
+        "curvature": lambda: first(forwards, step, notes, *curvatures(scene, scene.batch))[1]
+    }
     if softmax:
         mean = SoftmaxRadius(method="exact", over="mean")
         measures = {"exact": exact, "mean": lambda: measured(mean, step, forwards), **measures}

@@ -23,6 +23,8 @@ def samples_of(step: Step, forwards: Forwards, *, softmax: bool) -> list[Sample]
 
     Measured is the spread of the logits, of a loss without a softmax the size of their change.
     """
+    if not forwards.resolved:  # no radius has looked for the outputs
+        forwards.resolve("any")
     tangents, first, found = Tangents(step, forwards, "train", Route()), 0, dict[int, Sample]()
     measured = iter(tangents)
     for forward in forwards.kept:
