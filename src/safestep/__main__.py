@@ -19,6 +19,7 @@ Commands, which need the extra 'experiments':
   list, run   experiments that show what the guard does
   report      a page of an experiment, or of the log of a guard
   watch       the log of a run, live
+  autopsy     why the loss jumped, asked of a checkpoint
   simulate    noisy descent
   bench       what measuring costs
 """

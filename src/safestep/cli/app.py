@@ -1,4 +1,4 @@
-"""The command line: list, run and report experiments, watch a log, simulate a descent, bench."""
+"""The command line: list, run and report experiments, watch a log, examine a step, simulate a descent, bench."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.console import Console
 
 from safestep._torch.extras import need
 from safestep._version import __version__
+from safestep.cli.autopsy_command import autopsy_command
 from safestep.cli.bench_command import bench
 from safestep.cli.simulate_command import command as simulate
 from safestep.cli.user_errors import errors_told
@@ -176,6 +177,7 @@ def report(
 
 
 app.command("watch")(watch_command)
+app.command("autopsy")(autopsy_command)
 app.command("simulate")(simulate)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from safestep.looking.meanings import meanings
 from safestep.looking.words import STATUSES, STRETCHES, WORDS
 from safestep.records.report import StepReport
 
+_PICTURES = ("step_ratios", "status_shares", "effective_lrs", "step_lengths", "scales")
 _DRAWN, _TOLD = 4_000, 20
 """Steps that figures show, and events that a page tells, at most."""
 
@@ -53,8 +54,8 @@ def report_log(path: Path) -> Path:
     gaps = [*(f"{warning.message}." for warning in told), *_holes(reports)]
     if len(drawn) < len(reports):
         gaps.append(f"Figures show {len(drawn)} of {len(reports)} records: of neighbours the one that goes farthest.")
-    names = _draw(drawn, directory, path.name)
-    content = _content(path, reports, gaps, directory, names) | {"superseded": len(written) - len(reports)}
+    draw(drawn, directory, _PICTURES, path.name)
+    content = _content(path, reports, gaps, directory) | {"superseded": len(written) - len(reports)}
     return save_page(render("log.html.jinja", content), directory)
 
 
@@ -72,39 +73,34 @@ def thinned(reports: Sequence[StepReport], most: int = _DRAWN) -> Sequence[StepR
     return [farthest(part) or part[0] for part in parts]
 
 
-def _draw(reports: Sequence[StepReport], directory: Path, title: str) -> list[str]:
-    """Draw the figures, and return the names of those that a page shows."""
+def draw(shown: Any, directory: Path, names: Sequence[str], overview: str = "") -> None:
+    """Draw figures of `safestep.plots` into a folder: what all of them show, and the title of an overview of it.
+
+    Raises:
+        RunDirectoryError: if the folder cannot be written.
+    """
     matplotlib = need("matplotlib", "plots")
     from safestep import plots
     from safestep.plots.panel import panel, single_figure
 
-    pictures: tuple[Callable[..., Any], ...] = (
-        plots.step_ratios,
-        plots.status_shares,
-        plots.effective_lrs,
-        plots.step_lengths,
-        plots.scales,
-    )
     try:
         (directory / FIGURES).mkdir(parents=True, exist_ok=True)
         # The user's own matplotlib settings have no say in the files.
         with matplotlib.rc_context():
             matplotlib.rcdefaults()
-            for picture in pictures:
+            for name in names:
                 figure = single_figure()
-                picture(reports, ax=panel(figure))
-                save(figure, directory / FIGURES / f"{picture.__name__}.png")
-            save(plots.run_overview(reports, title=title), directory / FIGURES / "overview.png")
+                getattr(plots, name)(shown, ax=panel(figure))
+                save(figure, directory / FIGURES / f"{name}.png")
+            if overview:
+                save(plots.run_overview(shown, title=overview), directory / FIGURES / "overview.png")
     except OSError as error:
         raise RunDirectoryError(
             f"cannot write to {directory}: {error.strerror or error}; make room and try again"
         ) from error
-    return [picture.__name__ for picture in pictures]
 
 
-def _content(
-    path: Path, reports: Sequence[StepReport], gaps: list[str], directory: Path, names: list[str]
-) -> dict[str, Any]:
+def _content(path: Path, reports: Sequence[StepReport], gaps: list[str], directory: Path) -> dict[str, Any]:
     happened = gathered(events(reports))
     told = happened if len(happened) <= _TOLD else [*happened[: _TOLD // 2], *happened[-_TOLD // 2 :]]
     return {
@@ -114,7 +110,7 @@ def _content(
         "words": WORDS,
         "gaps": gaps,
         "findings": findings(reports),
-        "pictures": list(pictures_of(directory / FIGURES, names)),
+        "pictures": list(pictures_of(directory / FIGURES, _PICTURES)),
         "runs": OutcomeTable(STRETCHES, stretches(reports)),
         "summary": OutcomeTable(STATUSES, statuses(reports)),
         "meanings": meanings(reports),

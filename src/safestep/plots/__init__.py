@@ -9,6 +9,7 @@ from safestep.plots.affine import affine_histogram, affine_scatter
 from safestep.plots.after_drift import Drifted, drift_alphas, drift_losses, drifted_of
 from safestep.plots.animation import animate_trace
 from safestep.plots.audited import audited_of, audited_ratios
+from safestep.plots.autopsied import loss_along_step
 from safestep.plots.curves import Band, Curve, curves_of
 from safestep.plots.drift_map import DriftMap, drift_maps, drift_maps_of
 from safestep.plots.gap_dots import gap_dots
@@ -52,6 +53,7 @@ __all__ = [
     "gap_dots",
     "gap_panels",
     "largest_ratio",
+    "loss_along_step",
     "loss_over_steps",
     "noise_floor",
     "overview",

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import functools
 import runpy
+import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from safestep.descent import DescentError
-from safestep.errors import UnknownNameError, first_line
+from safestep.errors import SafestepError, UnknownNameError, first_line
 from safestep.experiments.runner.names import nearest
 from safestep.experiments.runner.settings import SettingError
 
 
-def read_function(text: str) -> Callable[..., Any] | None:
+def read_function(text: str, failure: type[SafestepError] = DescentError) -> Callable[..., Any] | None:
     """Run a file and return a function of its; None where the text names no file.
 
-    Errors of the function, too, say on which line of the file they were raised.
+    Errors of the function, too, become a ``failure`` that says on which line of the file they were raised. Modules
+    beside the file can be imported.
 
     Raises:
         SettingError: if the file cannot be run, or the name is none of a function.
@@ -31,7 +34,8 @@ def read_function(text: str) -> Callable[..., Any] | None:
     if not path.is_file():
         raise SettingError(f"{text}: {path} is no Python file: expected FILE.py:FUNCTION")
     try:
-        members = runpy.run_path(str(path), run_name=f"_{path.stem}")
+        with _beside(path):
+            members = runpy.run_path(str(path), run_name=f"_{path.stem}")
     except (Exception, SystemExit) as error:
         raise SettingError(f"{path} cannot be run{_line(error, path)}: {first_line(error)}") from error
     if name not in members:
@@ -44,11 +48,24 @@ def read_function(text: str) -> Callable[..., Any] | None:
     @functools.wraps(function)  # keeps its signature
     def called(*arguments: Any) -> Any:
         try:
-            return function(*arguments)
+            with _beside(path):
+                return function(*arguments)
         except Exception as error:
-            raise DescentError(f"{text} failed{_line(error, path)}: {first_line(error)}") from error
+            said = " ".join(str(error).split("\n", 2)[:2]).strip()  # torch names what is missing in the second line
+            raise failure(f"{text} failed{_line(error, path)}: {type(error).__name__}: {said[:300]}") from error
 
     return called
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[None]:
+    """Let modules in the folder of a file be imported."""
+    folder = str(path.absolute().parent)
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
 
 
 def _line(error: BaseException, path: Path) -> str:

@@ -19,6 +19,7 @@ from safestep.jvp.restore import untouched
 from safestep.radius import Radius
 from safestep.radius.across_ranks import measured
 from safestep.recording.forward_hooks import ForwardRecorder
+from safestep.recording.forwards import Forwards
 from safestep.recording.logits import LogitsFinder
 from safestep.recording.mute import heard_only_by
 from safestep.recording.nonfinite import parameters_of
@@ -42,6 +43,72 @@ class Trial:
     moved: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class OnTrial:
+    """A batch whose forward and backward have run on trial: what they left, and the steps from there."""
+
+    model: nn.Module
+    optimizers: Sequence[Optimizer]
+    forwards: Forwards
+    start: Parameters
+    gradients: Parameters
+
+    @contextmanager
+    def stepped(self, rates: Sequence[float] | None = None) -> Iterator[tuple[Step, list[Optimizer]]]:
+        """Take a step by twins of the optimizers, at their own rates or others; yield both, and undo it afterwards."""
+        for parameter, gradient in self.gradients.items():
+            parameter.grad = gradient.clone()  # an optimizer or a hook of it (a clipping) may write to it
+        step = Step(0, peers=self.forwards.peers)
+        step.start |= self.start
+        twins = []
+        try:
+            remaining = iter(rates or ())
+            for optimizer in self.optimizers:
+                own = [next(remaining) for _ in optimizer.param_groups] if rates else None
+                twins.append(twin_of(optimizer, self.model, own))
+                twins[-1].step()
+            yield step, twins
+        finally:
+            step.undo()
+
+
+@contextmanager
+def on_trial(
+    model: nn.Module,
+    optimizers: Sequence[Optimizer],
+    closure: Callable[[], object],
+    logits: LogitsFinder | None,
+    ranks: Ranks | None,
+    *,
+    hold: bool,
+) -> Iterator[OnTrial]:
+    """Run the closure, once, and yield what it left; everything is untouched afterwards, and no guard hears of it.
+
+    With ``hold`` dL/dz is kept; ``ranks`` take the step together.
+
+    Raises:
+        MeasurementError: if the closure leaves no gradient, or steps an optimizer itself.
+    """
+    parameters = [parameter for optimizer in optimizers for parameter in parameters_of(optimizer)]
+    with untouched(model, parameters) as start:
+        recorder = ForwardRecorder(Trained(model, optimizers), logits, hold=hold)
+        try:
+            with heard_only_by(recorder):
+                with _no_steps(optimizers), torch.enable_grad():
+                    closure()
+                gradients = {parameter: parameter.grad for parameter in parameters if parameter.grad is not None}
+                if not gradients:
+                    raise MeasurementError(
+                        "the closure left no gradient on any parameter of the optimizer: it must run backward on the "
+                        "batch, such as lambda: loss_fn(model(x), y).backward()"
+                    )
+                forwards = recorder.take(recorder.count)
+                forwards.peers = ranks.peers(model, parameters) if ranks else ALONE
+                yield OnTrial(model, optimizers, forwards, start, gradients)
+        finally:
+            recorder.close()
+
+
 @contextmanager
 def trial_steps(
     model: nn.Module,
@@ -53,52 +120,19 @@ def trial_steps(
 ) -> Iterator[Callable[[Sequence[float]], Trial]]:
     """Run the closure, once, and yield a function from the rates of all groups to the trial step there.
 
-    Everything is untouched afterwards: the steps are taken by twins of the optimizers (see `twin`) and undone, and no
-    guard hears of the forwards.
-
-    Raises:
-        MeasurementError: if the closure leaves no gradient, or steps an optimizer itself.
+    See `on_trial`, also for what it raises.
     """
-    parameters = [parameter for optimizer in optimizers for parameter in parameters_of(optimizer)]
+    with on_trial(model, optimizers, closure, logits, ranks, hold=radius.needs.gradient) as batch:
 
-    def gradients() -> Parameters:
-        return {parameter: parameter.grad for parameter in parameters if parameter.grad is not None}
+        def trial(rates: Sequence[float]) -> Trial:
+            """Take a step at these rates, measure it, and undo it."""
+            with batch.stepped(rates) as (step, _):
+                if step.length == 0.0 or not math.isfinite(step.length):
+                    return Trial(Reading(0, 0.0 * step.length, "", exact=False), moved=step.length != 0.0)
+                reading, _ = measured(radius, Proposal(step, batch.forwards), None)  # each is a first measurement
+                return Trial(reading)
 
-    with untouched(model, parameters) as start:
-        recorder = ForwardRecorder(Trained(model, optimizers), logits, hold=radius.needs.gradient)
-        try:
-            with heard_only_by(recorder):
-                with _no_steps(optimizers), torch.enable_grad():
-                    closure()
-                of_batch = gradients()
-                if not of_batch:
-                    raise MeasurementError(
-                        "the closure left no gradient on any parameter of the optimizer: it must run backward on the "
-                        "batch, such as lambda: loss_fn(model(x), y).backward()"
-                    )
-                forwards = recorder.take(recorder.count)
-                forwards.peers = ranks.peers(model, parameters) if ranks else ALONE
-
-                def trial(rates: Sequence[float]) -> Trial:
-                    """Take a step at these rates, measure it, and undo it."""
-                    for parameter, gradient in of_batch.items():
-                        parameter.grad = gradient.clone()  # an optimizer or a hook of it (a clipping) may write to it
-                    step = Step(0, peers=forwards.peers)
-                    step.start |= start
-                    try:
-                        remaining = iter(rates)
-                        for optimizer in optimizers:
-                            twin_of(optimizer, model, [next(remaining) for _ in optimizer.param_groups]).step()
-                        if step.length == 0.0 or not math.isfinite(step.length):
-                            return Trial(Reading(0, 0.0 * step.length, "", exact=False), moved=step.length != 0.0)
-                        reading, _ = measured(radius, Proposal(step, forwards), None)  # each is a first measurement
-                        return Trial(reading)
-                    finally:
-                        step.undo()
-
-                yield trial
-        finally:
-            recorder.close()
+        yield trial
 
 
 @contextmanager

@@ -24,7 +24,7 @@ _HOOKS = "_hooks"
 """How the attributes of a torch optimizer end that hold hooks."""
 
 
-def twin_of(optimizer: Optimizer, model: nn.Module, rates: Sequence[float]) -> Optimizer:
+def twin_of(optimizer: Optimizer, model: nn.Module, rates: Sequence[float] | None) -> Optimizer:
     """Return an optimizer that steps the same parameters from a copy of the same state, at other rates.
 
     Step hooks of the user's come along, as they are part of the step (a clipping, say); those of a guard do not. Nor
@@ -33,7 +33,7 @@ def twin_of(optimizer: Optimizer, model: nn.Module, rates: Sequence[float]) -> O
     Args:
         optimizer: what to copy.
         model: its modules are not copied, should the optimizer hold one.
-        rates: the learning rate of every parameter group.
+        rates: the learning rate of every parameter group; None for those it has.
 
     Raises:
         MeasurementError: if a part of the optimizer cannot be copied.
@@ -47,7 +47,7 @@ def twin_of(optimizer: Optimizer, model: nn.Module, rates: Sequence[float]) -> O
             setattr(twin, name, OrderedDict(hooks))
         elif name != "step":
             setattr(twin, name, _copied(value, memo, f"{type(optimizer).__name__}.{name}"))
-    for group, rate in zip(twin.param_groups, rates, strict=True):
+    for group, rate in zip(twin.param_groups, rates or (), strict=rates is not None):
         lr = group["lr"]
         group["lr"] = torch.full_like(lr, rate) if isinstance(lr, Tensor) else rate
     return twin
