@@ -137,3 +137,9 @@ def test_what_is_told_of_averages_is_what_their_records_have():
     assert {f"it took {time} times the processor time of a plain one" in text for time in times} == {True}
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert f"ended {-pin['median']:.3f} nats below the tuned run there, over 1500 steps {middle:.3f} above it" in readme
+    wins = []
+    for task in ("text-gpt", "text-lstm"):
+        median = {row["method"]: row["median"] for row in summary("no-rate") if row["task"] == task}
+        wins.append(median["safestep-pin"] - median["safestep-averaged"])
+    default = " ".join((ROOT / "docs" / "default-limit.md").read_text(encoding="utf-8").split())
+    assert f"the pins of the GPT and the LSTM end {wins[0]:.2f} and {wins[1]:.2f} nats lower" in default
