@@ -18,7 +18,7 @@ RECORDS = Path(__file__).parents[2] / "docs" / "records" / "evidence"
 """Each the ``results.json`` of a run, without its ``records.jsonl``: enough for `safestep report`."""
 STUDIES = {
     "rates": ("rates-gpt", "rates-mlp", "rates-cnn-vit"),
-    "averages": ("rates-averaged-gpt",),
+    "averages": ("rates-averaged-gpt", "rates-averaged-mlp"),
     "no-rate": ("no-rate-gpt", "no-rate-digits", "no-rate-lstm"),
     "no-rate-long": ("no-rate-gpt-1500",),
     "spikes": ("spikes", "spikes-vit"),
@@ -42,7 +42,7 @@ def summary(study: str) -> list[dict[str, Any]]:
 
 def averages() -> Iterator[str]:
     """Yield median gaps to the tuned AdamW run without averages, by rate: AdamW, and averaged, each way."""
-    rows = [row for name in ("rates-gpt", *STUDIES["averages"]) for row in rows_of(name)]
+    rows = [row for name in ("rates-gpt", "rates-averaged-gpt") for row in rows_of(name)]
     tuned = {row["seed"]: row["final_loss"] for row in beside_tuned(rows_of("rates-gpt")) if row["tuned"]}
     there = [row for row in rows if row["schedule"] == "cosine" and row["seed"] in tuned]
     shared = sorted({row["rate"] for row in there if row["method"] == "safestep"})

@@ -118,7 +118,11 @@ def test_what_is_told_of_averages_is_what_their_records_have():
     assert {(row["schedule"], row["rate"]) for row in tuned} == {("constant", 0.1)}
     won = statistics.median(adamw[row["seed"]] - row["final_loss"] for row in tuned)
     assert f"end {won:.3f} nats below AdamW's tuned run" in text
-    (row,) = (row for row in summary("averages") if row["method"] == "safestep")
+    row, digits = (row for row in summary("averages") if row["method"] == "safestep")
+    assert (
+        f"safestep has {digits['above']:.0%}, at worst {100 * digits['worst']:.1f} points behind".replace("%", " %")
+        in text
+    )
     assert f"{row['above']:.0%} of the runs are good, at ×0.1 and ×1 none".replace("%", " %") in text
     assert f"up to {row['worst']:.3f} nats behind" in text
     capped = gaps_of("rates-averaged-gpt", "safestep")
@@ -126,7 +130,7 @@ def test_what_is_told_of_averages_is_what_their_records_have():
     medians = [statistics.median(capped[rate]) for rate in (10.0, 100.0, 1e3, 1e4)]
     assert f"are between {max(medians):.3f} behind and {-min(medians):.3f} ahead" in text
     others = [row for row in summary("averages") if row["method"] in {"plain", "clip"}]
-    assert [row["above"] for row in others] == [0, 0]
+    assert [row["above"] for row in others] == [0, 0, 0, 0]
     (pin,) = (row for row in summary("no-rate") if (row["task"], row["method"]) == ("text-gpt", "safestep-averaged"))
     assert f"and the pin, without rate, warm-up and schedule, {-pin['median']:.3f}" in text
     long = {row["method"]: row for row in summary("no-rate-long")}
