@@ -22,9 +22,10 @@ STUDIES = {
     "no-rate": ("no-rate-gpt", "no-rate-digits", "no-rate-lstm"),
     "no-rate-long": ("no-rate-gpt-1500",),
     "spikes": ("spikes", "spikes-vit"),
+    "spikes-text": ("spikes-gpt",),
 }
 """Of each study its records, which together are one run of it."""
-EXPERIMENTS = {"averages": "rates", "no-rate-long": "no-rate"}
+EXPERIMENTS = {"averages": "rates", "no-rate-long": "no-rate", "spikes-text": "spikes"}
 """Which experiment a study is a run of, where it has another name."""
 
 
@@ -106,9 +107,9 @@ def _with_target(row: dict[str, Any]) -> str:
     return gap(row["median"], row["judged"]) + reached
 
 
-def spikes() -> Iterator[str]:
+def spikes(study: str = "spikes") -> Iterator[str]:
     """Yield of how many runs of all tasks the loss came back, and the worst median gap of a task, by disturbance."""
-    rows = summary("spikes")
+    rows = summary(study)
     wrongs = list(dict.fromkeys(row["wrong"] for row in rows))
     yield _line(["method", *wrongs])
     yield _line(["---"] * (1 + len(wrongs)))
@@ -128,6 +129,7 @@ TABLES = {
     "no-rate": no_rate,
     "no-rate-long": partial(no_rate, "no-rate-long"),
     "spikes": spikes,
+    "spikes-text": partial(spikes, "spikes-text"),
 }
 
 if __name__ == "__main__":
