@@ -53,6 +53,9 @@ def test_the_readme_tells_what_the_record_says():
         "`Pin()`": "Pin, default limit",
     }
     assert {names[name]: numbers for name, numbers in table.items()} == {name: known[name] for name in names.values()}
+    mlp, gpt = (row["ms_median"] for row in RECORD["run"] if row["method"] == "plain step")
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    assert f"| | MLP, {mlp:.0f} ms | GPT, {gpt:.0f} ms |" in readme
 
 
 def test_the_quartiles_of_r_are_those_of_the_record():

@@ -88,7 +88,7 @@ def test_the_times_of_methods_without_a_rate_are_those_of_the_records():
     groups: dict[str, list[float]] = {}
     for row in summary("no-rate"):
         if row["method"] == "safestep-averaged" or row["task"] == "text-lstm":
-            continue  # of another session: the times told of averages are those of the long runs
+            continue  # of another session, as the page says: held by the next test
         name = next((name for name in ("plain", "safestep", "cdat", "k-fac") if row["method"].startswith(name)), "else")
         place = f"{name} {row['judged']}" if name == "safestep" else name
         groups.setdefault(place, []).append(row["time"])
@@ -101,6 +101,14 @@ def test_the_times_of_methods_without_a_rate_are_those_of_the_records():
     assert f"and {low['safestep accuracy']} to {high['safestep accuracy']} times on digits" in text
     assert f"CDAT {low['cdat']} to {high['cdat']} times, K-FAC's rescaling {low['k-fac']} to {high['k-fac']}," in text
     assert f"everybody else at most {high['else']}." in text
+
+
+def test_the_times_of_averages_in_another_session_are_told():
+    times = {row["task"]: row["time"] for row in summary("no-rate") if row["method"] == "safestep-averaged"}
+    digits = [time for task, time in times.items() if task.startswith("digits")]
+    text = " ".join(PAGE.split())
+    assert f"averages took {times['text-gpt']:.1f} times on the GPT and {min(digits):.1f} to" in text
+    assert f"to {max(digits):.1f} times on digits. In one session" in text
 
 
 def gaps_of(record: str, method: str) -> dict[float | None, list[float]]:
