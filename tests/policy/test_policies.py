@@ -24,6 +24,11 @@ def test_cap_never_lengthens_and_meets_the_target(ratio, target):
     assert 0.0 < scale <= 1.0
 
 
+@pytest.mark.parametrize(("ratio", "told"), [(1e-7, True), (1e-5, False), (3.0, False), (0.0, False)])
+def test_pin_says_when_what_it_lengthens_may_be_rounding(ratio, told):
+    assert ("lengthened 1e+07 times" in Pin(1.0).says(ratio, 1.0, 1.0)) == told
+
+
 @given(ratios, st.floats(1e-3, 1e3))
 def test_pin_meets_the_target_from_both_sides(ratio, target):
     scale, _ = scale_of(Pin(target), ratio)

@@ -13,6 +13,9 @@ from safestep.policy.aimed import Aimed
 from safestep.radius.radius import State
 from safestep.records.reading import Status
 
+_MUCH = 1e6
+"""Float32 weights of size 0.1 change by 6e-9 at least: far above a proposal that has to be lengthened by more."""
+
 
 @dataclass(frozen=True)
 class Pin(Aimed):
@@ -60,6 +63,14 @@ class Pin(Aimed):
         """Return ``target / r``; 1 where r = 0, or so small that the quotient overflows."""
         scale = torch.full_like(ratio, target) / ratio
         return torch.where(torch.isfinite(scale), scale, 1.0), state
+
+    def says(self, ratio: float, length: float, target: float) -> str:
+        """Return that a step was lengthened so much that it may be rounding, or an empty text."""
+        if not 0.0 < ratio * _MUCH < target:
+            return ""
+        return (
+            f"lengthened {target / ratio:.0e} times: such a proposal may be rounding, give the optimizer a rate near 1"
+        )
 
 
 def _finite(target: float) -> float:
