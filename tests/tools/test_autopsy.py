@@ -289,6 +289,21 @@ def test_nothing_of_the_users_changes(kind, no_zeros):
 # -- what cannot be examined ------------------------------------------------------------------------------------------
 
 
+def test_the_step_of_an_averaged_optimizer_is_taken_from_what_it_trains(no_zeros):
+    scene = small(100.0)
+    averaged = safestep.Averaged(scene.optimizer)
+    plain = autopsy(scene).ratio
+    averaged_scene = replace(scene, optimizer=averaged)
+    assert autopsy(averaged_scene).ratio == plain
+    scene.loss(scene.model, scene.batch).backward()
+    averaged.step()
+    averaged.eval()
+    with pytest.raises(MeasurementError, match=r"holds the averaged weights.*call train\(\)"):
+        autopsy(averaged_scene)
+    with pytest.raises(MeasurementError, match="holds the averaged weights"):
+        safestep.suggest_lr(scene.model, averaged, lambda: scene.loss(scene.model, scene.batch).backward())
+
+
 def test_an_optimizer_without_its_state_is_refused():
     scene = small()
     adam = torch.optim.Adam(scene.model.parameters(), lr=0.1)

@@ -10,7 +10,7 @@ from torch.optim import LBFGS, Optimizer
 
 from safestep.distributed.ranks import EVERYONE, Ranks, check_ranks
 from safestep.errors import MeasurementError
-from safestep.guard.validation import check_attachment, check_functions, check_parts
+from safestep.guard.validation import averaged_apart, check_attachment, check_functions, check_parts
 from safestep.policy import Watch
 from safestep.radius import Radius, SoftmaxRadius
 from safestep.recording.logits import LogitsFinder
@@ -97,7 +97,8 @@ def suggest_lr(
     if not (isinstance(target, (int, float)) and math.isfinite(target) and target > 0):
         raise ValueError(f"target={target!r}: expected a positive number, in units of the radius")
     radius = SoftmaxRadius(method="exact") if radius is None else radius
-    optimizers = [innermost(one) for one in (optimizer if isinstance(optimizer, (list, tuple)) else [optimizer])]
+    given = averaged_apart([*optimizer] if isinstance(optimizer, (list, tuple)) else [optimizer])
+    optimizers = [innermost(one) for one in given]
     check_functions(logits, ())
     check_ranks(model, ranks)
     check_parts(radius, Watch())

@@ -87,8 +87,12 @@ def on_trial(
     With ``hold`` dL/dz is kept; ``ranks`` take the step together.
 
     Raises:
-        MeasurementError: if the closure leaves no gradient, or steps an optimizer itself.
+        MeasurementError: if the closure leaves no gradient, or steps an optimizer; if the model holds an average.
     """
+    if any(group.get("averaged_shown") for optimizer in optimizers for group in optimizer.param_groups):
+        raise MeasurementError(
+            "the model holds the averaged weights, from which no step is taken: call train() of the Averaged optimizer"
+        )
     parameters = [parameter for optimizer in optimizers for parameter in parameters_of(optimizer)]
     with untouched(model, parameters) as start:
         recorder = ForwardRecorder(Trained(model, optimizers), logits, hold=hold)

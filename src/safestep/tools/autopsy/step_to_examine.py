@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
 from safestep.errors import MeasurementError
-from safestep.guard.validation import check_attachment, check_functions
+from safestep.guard.validation import averaged_apart, check_attachment, check_functions
 from safestep.recording.logits import LogitsFinder
 from safestep.recording.nonfinite import parameters_of
 from safestep.recording.optimizer_hooks import innermost
@@ -70,7 +70,7 @@ class Scene:
     def optimizers(self) -> list[Optimizer]:
         """The optimizers themselves, without wrappers."""
         given = self.optimizer if isinstance(self.optimizer, (list, tuple)) else [self.optimizer]
-        return [innermost(one) for one in given]
+        return [innermost(one) for one in averaged_apart([*given])]
 
     @property
     def trained(self) -> list[Tensor]:
