@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
 
 from safestep.lab.digits import load_split
 from safestep.lab.stdlib_text import load_text
-from safestep.lab.tasks import digits_cnn, digits_mlp, digits_transformer, shuffled, text_gpt, text_lstm
+from safestep.lab.tasks import digits_cnn, digits_mlp, digits_transformer, library_gpt, shuffled, text_gpt, text_lstm
 
 TASKS = [digits_mlp, digits_transformer, digits_cnn, text_gpt, text_lstm]
 
@@ -81,3 +82,12 @@ def test_what_is_held_out_of_the_text_is_whole_and_in_order():
     assert torch.equal(inputs.flatten(), held_out[: inputs.numel()])
     assert torch.equal(labels.flatten(), held_out[1 : inputs.numel() + 1])
     assert len(held_out) - inputs.numel() <= 64
+
+
+def test_the_large_gpt_learns_the_whole_library():
+    task = library_gpt(0)
+    assert 4.5e6 < sum(p.numel() for p in task.model.parameters()) < 5.5e6
+    inputs, labels = next(task.batches(2, torch.Generator().manual_seed(0)))
+    assert inputs.shape == labels.shape == (2, 128)
+    assert task.held_out[0].shape == (256, 128)
+    assert math.isclose(task.loss(inputs, labels).item(), math.log(96), rel_tol=0.1)

@@ -1,4 +1,4 @@
-"""Text to learn characters from: a few old modules of Python's own standard library, as every Python brings them."""
+"""Text to learn characters from: modules of Python's own standard library, a few old ones or all of them."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ TRAINING = ("bisect", "colorsys", "fnmatch", "glob", "heapq", "queue", "random",
 """What is learned: modules that hardly change between versions of Python."""
 HELD_OUT = ("textwrap",)
 """What is kept for the test: a module of its own, of which no line is learned."""
+_EVERY = 10
+"""Of the whole library one module in so many is kept for the test."""
 
 
 class StandardLibraryError(SafestepError, OSError):
@@ -43,18 +45,43 @@ def load_text(folder: Path | None = None) -> tuple[Tensor, Tensor]:
         >>> len(held_out) > 10_000, int(train.max()) < len(CHARACTERS)
         (True, True)
     """
-    folder = folder or Path(sysconfig.get_paths()["stdlib"])
+    folder = folder or _library()
+    train, held_out = (_read([folder / f"{module}.py" for module in modules]) for modules in (TRAINING, HELD_OUT))
+    return train, held_out
+
+
+def load_library(folder: Path | None = None) -> tuple[Tensor, Tensor]:
+    """Return the text of the whole standard library, packages too, and that of every tenth module, kept for the test.
+
+    Tests of the library, and what was installed beside it, are left out. Other versions of Python bring other texts.
+
+    Args:
+        folder: where the modules are; the standard library of the running Python by default.
+
+    Raises:
+        StandardLibraryError: if there are none, or they cannot be read.
+    """
+    folder = folder or _library()
+    without = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
+    files = [file for file in sorted(folder.rglob("*.py")) if without.isdisjoint(file.relative_to(folder).parts)]
+    if len(files) < _EVERY:
+        raise StandardLibraryError(f"expected the standard library's source in {folder}, saw {len(files)} modules")
+    held_out = files[::_EVERY]
+    return _read(sorted(set(files) - set(held_out))), _read(held_out)
+
+
+def _library() -> Path:
+    return Path(sysconfig.get_paths()["stdlib"])
+
+
+def _read(files: Sequence[Path]) -> Tensor:
     try:
-        train, held_out = (
-            classes("\n".join((folder / f"{module}.py").read_text(encoding="utf-8") for module in modules))
-            for modules in (TRAINING, HELD_OUT)
-        )
+        return classes("\n".join(file.read_text(encoding="utf-8", errors="replace") for file in files))
     except OSError as error:
         raise StandardLibraryError(
             f"cannot read {error.filename} of the standard library ({error.strerror}): expected Python's source as "
             "files; run this with a Python that has them"
         ) from None
-    return train, held_out
 
 
 def classes(text: str) -> Tensor:

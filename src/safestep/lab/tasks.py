@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from safestep.lab.digits import CLASSES, load_split
 from safestep.lab.models import CharGPT, CharLSTM, DigitsTransformer, cnn, mlp
-from safestep.lab.stdlib_text import CHARACTERS, load_text, windows
+from safestep.lab.stdlib_text import CHARACTERS, load_library, load_text, windows
 
 Batch = tuple[Tensor, Tensor]
 """Inputs and labels."""
@@ -109,21 +109,32 @@ def text_gpt(_: int) -> Task:
 
     Pieces to learn begin anywhere. Those of the held-out text lie side by side; the rest at its end is left out.
     """
-    return _text(CharGPT(len(CHARACTERS), _CONTEXT))
+    return _text(CharGPT(len(CHARACTERS), _CONTEXT), load_text(), _CONTEXT)
 
 
 def text_lstm(_: int) -> Task:
     """Return what `text_gpt` does, for a recurrent network."""
-    return _text(CharLSTM(len(CHARACTERS)))
+    return _text(CharLSTM(len(CHARACTERS)), load_text(), _CONTEXT)
 
 
-def _text(model: nn.Module) -> Task:
-    train, held_out = load_text()
+def library_gpt(_: int) -> Task:
+    """Return the next character of the whole standard library, some ten million, for a GPT of 4.8 million parameters.
+
+    The test is on 256 pieces that are spread evenly over the modules that are held out.
+    """
+    context = 2 * _CONTEXT
+    model = CharGPT(len(CHARACTERS), context, width=256, heads=8, layers=6)
+    return _text(model, load_library(), context, pieces=256)
+
+
+def _text(model: nn.Module, texts: tuple[Tensor, Tensor], context: int, pieces: int | None = None) -> Task:
+    train, held_out = texts
 
     def batches(size: int, generator: torch.Generator) -> Iterator[Batch]:
         while True:
-            yield windows(train, torch.randint(len(train) - _CONTEXT, (size,), generator=generator), _CONTEXT)
+            yield windows(train, torch.randint(len(train) - context, (size,), generator=generator), context)
 
-    test = windows(held_out, range(0, len(held_out) - _CONTEXT, _CONTEXT), _CONTEXT)
+    places = range(0, len(held_out) - context, context)
+    test = windows(held_out, places[:: max(1, len(places) // pieces)][:pieces] if pieces else places, context)
     size = 16
-    return Task(model, len(CHARACTERS), size, math.ceil(len(train) / (_CONTEXT * size)), batches, test)
+    return Task(model, len(CHARACTERS), size, math.ceil(len(train) / (context * size)), batches, test)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 from safestep.experiments.evidence.evidence_methods import PLAIN, WITH_RATE, Contestant, with_rate, without_rate
-from safestep.experiments.evidence.evidence_tasks import SUBJECTS, first_rate
+from safestep.experiments.evidence.evidence_tasks import SMALL, SUBJECTS, first_rate
 from safestep.experiments.evidence.evidence_training import LOOKS, Line, recovery, schedule, train
 from safestep.experiments.limits.limits_plan import HELD_OUT, TUNING
 from safestep.experiments.runner.experiment import Column, Experiment, Record, Row, Run
@@ -37,7 +37,7 @@ class EvidenceSettings(Settings):
     """
 
     steps: int = 300
-    tasks: tuple[str, ...] = tuple(SUBJECTS)
+    tasks: tuple[str, ...] = tuple(SMALL)
 
     def __post_init__(self) -> None:
         """Check the ranges."""

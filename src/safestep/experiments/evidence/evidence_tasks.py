@@ -10,7 +10,9 @@ from torch.optim import AdamW, Optimizer
 from safestep._torch.extras import need
 from safestep.averaging import Averaged
 from safestep.experiments.limits.limits_tasks import OPTIMIZERS as OF_LIMITS
-from safestep.experiments.limits.limits_tasks import SUBJECTS, Subject
+from safestep.experiments.limits.limits_tasks import SUBJECTS as SMALL
+from safestep.experiments.limits.limits_tasks import Subject
+from safestep.lab.tasks import library_gpt
 
 _LION = 0.1
 """Lion's first rate in units of AdamW's: its authors say a third to a tenth (X. Chen et al., arXiv 2302.06675)."""
@@ -31,6 +33,12 @@ OPTIMIZERS: Mapping[str, Callable[[nn.Module, float], list[Optimizer]]] = {
 }
 """Every optimizer by its name in settings: from model and rate to the optimizers that one guard looks after."""
 
+SUBJECTS: Mapping[str, Subject] = {
+    **SMALL,
+    "text-gpt-5m": Subject(library_gpt, "loss", {"sgd": 1.0, "momentum": 0.1, "adamw": 0.003, "muon": 0.003}),
+}
+"""Every task by its name in settings. The last, of 4.8 million parameters, has to be asked for; rates are guesses."""
+
 
 def first_rate(task: str, optimizer: str) -> float:
     """Return the rate that is 1 in settings and figures.
@@ -44,4 +52,4 @@ def first_rate(task: str, optimizer: str) -> float:
     return {**rates, "lion": adamw * _LION, "averaged-adamw": adamw}[optimizer]
 
 
-__all__ = ["OPTIMIZERS", "SUBJECTS", "Subject", "first_rate"]
+__all__ = ["OPTIMIZERS", "SMALL", "SUBJECTS", "first_rate"]
