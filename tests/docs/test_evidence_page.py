@@ -114,7 +114,7 @@ def test_the_times_of_averages_in_another_session_are_told():
 def gaps_of(record: str, method: str) -> dict[float | None, list[float]]:
     found: dict[float | None, list[float]] = {}
     for row in beside_tuned(rows_of(record)):
-        if row["method"] == method and row["schedule"] in ("constant" if row["rate"] is None else "cosine"):
+        if row["method"] == method and row["schedule"] == ("constant" if row["rate"] is None else "cosine"):
             found.setdefault(row["rate"], []).append(row["gap"])
     return found
 

@@ -9,13 +9,10 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from experiments.quick_runs import quick_run
 from safestep.experiments import find
 from safestep.experiments.paper.one_step import course, crossing, downhill, exact_ratio, random_direction
 from safestep.experiments.paper.paper_tasks import ARCHITECTURES, LINEAR, PERCEPTRON, Cooled, checkpoint
-from safestep.experiments.report.figures import draw
-from safestep.experiments.report.page import write_page
-from safestep.experiments.runner.rundir import RunDirectory, read_records, read_results
-from safestep.experiments.runner.session import Session
 from safestep.experiments.runner.settings import SettingError
 
 STUDIES = ("phase-transition", "random-directions", "temperature")
@@ -171,14 +168,9 @@ def test_a_batch_has_384_samples_and_is_not_the_first_that_is_trained_on():
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_a_quick_run_has_a_row_and_courses_for_every_run_and_a_page(study, tmp_path):
-    experiment = find(study)
-    settings = experiment.settings.parse(quick=True)
-    with RunDirectory(tmp_path) as directory:
-        list(Session(directory, experiment, settings, [7]).run(jobs=1))
-    draw(tmp_path)
-    page = write_page(tmp_path).read_text(encoding="utf-8")
-    results, (records, _) = read_results(tmp_path), read_records(tmp_path)
-    assert len(results["rows"]) == len(experiment.runs(settings, [7])) == (2 if study == "random-directions" else 4)
+    run = quick_run(study, tmp_path)
+    experiment, settings, results, records, page = run.experiment, run.settings, run.results, run.records, run.page
+    assert len(results["rows"]) == run.planned == (2 if study == "random-directions" else 4)
     assert len(records) == len(results["rows"]) * (1 + settings.directions)
     assert all(len(record["inflation"]) == len(record["r"]) == settings.points for record in records)
     assert "This page is incomplete" not in page

@@ -13,16 +13,13 @@ from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 from torch.nn.functional import gelu, layer_norm
 
+from experiments.quick_runs import quick_run
 from lab.cifar_files import fill
 from safestep.experiments import find
 from safestep.experiments.paper.jumps import chance_above, jumps, largest_before
 from safestep.experiments.paper.one_step import exact_ratio
 from safestep.experiments.paper.rate_spikes import PAPER
 from safestep.experiments.paper.spike_tasks import CAP, CNN, METHODS, MODELS, contestant, full_batch
-from safestep.experiments.report.figures import draw
-from safestep.experiments.report.page import write_page
-from safestep.experiments.runner.rundir import RunDirectory, read_records, read_results
-from safestep.experiments.runner.session import Session
 from safestep.experiments.runner.settings import SettingError
 
 STUDIES = ("rate-spikes", "resnet")
@@ -193,14 +190,9 @@ def test_cifar_10_is_learned_from_a_folder(tmp_path):
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_a_quick_run_has_a_row_and_a_record_for_every_run_and_a_page(study, tmp_path):
-    experiment = find(study)
-    settings = experiment.settings.parse(quick=True)
-    with RunDirectory(tmp_path) as directory:
-        list(Session(directory, experiment, settings, [7]).run(jobs=1))
-    draw(tmp_path)
-    page = write_page(tmp_path).read_text(encoding="utf-8")
-    results, (records, _) = read_results(tmp_path), read_records(tmp_path)
-    assert len(results["rows"]) == len(records) == len(experiment.runs(settings, [7]))
+    run = quick_run(study, tmp_path)
+    experiment, results, records, page = run.experiment, run.results, run.records, run.page
+    assert len(results["rows"]) == len(records) == run.planned
     assert "This page is incomplete" not in page
     assert all(f'<figure id="{name}">' in page for name in experiment.own_figures)
     told = experiment.findings(results)

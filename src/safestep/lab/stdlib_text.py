@@ -58,8 +58,11 @@ def load_library(folder: Path | None = None) -> tuple[Tensor, Tensor]:
     Args:
         folder: where the modules are; the standard library of the running Python by default.
 
+    Returns:
+        Both texts as classes of `CHARACTERS`, int64, shape ``(characters,)``: some ten and two million.
+
     Raises:
-        StandardLibraryError: if there are none, or they cannot be read.
+        StandardLibraryError: if there are fewer than ten modules, or they cannot be read.
     """
     folder = folder or _library()
     without = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
