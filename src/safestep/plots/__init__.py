@@ -12,6 +12,7 @@ from safestep.plots.audited import audited_of, audited_ratios
 from safestep.plots.autopsied import loss_along_step
 from safestep.plots.curves import Band, Curve, curves_of
 from safestep.plots.drift_map import DriftMap, drift_maps, drift_maps_of
+from safestep.plots.ends_over_rates import ends_over_rates
 from safestep.plots.gap_dots import gap_dots
 from safestep.plots.gap_panels import GapLine, gap_panels
 from safestep.plots.noise_floor import Floor, noise_floor
@@ -50,6 +51,7 @@ __all__ = [
     "drifted_of",
     "effective_lr",
     "effective_lrs",
+    "ends_over_rates",
     "gap_dots",
     "gap_panels",
     "largest_ratio",
