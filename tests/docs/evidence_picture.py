@@ -1,4 +1,4 @@
-"""The first picture of docs/evidence.md and README, from the records. Drawn by `python tests/docs/evidence_picture.py`."""
+"""The first picture of README and docs/evidence.md, from records: drawn by `python tests/docs/evidence_picture.py`."""
 
 from __future__ import annotations
 

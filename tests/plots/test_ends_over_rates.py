@@ -1,4 +1,4 @@
-"""Ends over rates: a run that is lost leaves the frame, the tuned ones are levels, and the first to be seen lies on top."""
+"""Ends over rates: a run that is lost leaves the frame, tuned ones are levels, and ours lies on top."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
@@ -39,9 +38,9 @@ def ends_over_rates(
         ax: where to draw; new axes without.
 
     Example:
-        >>> lines = {"plain": [(0.1, 2.5), (1.0, 2.2), (10.0, math.inf)], "capped": [(1.0, 2.2), (10.0, 2.2)]}
+        >>> lines = {"plain": [(0.1, 2.5), (1.0, 2.2), (10.0, 9.9)], "capped": [(1.0, 2.2), (10.0, 2.2)]}
         >>> ax = ends_over_rates(lines, levels={"tuned": 2.2}, high=3.0, y="loss", ours={"capped": "#0072B2"})
-        >>> ax.get_ylim()[1]
+        >>> float(ax.get_ylim()[1])
         3.0
     """
     ax = bare_axes(ax)
@@ -55,9 +54,9 @@ def ends_over_rates(
     free = (colour for colour in (style.FAINT, *style.SERIES, *style.SERIES) if colour not in ours.values())
     colours = {**dict(zip((name for name in lines if name not in ours), free, strict=False)), **ours}
     for name in sorted(lines, key=lambda name: name in ours):
-        x, ends = [rate for rate, _ in lines[name]], [end if end <= outside else outside for _, end in lines[name]]
-        look = {"lw": 2.8, "zorder": 4, "ms": 5} if name in ours else {"lw": 1.4, "zorder": 3, "ms": 3.5}
-        draw_curve(ax, x, ends, label=name, color=colours[name], high=high, marker="o", **look)
+        x, ends = [rate for rate, _ in lines[name]], [min(outside, end) for _, end in lines[name]]  # nan, too
+        broad, color = 1.0 + (name in ours), colours[name]
+        draw_curve(ax, x, ends, label=name, color=color, high=high, marker="o", lw=1.4 * broad, zorder=2 + broad)
     for place, (name, end) in enumerate(levels.items()):
         ax.axhline(end, color=style.INK, lw=1.2, ls=(0, (1, 1.5) if place else (5, 4)), zorder=5, label=name)
     name_axes(ax, title, "learning rate, in units of the first guess", y)
