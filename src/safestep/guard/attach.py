@@ -29,6 +29,7 @@ from safestep.guard.validation import (
 from safestep.logs.sinks import Log, Sinks
 from safestep.policy import Cap, Policy
 from safestep.radius import Radius, SoftmaxRadius, default_limit
+from safestep.radius.default_limit import curvature_for
 from safestep.recording.logits import LogitsFinder
 from safestep.recording.nonfinite import parameters_of
 from safestep.recording.optimizer_hooks import innermost, layers
@@ -66,8 +67,8 @@ def attach(
             several the guard acts after the last of them stepped, or on what has moved before the model is used or one
             of them steps again.
         radius: how far a step may go; by default the one the policy is made for: curvature for `Throttle`, else
-            `default_limit`, the length that training wants (the softmax radius for an optimizer that maximises,
-            and with ``forward=``).
+            `default_limit`, the length that training wants, longer under SGD (the softmax radius for an optimizer that
+            maximises, and with ``forward=``).
         policy: what to do about it; ``Cap(1.0)`` by default.
         logits: from the model's output to its logits of shape ``(*samples, classes)``, or to several heads in a tuple
             or dict. Without it every output that backward reaches is a head if its gradient is that of a softmax (or of
@@ -128,7 +129,8 @@ def attach(
     if radius is None:
         ascends = any(group.get("maximize") for one in optimizers for group in one.param_groups)
         unseen = forward is not None  # training makes no logits, and no gradient at them
-        radius = policy.default_radius or (SoftmaxRadius() if ascends or unseen else default_limit())
+        limit = SoftmaxRadius() if ascends or unseen else default_limit(curvature=curvature_for(optimizers))
+        radius = policy.default_radius or limit
     if probes:
         warnings.warn("attach(probes=...) is now called diagnostics=", DeprecationWarning, stacklevel=2)
     diagnostics = (*diagnostics, *probes)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
+
+from torch.optim import SGD, Optimizer
 
 from safestep._torch.warn_once import warn
 from safestep.errors import LossMismatchError, UnseenGradientError
@@ -19,6 +22,9 @@ from safestep.records.reading import Reading
 CURVATURE, FRESH = 0.45, 0.5
 """Nine tenths of the way to the minimum of the quadratic model along the step, whose slope is halfway from this batch's
 to a fresh one's."""
+ALONG_GRADIENTS, ALONG_MOMENTUM = 1.35, 0.9
+"""The same for SGD without and with momentum. Along the gradient itself the minimum of the model is a poor place to
+stop: steps that end there zigzag. A longer one is stable, since the gradient leads where the loss bends most."""
 SPREAD = 0.5
 """Mean spread of the change of the logits, in units of pi."""
 
@@ -87,21 +93,42 @@ class DefaultLimit(Radius):
         """Return the call that makes it, where `default_limit` does."""
         first = self.limit.parts[0]
         sample: Sample = first.sample if isinstance(first, CurvatureRadius) else "some"
-        if self != default_limit(sample=sample):
+        curvature = self.limit.limits[0][1]
+        if self != default_limit(sample=sample, curvature=curvature):
             return repr(self)
-        return "default_limit()" if sample == "some" else f"default_limit(sample={sample!r})"
+        options = {"sample": (sample, "some"), "curvature": (curvature, CURVATURE)}
+        told = [f"{name}={value!r}" for name, (value, usual) in options.items() if value != usual]
+        return f"default_limit({', '.join(told)})"
 
 
-def default_limit(*, sample: Sample = "some") -> DefaultLimit:
+def curvature_for(optimizers: Sequence[Optimizer]) -> float:
+    """Return the target of the curvature for steps of these optimizers: longer ones where all are SGD.
+
+    Example:
+        >>> import torch
+        >>> weights = [torch.zeros(1)]
+        >>> steps = [SGD(weights, lr=1.0), SGD(weights, lr=1.0, momentum=0.9), torch.optim.Adam(weights)]
+        >>> [round(curvature_for([one]), 2) for one in steps], round(curvature_for(steps), 2)
+        ([1.35, 0.9, 0.45], 0.45)
+    """
+    if not all(isinstance(one, SGD) for one in optimizers):
+        return CURVATURE
+    momentum = any(group["momentum"] for one in optimizers for group in one.param_groups)
+    return ALONG_MOMENTUM if momentum else ALONG_GRADIENTS
+
+
+def default_limit(*, sample: Sample = "some", curvature: float = CURVATURE) -> DefaultLimit:
     r"""Return the recommended limit: no farther than the quadratic model of the loss goes down, seen with fresh eyes.
 
     Equation:
-        ``r = max(p.Gp / (-2 sqrt(nu) g.p) / 0.45, mean spread(J p) / (0.5 pi))``, so that ``r = 1`` is the recommended
-        length: ``Cap(1.0)`` keeps every step within it, ``Pin(1.0)`` sets every step to it. ``nu`` is the share of
-        the slope ``g.p`` that the next batches find, see ``fresh`` of `CurvatureRadius`.
+        ``r = max(p.Gp / (-2 sqrt(nu) g.p) / curvature, mean spread(J p) / (0.5 pi))``, so that ``r = 1`` is the
+        recommended length: ``Cap(1.0)`` keeps every step within it, ``Pin(1.0)`` sets every step to it. ``nu`` is the
+        share of the slope ``g.p`` that the next batches find, see ``fresh`` of `CurvatureRadius`.
 
     Args:
         sample: how much of each batch is measured, see `CurvatureRadius`.
+        curvature: how far the model may be gone along; 0.5 is its minimum. `attach` takes 1.35 for `torch.optim.SGD`
+            without momentum, 0.9 with, and this for all others.
 
     Example:
         >>> [target for _, target in default_limit().limit.limits]
@@ -117,7 +144,7 @@ def default_limit(*, sample: Sample = "some") -> DefaultLimit:
     return DefaultLimit(
         Tightest(
             {
-                CurvatureRadius(sample=sample, fresh=FRESH): CURVATURE,
+                CurvatureRadius(sample=sample, fresh=FRESH): curvature,
                 SoftmaxRadius(over="mean", sample=sample): SPREAD,
             }
         )

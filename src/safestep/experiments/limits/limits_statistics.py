@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from safestep.radius import CurvatureRadius, Radius, SoftmaxRadius, default_limit
+from safestep.radius import CurvatureRadius, Radius, SoftmaxRadius
 from safestep.radius.row_sample import Sample
 
 _SAMPLE: Sample = "some"
@@ -16,10 +16,11 @@ class Statistic:
     """What a step is measured by, and the one target of the held-out runs.
 
     The target may be changed after a look at tuning runs, never after one at held-out runs. That of the default was
-    chosen on seeds 0 and 1 of text-gpt and digits-mlp; the others are of small studies that went before.
+    chosen on seeds 0 and 1 of text-gpt and digits-mlp; the others are of small studies that went before. Without a
+    radius it is the one that `attach` takes for the optimizer.
     """
 
-    radius: Radius
+    radius: Radius | None
     chosen: float
 
 
@@ -28,6 +29,6 @@ STATISTICS: Mapping[str, Statistic] = {
     "mean": Statistic(SoftmaxRadius(over="mean", sample=_SAMPLE), 0.12),
     "curvature": Statistic(CurvatureRadius(sample=_SAMPLE), 0.2),
     "curvature-whole": Statistic(CurvatureRadius(), 0.2),
-    "default": Statistic(default_limit(), 1.0),
+    "default": Statistic(None, 1.0),
 }
 """Every statistic by its name in settings; all but ``curvature-whole`` are measured on some rows of each batch."""
