@@ -102,7 +102,7 @@ def test_it_comes_with_the_curvature_radius(policy):
 def test_other_policies_come_with_the_default_limit():
     """Which is one on descent: an optimizer that maximises has the softmax radius."""
     for policy in (None, Cap(1.0), Watch(), Watch(Cap(1.0))):
-        assert Training(ZOO["mlp"], ALL["SGD"]).attach(policy=policy).radius == default_limit()
+        assert Training(ZOO["mlp"], ALL["Adam"]).attach(policy=policy).radius == default_limit()
         assert Training(ZOO["mlp"], ALL["SGD-maximize"]).attach(policy=policy).radius == SoftmaxRadius()
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from torch import nn
 from torch.optim import Optimizer
 
+from safestep.averaging import Averaged
 from safestep.distributed.ranks import EVERYONE, Ranks, check_ranks
 from safestep.errors import AttachError
 from safestep.guard.diagnose import Diagnostic
@@ -119,7 +120,8 @@ def attach(
         For Schedule-Free under a guard take `Averaged`, whose averages follow the steps as they were taken.
     """
     check_model(model)
-    given = averaged_apart(list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer])
+    asked = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
+    given = averaged_apart(asked)
     optimizers = [innermost(one) for one in given]
     for one in optimizers:
         if (reference := _guarded.get(one)) is not None and (known := reference()) is not None and known.attached:
@@ -127,10 +129,7 @@ def attach(
     policy = Cap(1.0) if policy is None else policy
     check_parts(radius, policy)
     if radius is None:
-        ascends = any(group.get("maximize") for one in optimizers for group in one.param_groups)
-        unseen = forward is not None  # training makes no logits, and no gradient at them
-        limit = SoftmaxRadius() if ascends or unseen else default_limit(curvature=curvature_for(optimizers))
-        radius = policy.default_radius or limit
+        radius = policy.default_radius or _usual(asked, optimizers, unseen=forward is not None)
     if probes:
         warnings.warn("attach(probes=...) is now called diagnostics=", DeprecationWarning, stacklevel=2)
     diagnostics = (*diagnostics, *probes)
@@ -161,3 +160,11 @@ def attach(
     for one in optimizers:
         _guarded[one] = weakref.ref(guard)
     return guard
+
+
+def _usual(asked: Sequence[Any], optimizers: Sequence[Optimizer], *, unseen: bool) -> Radius:
+    """Return the radius of steps where none is named; the logits are unseen where training makes none."""
+    if unseen or any(group.get("maximize") for one in optimizers for group in one.param_groups):
+        return SoftmaxRadius()
+    averaged = any(isinstance(layer, Averaged) for one in asked for layer in layers(one))
+    return default_limit() if averaged else default_limit(curvature=curvature_for(optimizers))

@@ -1,0 +1,105 @@
+"""The limit where none is named goes by the optimizer: longer steps under SGD, and the softmax radius on the way up."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.optim import SGD, Adam, AdamW, RMSprop
+
+import safestep
+from safestep import Averaged, Cap, CurvatureRadius, SoftmaxRadius, Watch, attach, default_limit
+
+
+class OwnSGD(SGD):
+    """As some library has it."""
+
+
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 4))
+
+
+def parts(net):
+    return [list(layer.parameters()) for layer in net]
+
+
+def each(net, *kinds):
+    return [kind(part, lr=0.1) for kind, part in zip(kinds, parts(net), strict=True)]
+
+
+def groups(net, *momenta):
+    return [{"params": part, "momentum": momentum} for part, momentum in zip(parts(net), momenta, strict=True)]
+
+
+WAYS = {
+    "gradient": (lambda net: SGD(net.parameters(), lr=0.1), 1.35),
+    "weight decay": (lambda net: SGD(net.parameters(), lr=0.1, weight_decay=0.1), 1.35),
+    "of a subclass": (lambda net: OwnSGD(net.parameters(), lr=0.1), 1.35),
+    "two of them": (lambda net: each(net, SGD, SGD), 1.35),
+    "momentum": (lambda net: SGD(net.parameters(), lr=0.1, momentum=0.9), 0.9),
+    "nesterov": (lambda net: SGD(net.parameters(), lr=0.1, momentum=0.9, nesterov=True), 0.9),
+    "momentum of one group": (lambda net: SGD(groups(net, 0.0, 0.9), lr=0.1), 0.9),
+    "Adam": (lambda net: Adam(net.parameters()), 0.45),
+    "RMSprop with momentum": (lambda net: RMSprop(net.parameters(), momentum=0.9), 0.45),
+    "SGD and AdamW": (lambda net: each(net, SGD, AdamW), 0.45),
+    "averages": (lambda net: Averaged(SGD(net.parameters(), lr=0.1)), 0.45),
+    "averages of two": (lambda net: Averaged(*each(net, SGD, SGD)), 0.45),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_target_of_the_curvature_goes_by_the_optimizer(way):
+    net = model()
+    make, curvature = WAYS[way]
+    assert attach(net, make(net)).radius == default_limit(curvature=curvature)
+
+
+def test_what_has_no_default_limit_has_the_softmax_radius():
+    net = model()
+    assert attach(net, SGD(net.parameters(), lr=0.1, maximize=True)).radius == SoftmaxRadius()
+    net = model()
+    assert attach(net, SGD(net.parameters(), lr=0.1), forward=lambda net, x: net(x)).radius == SoftmaxRadius()
+
+
+def test_a_radius_that_is_named_is_taken_as_it_is():
+    net = model()
+    assert attach(net, SGD(net.parameters(), lr=0.1), radius=default_limit()).radius == default_limit(curvature=0.45)
+
+
+def one_step(momentum, **options):
+    """Take a step that is far too long from near the best weights, where the logits have not far to go."""
+    net = model()
+    x, y = torch.randn(64, 6), torch.randint(4, (64,))
+    for lr in [1.0] * 100 + [1e4]:
+        optimizer = SGD(net.parameters(), lr=lr, momentum=momentum)
+        guard = attach(net, optimizer, **options) if lr > 1.0 else None
+        cross_entropy(net(x), y).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return guard.last
+
+
+@pytest.mark.parametrize(("momentum", "curvature"), [(0.0, 1.35), (0.9, 0.9)])
+def test_a_capped_step_ends_that_far_along_the_quadratic_model(momentum, curvature):
+    """By the curvature radius itself; at the first step the share of the slope that counts is one half."""
+
+    of_model = one_step(momentum, radius=CurvatureRadius(), policy=Watch()).ratio / 0.5**0.5
+    record = one_step(momentum, policy=Cap(1.0))
+    assert record.status is safestep.Status.CAPPED
+    assert record.method.startswith("CurvatureRadius")
+    assert record.scale * of_model == pytest.approx(curvature, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "limit", [default_limit(), default_limit(curvature=1.35), default_limit(sample=64, curvature=0.9)]
+)
+def test_it_prints_as_it_is_made(limit):
+    assert eval(str(limit), {"default_limit": default_limit}) == limit
+
+
+@pytest.mark.parametrize("curvature", [0.0, -1.0, float("nan")])
+def test_a_curvature_that_is_no_target_is_refused(curvature):
+    with pytest.raises(ValueError, match="expected a positive number"):
+        default_limit(curvature=curvature)
