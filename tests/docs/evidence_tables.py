@@ -17,7 +17,7 @@ from safestep.experiments.evidence.evidence_summary import beside_tuned
 RECORDS = Path(__file__).parents[2] / "docs" / "records" / "evidence"
 """Each the ``results.json`` of a run, without its ``records.jsonl``: enough for `safestep report`."""
 STUDIES = {
-    "rates": ("rates-gpt", "rates-mlp", "rates-cnn-vit"),
+    "rates": ("rates-gpt", "rates-gpt-others", "rates-mlp", "rates-cnn-vit", "rates-others", "rates-lstm"),
     "averages": ("rates-averaged-gpt", "rates-averaged-mlp"),
     "no-rate": ("no-rate-gpt", "no-rate-digits", "no-rate-lstm"),
     "no-rate-long": ("no-rate-gpt-1500",),
@@ -91,6 +91,52 @@ def rates() -> Iterator[str]:
         yield _line([", ".join(case), *cells])
 
 
+FAR = 10.0
+"""In units of what is allowed: a run that far behind has failed."""
+
+
+def in_short() -> Iterator[str]:
+    """Yield of each method with a rate, over all pairs of task and optimizer alike: its shares from the tuned rate up.
+
+    Of the runs that are good, that are far behind or lost; in how many pairs its worst gap is the smallest of all but
+    plain training; and the time of a step, of the median pair.
+    """
+    rows = summary("rates")
+    pairs = list(dict.fromkeys((row["task"], row["optimizer"]) for row in rows))
+    far: dict[str, list[float]] = {}
+    for name in STUDIES["rates"]:
+        groups: dict[tuple[str, str, str], list[bool]] = {}
+        for row in on_the_grid(rows_of(name)):
+            if row["bold"]:
+                groups.setdefault((row["task"], row["optimizer"], row["method"]), []).append(row["excess"] > FAR)
+        for (_, _, method), failed in groups.items():
+            far.setdefault(method, []).append(statistics.fmean(failed))
+    yield _line(["method", "good", "far behind or lost", "good of all rates", "smallest worst gap", "time of a step"])
+    yield _line(["---"] * 6)
+    least = [
+        min((row for row in rows if (row["task"], row["optimizer"]) == pair and row["method"] != "plain"), key=_worst)
+        for pair in pairs
+    ]
+    for method in dict.fromkeys(row["method"] for row in rows):
+        own = [row for row in rows if row["method"] == method]
+        shares = [statistics.fmean(row["above"] for row in own), statistics.fmean(far[method])]
+        shares.append(statistics.fmean(row["decades"] for row in own))
+        wins = "–" if method == "plain" else f"{sum(row['method'] == method for row in least)} of {len(pairs)}"
+        time = statistics.median(row["time"] for row in own)
+        yield _line([method, *(f"{share:.0%}".replace("%", " %") for share in shares), wins, f"{time:.1f}"])
+
+
+def on_the_grid(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the runs with a cosine at rates that all methods have, beside the tuned plain run."""
+    there = [row for row in beside_tuned(rows) if row["schedule"] == "cosine"]
+    shared = {row["rate"] for row in there if row["method"] == "safestep"}
+    return [row for row in there if row["rate"] in shared]
+
+
+def _worst(row: dict[str, Any]) -> float:
+    return float(row["worst"])
+
+
 def no_rate(study: str = "no-rate") -> Iterator[str]:
     """Yield the median gap of everybody, by task, and when it was as good as the tuned run ended, if ever."""
     rows = summary(study)
@@ -124,6 +170,7 @@ def spikes(study: str = "spikes") -> Iterator[str]:
 
 
 TABLES = {
+    "in-short": in_short,
     "rates": rates,
     "averages": averages,
     "no-rate": no_rate,

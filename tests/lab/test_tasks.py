@@ -88,6 +88,6 @@ def test_the_large_gpt_learns_the_whole_library():
     task = library_gpt(0)
     assert 4.5e6 < sum(p.numel() for p in task.model.parameters()) < 5.5e6
     inputs, labels = next(task.batches(2, torch.Generator().manual_seed(0)))
-    assert inputs.shape == labels.shape == (2, 128)
-    assert task.held_out[0].shape == (256, 128)
+    assert inputs.shape == labels.shape == (2, 64)
+    assert task.held_out[0].shape == (256, 64)
     assert math.isclose(task.loss(inputs, labels).item(), math.log(96), rel_tol=0.1)

@@ -109,12 +109,12 @@ def text_gpt(_: int) -> Task:
 
     Pieces to learn begin anywhere. Those of the held-out text lie side by side; the rest at its end is left out.
     """
-    return _text(CharGPT(len(CHARACTERS), _CONTEXT), load_text(), _CONTEXT)
+    return _text(CharGPT(len(CHARACTERS), _CONTEXT), load_text())
 
 
 def text_lstm(_: int) -> Task:
     """Return what `text_gpt` does, for a recurrent network."""
-    return _text(CharLSTM(len(CHARACTERS)), load_text(), _CONTEXT)
+    return _text(CharLSTM(len(CHARACTERS)), load_text())
 
 
 def library_gpt(_: int) -> Task:
@@ -122,13 +122,12 @@ def library_gpt(_: int) -> Task:
 
     The test is on 256 pieces that are spread evenly over the modules that are held out.
     """
-    context = 2 * _CONTEXT
-    model = CharGPT(len(CHARACTERS), context, width=256, heads=8, layers=6)
-    return _text(model, load_library(), context, pieces=256)
+    model = CharGPT(len(CHARACTERS), _CONTEXT, width=256, heads=8, layers=6)
+    return _text(model, load_library(), pieces=256)
 
 
-def _text(model: nn.Module, texts: tuple[Tensor, Tensor], context: int, pieces: int | None = None) -> Task:
-    train, held_out = texts
+def _text(model: nn.Module, texts: tuple[Tensor, Tensor], pieces: int | None = None) -> Task:
+    (train, held_out), context = texts, _CONTEXT
 
     def batches(size: int, generator: torch.Generator) -> Iterator[Batch]:
         while True:
