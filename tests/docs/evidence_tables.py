@@ -13,6 +13,7 @@ from typing import Any
 
 from safestep.experiments import find
 from safestep.experiments.evidence.evidence_summary import beside_tuned
+from safestep.experiments.evidence.evidence_tasks import OPTIMIZERS, SUBJECTS
 
 RECORDS = Path(__file__).parents[2] / "docs" / "records" / "evidence"
 """Each the ``results.json`` of a run, without its ``records.jsonl``: enough for `safestep report`."""
@@ -76,19 +77,31 @@ def _line(cells: list[str]) -> str:
 
 
 def rates() -> Iterator[str]:
-    """Yield the share of good runs from the tuned rate up, and the worst gap there, by task, optimizer and method."""
+    """Yield the share of good runs from the tuned rate up, and the worst gap there, by task, optimizer and method.
+
+    At the end the share of safestep, and the largest of a clipping rule, beside the run that is best in hindsight.
+    """
     rows = summary("rates")
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    yield _line(["task, optimizer", *methods])
-    yield _line(["---"] * (1 + len(methods)))
-    for case in dict.fromkeys((row["task"], row["optimizer"]) for row in rows):
+    cases: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        cases.setdefault((row["task"], row["optimizer"]), {})[row["method"]] = row
+    yield _line(["task, optimizer", *methods, "hindsight: safestep", "best rule"])
+    yield _line(["---"] * (3 + len(methods)))
+    for case in sorted(
+        cases,
+        key=lambda case: [list(names).index(name) for names, name in zip((SUBJECTS, OPTIMIZERS), case, strict=True)],
+    ):
+        by = cases[case]
         cells = [
-            f"{row['above']:.0%}, {gap(row['worst'], row['judged'])}".replace("%", " %")
-            for method in methods
-            for row in rows
-            if (row["task"], row["optimizer"], row["method"]) == (*case, method)
+            f"{_share(by[method]['above'])}, {gap(by[method]['worst'], by[method]['judged'])}" for method in methods
         ]
-        yield _line([", ".join(case), *cells])
+        rule = max(by[method]["hindsight"] for method in methods if method not in {"plain", "safestep"})
+        yield _line([", ".join(case), *cells, _share(by["safestep"]["hindsight"]), _share(rule)])
+
+
+def _share(share: float | None) -> str:
+    return "–" if share is None else f"{share:.0%}".replace("%", " %")
 
 
 FAR = 10.0
@@ -123,7 +136,7 @@ def in_short() -> Iterator[str]:
         shares.append(statistics.fmean(row["decades"] for row in own))
         wins = "–" if method == "plain" else f"{sum(row['method'] == method for row in least)} of {len(pairs)}"
         time = statistics.median(row["time"] for row in own)
-        yield _line([method, *(f"{share:.0%}".replace("%", " %") for share in shares), wins, f"{time:.1f}"])
+        yield _line([method, *map(_share, shares), wins, f"{time:.1f}"])
 
 
 def on_the_grid(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -149,7 +162,7 @@ def no_rate(study: str = "no-rate") -> Iterator[str]:
 
 
 def _with_target(row: dict[str, Any]) -> str:
-    reached = f", {row['target']:.0%}".replace("%", " %") if row["target"] is not None else ""
+    reached = f", {_share(row['target'])}" if row["target"] is not None else ""
     return gap(row["median"], row["judged"]) + reached
 
 
