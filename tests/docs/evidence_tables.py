@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from safestep.experiments import find
-from safestep.experiments.evidence.evidence_summary import beside_tuned
+from safestep.experiments.evidence.evidence_summary import TUNED, beside_tuned
 from safestep.experiments.evidence.evidence_tasks import OPTIMIZERS, SUBJECTS
+from safestep.experiments.limits.limits_summary import ALLOWED
 
 RECORDS = Path(__file__).parents[2] / "docs" / "records" / "evidence"
 """Each the ``results.json`` of a run, without its ``records.jsonl``: enough for `safestep report`."""
@@ -161,6 +162,24 @@ def no_rate(study: str = "no-rate") -> Iterator[str]:
         yield _line([method, *(own.get(task, "–") for task in tasks)])
 
 
+def no_rate_in_short() -> Iterator[str]:
+    """Yield on how many tasks everybody is good, by the median run, the worst task in units of what is allowed, the time."""
+    rows = [row for row in summary("no-rate") if row["method"] != TUNED]
+    found = []
+    for method in dict.fromkeys(row["method"] for row in rows):
+        own = [row for row in rows if row["method"] == method]
+        gaps = [float(row["median"]) / ALLOWED[row["judged"]] for row in own]
+        good = sum(gap <= 1.0 for gap in gaps)
+        time = statistics.median(row["time"] for row in own)
+        found.append(
+            (-good / len(own), max(gaps), [method, f"{good} of {len(own)}", f"{max(gaps):.1f}", f"{time:.1f}"])
+        )
+    yield _line(["method", "good on", "worst task", "time of a step"])
+    yield _line(["---"] * 4)
+    for _, _, cells in sorted(found):
+        yield _line(cells)
+
+
 def _with_target(row: dict[str, Any]) -> str:
     reached = f", {_share(row['target'])}" if row["target"] is not None else ""
     return gap(row["median"], row["judged"]) + reached
@@ -186,6 +205,7 @@ TABLES = {
     "in-short": in_short,
     "rates": rates,
     "averages": averages,
+    "no-rate-in-short": no_rate_in_short,
     "no-rate": no_rate,
     "no-rate-long": partial(no_rate, "no-rate-long"),
     "spikes": spikes,
