@@ -163,7 +163,7 @@ def no_rate(study: str = "no-rate") -> Iterator[str]:
 
 
 def no_rate_in_short() -> Iterator[str]:
-    """Yield on how many tasks everybody is good, by the median run, the worst task in units of what is allowed, the time."""
+    """Yield on how many tasks everybody is good, by the median run, the worst task in what is allowed, and the time."""
     rows = [row for row in summary("no-rate") if row["method"] != TUNED]
     found = []
     for method in dict.fromkeys(row["method"] for row in rows):
