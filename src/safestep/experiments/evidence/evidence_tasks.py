@@ -37,8 +37,8 @@ SUBJECTS: Mapping[str, Subject] = {
     **SMALL,
     "text-gpt-5m": Subject(library_gpt, "loss", {"sgd": 1.0, "momentum": 0.1, "adamw": 0.001, "muon": 0.001}),
 }
-"""Every task by its name in settings. The last, of 4.8 million parameters, has to be asked for. Of its rates only AdamW's was tried, the
-best of 0.001 and 0.003 on seed 0."""
+"""Every task by its name in settings. The last, of 4.8 million parameters, has to be asked for; of its rates only that
+of AdamW was tried, the better of 0.001 and 0.003 on seed 0."""
 
 
 def first_rate(task: str, optimizer: str) -> float:
