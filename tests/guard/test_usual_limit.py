@@ -34,26 +34,26 @@ def groups(net, *momenta):
 
 
 WAYS = {
-    "gradient": (lambda net: SGD(net.parameters(), lr=0.1), 1.35),
-    "weight decay": (lambda net: SGD(net.parameters(), lr=0.1, weight_decay=0.1), 1.35),
-    "of a subclass": (lambda net: OwnSGD(net.parameters(), lr=0.1), 1.35),
-    "two of them": (lambda net: each(net, SGD, SGD), 1.35),
-    "momentum": (lambda net: SGD(net.parameters(), lr=0.1, momentum=0.9), 0.9),
-    "nesterov": (lambda net: SGD(net.parameters(), lr=0.1, momentum=0.9, nesterov=True), 0.9),
-    "momentum of one group": (lambda net: SGD(groups(net, 0.0, 0.9), lr=0.1), 0.9),
-    "Adam": (lambda net: Adam(net.parameters()), 0.45),
-    "RMSprop with momentum": (lambda net: RMSprop(net.parameters(), momentum=0.9), 0.45),
-    "SGD and AdamW": (lambda net: each(net, SGD, AdamW), 0.45),
-    "averages": (lambda net: Averaged(SGD(net.parameters(), lr=0.1)), 0.45),
-    "averages of two": (lambda net: Averaged(*each(net, SGD, SGD)), 0.45),
+    "gradient": (lambda net: SGD(net.parameters(), lr=0.1), {"curvature": 1.35, "spread": 1.5}),
+    "weight decay": (lambda net: SGD(net.parameters(), lr=0.1, weight_decay=0.1), {"curvature": 1.35, "spread": 1.5}),
+    "of a subclass": (lambda net: OwnSGD(net.parameters(), lr=0.1), {"curvature": 1.35, "spread": 1.5}),
+    "two of them": (lambda net: each(net, SGD, SGD), {"curvature": 1.35, "spread": 1.5}),
+    "momentum": (lambda net: SGD(net.parameters(), lr=0.1, momentum=0.9), {"curvature": 0.9}),
+    "nesterov": (lambda net: SGD(net.parameters(), lr=0.1, momentum=0.9, nesterov=True), {"curvature": 0.9}),
+    "momentum of one group": (lambda net: SGD(groups(net, 0.0, 0.9), lr=0.1), {"curvature": 0.9}),
+    "Adam": (lambda net: Adam(net.parameters()), {}),
+    "RMSprop with momentum": (lambda net: RMSprop(net.parameters(), momentum=0.9), {}),
+    "SGD and AdamW": (lambda net: each(net, SGD, AdamW), {}),
+    "averages": (lambda net: Averaged(SGD(net.parameters(), lr=0.1)), {}),
+    "averages of two": (lambda net: Averaged(*each(net, SGD, SGD)), {}),
 }
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_target_of_the_curvature_goes_by_the_optimizer(way):
+def test_the_targets_go_by_the_optimizer(way):
     net = model()
-    make, curvature = WAYS[way]
-    assert attach(net, make(net)).radius == default_limit(curvature=curvature)
+    make, targets = WAYS[way]
+    assert attach(net, make(net)).radius == default_limit(**targets)
 
 
 def test_what_has_no_default_limit_has_the_softmax_radius():
@@ -65,7 +65,7 @@ def test_what_has_no_default_limit_has_the_softmax_radius():
 
 def test_a_radius_that_is_named_is_taken_as_it_is():
     net = model()
-    assert attach(net, SGD(net.parameters(), lr=0.1), radius=default_limit()).radius == default_limit(curvature=0.45)
+    assert attach(net, SGD(net.parameters(), lr=0.1), radius=default_limit()).radius == default_limit()
 
 
 def one_step(momentum, **options):
@@ -93,13 +93,14 @@ def test_a_capped_step_ends_that_far_along_the_quadratic_model(momentum, curvatu
 
 
 @pytest.mark.parametrize(
-    "limit", [default_limit(), default_limit(curvature=1.35), default_limit(sample=64, curvature=0.9)]
+    "limit", [default_limit(), default_limit(curvature=1.35), default_limit(sample=64, curvature=0.9, spread=0.7)]
 )
 def test_it_prints_as_it_is_made(limit):
     assert eval(str(limit), {"default_limit": default_limit}) == limit
 
 
-@pytest.mark.parametrize("curvature", [0.0, -1.0, float("nan")])
-def test_a_curvature_that_is_no_target_is_refused(curvature):
+@pytest.mark.parametrize("part", ["curvature", "spread"])
+@pytest.mark.parametrize("target", [0.0, -1.0, float("nan")])
+def test_what_is_no_target_is_refused(part, target):
     with pytest.raises(ValueError, match="expected a positive number"):
-        default_limit(curvature=curvature)
+        default_limit(**{part: target})

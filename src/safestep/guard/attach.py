@@ -30,7 +30,7 @@ from safestep.guard.validation import (
 from safestep.logs.sinks import Log, Sinks
 from safestep.policy import Cap, Policy
 from safestep.radius import Radius, SoftmaxRadius, default_limit
-from safestep.radius.default_limit import curvature_for
+from safestep.radius.default_limit import targets_for
 from safestep.recording.logits import LogitsFinder
 from safestep.recording.nonfinite import parameters_of
 from safestep.recording.optimizer_hooks import innermost, layers
@@ -167,4 +167,4 @@ def _usual(asked: Sequence[Any], optimizers: Sequence[Optimizer], *, unseen: boo
     if unseen or any(group.get("maximize") for one in optimizers for group in one.param_groups):
         return SoftmaxRadius()
     averaged = any(isinstance(layer, Averaged) for one in asked for layer in layers(one))
-    return default_limit() if averaged else default_limit(curvature=curvature_for(optimizers))
+    return default_limit(**({} if averaged else targets_for(optimizers)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -22,11 +22,11 @@ from safestep.records.reading import Reading
 CURVATURE, FRESH = 0.45, 0.5
 """Nine tenths of the way to the minimum of the quadratic model along the step, whose slope is halfway from this batch's
 to a fresh one's."""
-ALONG_GRADIENTS, ALONG_MOMENTUM = 1.35, 0.9
-"""The same for SGD without and with momentum. Along the gradient itself the minimum of the model is a poor place to
-stop: steps that end there zigzag. A longer one is stable, since the gradient leads where the loss bends most."""
 SPREAD = 0.5
 """Mean spread of the change of the logits, in units of pi."""
+ALONG_GRADIENTS, ALONG_MOMENTUM = {"curvature": 1.35, "spread": 1.5}, {"curvature": 0.9}
+"""What is other under SGD, without and with momentum. Along the gradient itself the minimum of the model is a poor
+place to stop: steps that end there zigzag. A longer one is stable, as the gradient leads where the loss bends most."""
 
 _INSTEAD = (
     "the default limit (curvature and mean spread) cannot be computed here: {why}. The step is kept within "
@@ -93,35 +93,35 @@ class DefaultLimit(Radius):
         """Return the call that makes it, where `default_limit` does."""
         first = self.limit.parts[0]
         sample: Sample = first.sample if isinstance(first, CurvatureRadius) else "some"
-        curvature = self.limit.limits[0][1]
-        if self != default_limit(sample=sample, curvature=curvature):
+        curvature, spread = (target for _, target in self.limit.limits[:2])
+        if self != default_limit(sample=sample, curvature=curvature, spread=spread):
             return repr(self)
-        options = {"sample": (sample, "some"), "curvature": (curvature, CURVATURE)}
-        told = [f"{name}={value!r}" for name, (value, usual) in options.items() if value != usual]
+        usual = {"sample": (sample, "some"), "curvature": (curvature, CURVATURE), "spread": (spread, SPREAD)}
+        told = [f"{name}={value!r}" for name, (value, as_ever) in usual.items() if value != as_ever]
         return f"default_limit({', '.join(told)})"
 
 
-def curvature_for(optimizers: Sequence[Optimizer]) -> float:
-    """Return the target of the curvature for steps of these optimizers: longer ones where all are SGD.
+def targets_for(optimizers: Sequence[Optimizer]) -> Mapping[str, float]:
+    """Return the targets of `default_limit` for steps of these optimizers, where they are others: all are SGD.
 
     Example:
         >>> import torch
         >>> weights = [torch.zeros(1)]
         >>> steps = [SGD(weights, lr=1.0), SGD(weights, lr=1.0, momentum=0.9), torch.optim.Adam(weights)]
-        >>> [round(curvature_for([one]), 2) for one in steps], round(curvature_for(steps), 2)
-        ([1.35, 0.9, 0.45], 0.45)
+        >>> [targets_for([one]) for one in steps]
+        [{'curvature': 1.35, 'spread': 1.5}, {'curvature': 0.9}, {}]
     """
     if not all(isinstance(one, SGD) for one in optimizers):
-        return CURVATURE
+        return {}
     momentum = any(group["momentum"] for one in optimizers for group in one.param_groups)
     return ALONG_MOMENTUM if momentum else ALONG_GRADIENTS
 
 
-def default_limit(*, sample: Sample = "some", curvature: float = CURVATURE) -> DefaultLimit:
+def default_limit(*, sample: Sample = "some", curvature: float = CURVATURE, spread: float = SPREAD) -> DefaultLimit:
     r"""Return the recommended limit: no farther than the quadratic model of the loss goes down, seen with fresh eyes.
 
     Equation:
-        ``r = max(p.Gp / (-2 sqrt(nu) g.p) / curvature, mean spread(J p) / (0.5 pi))``, so that ``r = 1`` is the
+        ``r = max(p.Gp / (-2 sqrt(nu) g.p) / curvature, mean spread(J p) / (spread pi))``, so that ``r = 1`` is the
         recommended length: ``Cap(1.0)`` keeps every step within it, ``Pin(1.0)`` sets every step to it. ``nu`` is the
         share of the slope ``g.p`` that the next batches find, see ``fresh`` of `CurvatureRadius`.
 
@@ -129,6 +129,7 @@ def default_limit(*, sample: Sample = "some", curvature: float = CURVATURE) -> D
         sample: how much of each batch is measured, see `CurvatureRadius`.
         curvature: how far the model may be gone along; 0.5 is its minimum. `attach` takes 1.35 for `torch.optim.SGD`
             without momentum, 0.9 with, and this for all others.
+        spread: how far the logits may move, on average, in units of pi. `attach` takes 1.5 for SGD without momentum.
 
     Example:
         >>> [target for _, target in default_limit().limit.limits]
@@ -145,7 +146,7 @@ def default_limit(*, sample: Sample = "some", curvature: float = CURVATURE) -> D
         Tightest(
             {
                 CurvatureRadius(sample=sample, fresh=FRESH): curvature,
-                SoftmaxRadius(over="mean", sample=sample): SPREAD,
+                SoftmaxRadius(over="mean", sample=sample): spread,
             }
         )
     )

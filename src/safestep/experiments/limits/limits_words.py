@@ -24,8 +24,9 @@ pulled apart most. Below 1 it is a guarantee for every sample.</li>
 <li><b>curvature</b>: <span class="math whole">pᵀGp / (−2 g·p)</span> on the batch, with the gradient <var>g</var> and
 the Gauss–Newton matrix <var>G</var>: 0.5 is as far as the batch’s own quadratic model goes down along the step, 1 is
 where it has climbed back.</li>
-<li><b>default</b>: curvature over 0.45 (1.35 under SGD, 0.9 with momentum) or mean over 0.5, whichever is larger; here
-the slope <var>g·p</var> counts √ν of what the batch says, with the share ν of it that the next batches find.</li>
+<li><b>default</b>: curvature over 0.45 or mean over 0.5, whichever is larger (1.35 and 1.5 under SGD, 0.9 and 0.5 with
+momentum); here the slope <var>g·p</var> counts √ν of what the batch says, with the share ν of it that the next batches
+find.</li>
 <li>Mean, curvature and default are measured on some rows of each batch, <b>curvature-whole</b> on all of them.</li>
 </ul>
 <h3>What is run</h3>
