@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from pathlib import Path
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -31,6 +32,25 @@ def test_the_table_is_that_of_the_record():
     page = (DOCS / "default-limit.md").read_text(encoding="utf-8")
     table = [line for line in page.splitlines() if re.match(r"\| (text|digits)-", line)]
     assert table == list(rows())
+
+
+def tuning():
+    """Return the lines of the table of SGD's targets: how capped runs end, the mean of the tuning seeds."""
+    rows = json.loads((DOCS / "records" / "limits-sgd.json").read_text(encoding="utf-8"))
+    assert {row["seed"] for row in rows} == {0, 1}
+    ends: dict[tuple[str, str, float], dict[float, list[float]]] = {}
+    for row in rows:
+        end = row["final_loss"] if row["judged"] == "loss" else 100 * row["final_acc"]
+        ends.setdefault((row["task"], row["optimizer"], row["rate"]), {}).setdefault(row["target"], []).append(end)
+    for (task, optimizer, rate), by_target in ends.items():
+        digits = 2 if task == "text-gpt" else 1
+        cells = [f"{statistics.fmean(by_target[target]):.{digits}f}" for target in sorted(by_target)]
+        yield f"| {optimizer} on {task}, ×{rate:g} | {' | '.join(cells)} |"
+
+
+def test_the_targets_of_sgd_were_chosen_by_their_record():
+    page = (DOCS / "default-limit.md").read_text(encoding="utf-8")
+    assert "\n".join(tuning()) in page
 
 
 def test_the_readme_tells_the_worst_and_the_mean_of_the_long_text():
