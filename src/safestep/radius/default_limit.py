@@ -24,9 +24,9 @@ CURVATURE, FRESH = 0.45, 0.5
 to a fresh one's."""
 SPREAD = 0.5
 """Mean spread of the change of the logits, in units of pi."""
-ALONG_GRADIENTS, ALONG_MOMENTUM = {"curvature": 1.35, "spread": 1.5}, {"curvature": 0.9}
+ALONG_GRADIENTS, ALONG_MOMENTUM = {"curvature": 0.9, "spread": 1.5}, {"curvature": 0.9}
 """What is other under SGD, without and with momentum. Along the gradient itself the minimum of the model is a poor
-place to stop: steps that end there zigzag. A longer one is stable, as the gradient leads where the loss bends most."""
+place to stop: steps that end there zigzag. Up to 1 a longer one is stable on a quadratic loss."""
 
 _INSTEAD = (
     "the default limit (curvature and mean spread) cannot be computed here: {why}. The step is kept within "
@@ -109,16 +109,16 @@ def targets_for(optimizers: Sequence[Optimizer]) -> Mapping[str, float]:
         >>> weights = [torch.zeros(1)]
         >>> steps = [SGD(weights, lr=1.0), SGD(weights, lr=1.0, momentum=0.9), torch.optim.Adam(weights)]
         >>> [targets_for([one]) for one in steps]
-        [{'curvature': 1.35, 'spread': 1.5}, {'curvature': 0.9}, {}]
+        [{'curvature': 0.9, 'spread': 1.5}, {'curvature': 0.9}, {}]
     """
     if not all(isinstance(one, SGD) for one in optimizers):
         return {}
-    momentum = any(group["momentum"] for one in optimizers for group in one.param_groups)
+    momentum = any(group.get("momentum") for one in optimizers for group in one.param_groups)
     return ALONG_MOMENTUM if momentum else ALONG_GRADIENTS
 
 
 def default_limit(*, sample: Sample = "some", curvature: float = CURVATURE, spread: float = SPREAD) -> DefaultLimit:
-    r"""Return the recommended limit: no farther than the quadratic model of the loss goes down, seen with fresh eyes.
+    r"""Return the recommended limit: about as far as the quadratic model of the loss goes down, seen with fresh eyes.
 
     Equation:
         ``r = max(p.Gp / (-2 sqrt(nu) g.p) / curvature, mean spread(J p) / (spread pi))``, so that ``r = 1`` is the
@@ -127,8 +127,8 @@ def default_limit(*, sample: Sample = "some", curvature: float = CURVATURE, spre
 
     Args:
         sample: how much of each batch is measured, see `CurvatureRadius`.
-        curvature: how far the model may be gone along; 0.5 is its minimum. `attach` takes 1.35 for `torch.optim.SGD`
-            without momentum, 0.9 with, and this for all others.
+        curvature: how far the model may be gone along; 0.5 is its minimum. `attach` takes 0.9 for `torch.optim.SGD`
+            and its subclasses, and this for all others.
         spread: how far the logits may move, on average, in units of pi. `attach` takes 1.5 for SGD without momentum.
 
     Example:
