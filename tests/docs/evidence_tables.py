@@ -6,7 +6,7 @@ import gzip
 import json
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -110,34 +110,39 @@ FAR = 10.0
 
 
 def in_short() -> Iterator[str]:
-    """Yield of each method with a rate, over all pairs of task and optimizer alike: its shares from the tuned rate up.
+    """Yield of each method with a rate its shares from the tuned rate up, over all pairs of task and optimizer alike.
 
-    Of the runs that are good, that are far behind or lost; in how many pairs its worst gap is the smallest of all but
-    plain training; and the time of a step, of the median pair.
+    Of the runs that are good, and of those that are far behind or lost: up to ten times the first guess, from a hundred
+    times on, and all; in how many pairs its worst gap is the least of all; and the time of a step.
     """
     rows = summary("rates")
+    shares = [f"{place}: {what}" for place in ("to ×10", "from ×100", "all") for what in ("good", "far")]
+    yield _line(["method", *shares, "best worst run", "time of a step"])
+    yield _line(["---"] * 9)
     pairs = list(dict.fromkeys((row["task"], row["optimizer"]) for row in rows))
-    far: dict[str, list[float]] = {}
-    for name in STUDIES["rates"]:
-        groups: dict[tuple[str, str, str], list[bool]] = {}
-        for row in on_the_grid(rows_of(name)):
-            if row["bold"]:
-                groups.setdefault((row["task"], row["optimizer"], row["method"]), []).append(row["excess"] > FAR)
-        for (_, _, method), failed in groups.items():
-            far.setdefault(method, []).append(statistics.fmean(failed))
-    yield _line(["method", "good", "far behind or lost", "good of all rates", "smallest worst gap", "time of a step"])
-    yield _line(["---"] * 6)
-    least = [
-        min((row for row in rows if (row["task"], row["optimizer"]) == pair and row["method"] != "plain"), key=_worst)
-        for pair in pairs
-    ]
+    least = [min((row for row in rows if (row["task"], row["optimizer"]) == pair), key=_worst) for pair in pairs]
+    runs = [row for name in STUDIES["rates"] for row in on_the_grid(rows_of(name)) if row["bold"]]
     for method in dict.fromkeys(row["method"] for row in rows):
-        own = [row for row in rows if row["method"] == method]
-        shares = [statistics.fmean(row["above"] for row in own), statistics.fmean(far[method])]
-        shares.append(statistics.fmean(row["decades"] for row in own))
-        wins = "–" if method == "plain" else f"{sum(row['method'] == method for row in least)} of {len(pairs)}"
-        time = statistics.median(row["time"] for row in own)
-        yield _line([method, *map(_share, shares), wins, f"{time:.1f}"])
+        own = [row for row in runs if row["method"] == method]
+        places = [[row for row in own if row["rate"] <= 10.0], [row for row in own if row["rate"] > 10.0], own]
+        cells = [
+            _share(statistics.fmean(map(statistics.fmean, by_pair)))
+            for place in places
+            for by_pair in (
+                _by_pair(place, lambda row: row["excess"] <= 1.0),
+                _by_pair(place, lambda row: row["excess"] > FAR),
+            )
+        ]
+        wins = f"{sum(row['method'] == method for row in least)} of {len(pairs)}"
+        time = statistics.median(row["time"] for row in rows if row["method"] == method)
+        yield _line([method, *cells, wins, f"{time:.1f}"])
+
+
+def _by_pair(rows: list[dict[str, Any]], asked: Callable[[dict[str, Any]], bool]) -> list[list[bool]]:
+    groups: dict[tuple[str, str], list[bool]] = {}
+    for row in rows:
+        groups.setdefault((row["task"], row["optimizer"]), []).append(asked(row))
+    return list(groups.values())
 
 
 def on_the_grid(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from safestep.experiments.evidence.evidence_summary import (
     without_rates,
 )
 from safestep.experiments.evidence.evidence_tasks import OPTIMIZERS, SUBJECTS, first_rate
-from safestep.experiments.evidence.evidence_training import recovery, schedule, train
+from safestep.experiments.evidence.evidence_training import _denormals_as_zero, recovery, schedule, train
 from safestep.experiments.runner.settings import SettingError
 from safestep.lab.disturbances import DISTURBANCES, Disturbance
 from safestep.lab.seeding import seed_everything
@@ -290,3 +290,15 @@ def test_a_tuned_run_that_is_lost_is_no_reference():
     rows = [row | {"lost": True, "final_loss": "nan"} if row["label"] == "linear" else row for row in PLAIN]
     gaps = {row["label"]: row["gap"] for row in beside_tuned([*TUNING, *rows, with_method("ours", 1.0, 2.5)])}
     assert gaps == {"low": 0.5, "one": 0.0, "high": math.inf, "linear": math.inf, "ours 1.0": 0.5}
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_denormal_numbers_are_zero_within_a_step_and_as_they_were_after_it(before):
+    """A saturated recurrent network makes many of them, and its steps ten times slower by them."""
+    torch.set_flush_denormal(before)
+    try:
+        with _denormals_as_zero():
+            assert float(torch.tensor(1e-40).mul(1.0)) == 0.0
+        assert (float(torch.tensor(1e-40).mul(1.0)) == 0.0) == before
+    finally:
+        torch.set_flush_denormal(False)

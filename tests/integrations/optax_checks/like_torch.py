@@ -176,6 +176,9 @@ def check_default_limit_is_that_of_torch_until_it_has_looked_back():
         )
     (record,) = agree(cap(network), safestep.default_limit().exact(), safestep.Cap(1.0), steps=1)
     assert record.status == "capped"
+    for targets in ((0.9, 1.5), (0.9, 0.5)):
+        as_under_sgd = safestep.default_limit(curvature=targets[0], spread=targets[1]).exact()
+        agree(cap(network, limit=default_limit(targets=targets)), as_under_sgd, safestep.Cap(1.0), steps=1)
 
 
 def check_watch():

@@ -96,11 +96,12 @@ def train(
 @contextmanager
 def _denormals_as_zero() -> Iterator[None]:
     """Take numbers below 1e-38 for 0: a recurrent network that a rate has saturated is ten times slower by them."""
+    before = float(torch.tensor(1e-40).mul(1.0)) == 0.0
     torch.set_flush_denormal(True)
     try:
         yield
     finally:
-        torch.set_flush_denormal(False)
+        torch.set_flush_denormal(before)
 
 
 def recovery(losses: Sequence[float], disturbance: Disturbance, steps: int) -> int | None:

@@ -24,7 +24,7 @@ pulled apart most. Below 1 it is a guarantee for every sample.</li>
 <li><b>curvature</b>: <span class="math whole">pᵀGp / (−2 g·p)</span> on the batch, with the gradient <var>g</var> and
 the Gauss–Newton matrix <var>G</var>: 0.5 is as far as the batch’s own quadratic model goes down along the step, 1 is
 where it has climbed back.</li>
-<li><b>default</b>: curvature over 0.45 or mean over 0.5, whichever is larger (1.35 and 1.5 under SGD, 0.9 and 0.5 with
+<li><b>default</b>: curvature over 0.45 or mean over 0.5, whichever is larger (0.9 and 1.5 under SGD, 0.9 and 0.5 with
 momentum); here the slope <var>g·p</var> counts √ν of what the batch says, with the share ν of it that the next batches
 find.</li>
 <li>Mean, curvature and default are measured on some rows of each batch, <b>curvature-whole</b> on all of them.</li>

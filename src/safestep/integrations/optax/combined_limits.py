@@ -42,23 +42,25 @@ def tightest(limits: Mapping[Limit, float]) -> Limit:
     return limit
 
 
-def default_limit(loss: Loss = "cross_entropy", *, head: Head | None = None) -> Limit:
+def default_limit(
+    loss: Loss = "cross_entropy", *, head: Head | None = None, targets: tuple[float, float] = (CURVATURE, SPREAD)
+) -> Limit:
     r"""Return the recommended limit, as far as one batch tells it, see `safestep.default_limit`.
 
     Equation:
-        ``r = max(p.Gp / (-2 sqrt(1/2) g.p) / 0.45, mean spread(J p) / (0.5 pi))``.
+        ``r = max(p.Gp / (-2 sqrt(1/2) g.p) / 0.45, mean spread(J p) / (0.5 pi))``, by the two targets.
 
     Args:
         loss: a cross-entropy: ``"cross_entropy"``, ``"bce"``, or a function as of `curvature`.
         head: of the spread; None where the name of the loss tells it.
+        targets: of the curvature and the spread. A chain does not know its optimizer: as a torch guard does, take
+            ``(0.9, 1.5)`` after ``optax.sgd`` and ``(0.9, 0.5)`` where it has momentum.
 
     Raises:
         ValueError: for a squared error, which has no spread, or a function without its head.
 
     Note:
         What the next batches find of the slope is not looked at: its share stays one half, where a torch guard starts.
-        A chain does not know its optimizer, under which a torch guard goes farther along SGD: take ``cap(...,
-        target=3.0)`` after ``optax.sgd`` without momentum and 2.0 with it.
     """
     head = head or (HEADS.get(loss) if isinstance(loss, str) else None)
     if head is None:
@@ -66,4 +68,5 @@ def default_limit(loss: Loss = "cross_entropy", *, head: Head | None = None) -> 
             f"default_limit({loss!r}): expected 'cross_entropy' or 'bce', or a function with head='softmax' or "
             "'sigmoid'; for a squared error use curvature(loss)"
         )
-    return tightest({curvature(loss): CURVATURE * FreshSlope().share ** FRESH, spread("mean", head=head): SPREAD})
+    bend, apart = targets
+    return tightest({curvature(loss): bend * FreshSlope().share ** FRESH, spread("mean", head=head): apart})
