@@ -1,9 +1,10 @@
-"""The first picture of README and docs/evidence.md, from records: drawn by `python tests/docs/evidence_picture.py`."""
+"""The first picture of README and evidence.md, from records, by `PYTHONPATH=tests python -m docs.evidence_picture`."""
 
 from __future__ import annotations
 
 import math
 import statistics
+import sys
 from pathlib import Path
 
 from docs.evidence_tables import rows_of
@@ -53,4 +54,4 @@ def draw(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    print(draw(IMAGES))
+    print(draw(Path(sys.argv[1]) if len(sys.argv) > 1 else IMAGES))

@@ -129,7 +129,7 @@ def attach(
     policy = Cap(1.0) if policy is None else policy
     check_parts(radius, policy)
     if radius is None:
-        radius = policy.default_radius or _usual(asked, optimizers, unseen=forward is not None)
+        radius = policy.default_radius or _default_radius(asked, optimizers, unseen=forward is not None)
     if probes:
         warnings.warn("attach(probes=...) is now called diagnostics=", DeprecationWarning, stacklevel=2)
     diagnostics = (*diagnostics, *probes)
@@ -162,7 +162,7 @@ def attach(
     return guard
 
 
-def _usual(asked: Sequence[Any], optimizers: Sequence[Optimizer], *, unseen: bool) -> Radius:
+def _default_radius(asked: Sequence[Any], optimizers: Sequence[Optimizer], *, unseen: bool) -> Radius:
     """Return the radius of steps where none is named; the logits are unseen where training makes none."""
     if unseen or any(group.get("maximize") for one in optimizers for group in one.param_groups):
         return SoftmaxRadius()
