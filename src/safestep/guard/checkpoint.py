@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from safestep.guard.rate_peaks import RatePeaks
 from safestep.guard.wind_down import WindDown
 from safestep.policy import Policy
 from safestep.radius import Radius
@@ -36,6 +37,7 @@ class Saved:
         policy: what the policy remembers.
         forwards: what the recorder learnt of the model's forwards; empty if that is not known.
         wind_down: the end of the run; None if nobody has decided on one, as before there was any.
+        peaks: of the learning rates; none where they were not kept, as before a target followed them.
         last: some coordinates of the last step; None where nobody looks back at it.
     """
 
@@ -46,6 +48,7 @@ class Saved:
     policy: State = None
     forwards: dict[str, Any] = field(default_factory=dict)
     wind_down: WindDown | None = None
+    peaks: RatePeaks = field(default_factory=RatePeaks)
     last: dict[str, Any] | None = None
 
     def as_state(self, radius: Radius, policy: Policy) -> dict[str, Any]:
@@ -59,6 +62,7 @@ class Saved:
         """
         end = self.wind_down and asdict(self.wind_down)
         memory = {"radius": self.radius, "policy": self.policy, "forwards": self.forwards, "wind_down": end}
+        memory |= {"peaks": asdict(self.peaks)}
         memory |= {} if self.last is None else {"last": self.last}
         return {
             "version": VERSION,
@@ -140,9 +144,9 @@ def _unpacked(text: object) -> dict[str, Any]:
         file = io.BytesIO(base64.b64decode(text, validate=True))
         # On the CPU: the device it was saved from may be another rank's, or not there any more.
         memory = torch.load(file, map_location="cpu", weights_only=True)
-        end = memory.get("wind_down")
-        end, last = end and WindDown(**end), memory.get("last")
-        return {part: memory[part] for part in (*_PARTS, "forwards")} | {"wind_down": end, "last": last}
+        end, peaks = memory.get("wind_down"), RatePeaks(**memory.get("peaks", {}))
+        extra = {"wind_down": end and WindDown(**end), "peaks": peaks, "last": memory.get("last")}
+        return {part: memory[part] for part in (*_PARTS, "forwards")} | extra
     except (ValueError, TypeError, KeyError, RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
         raise ValueError(
             f"what the guard remembered cannot be read ({_first_line(error)}): the checkpoint is cut short or damaged; "

@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 
 from safestep._torch.warn_once import Once
+from safestep.guard.rate_peaks import RatePeaks
 from safestep.guard.wind_down import WindDown
 from safestep.policy import Policy
 from safestep.radius import Radius
@@ -46,6 +47,7 @@ class Controller:
         radius_state: what the radius returned last; None before the first step.
         policy_state: likewise the policy.
         wind_down: the end of the run, once somebody has decided on it.
+        peaks: of the learning rates, which the target follows down where the radius asks for that.
     """
 
     def __init__(self, radius: Radius, policy: Policy, say: Once) -> None:
@@ -53,15 +55,19 @@ class Controller:
         self.radius_state: State = None
         self.policy_state: State = None
         self.wind_down: WindDown | None = None
+        self.peaks = self._coming = RatePeaks()
         self._say = say
         self._no_target: Exception | None = None  # what the policy raised instead of a target
 
-    def propose(self, step: Step, forwards: Forwards) -> Proposal:
+    def propose(self, step: Step, forwards: Forwards, lrs: Rates) -> Proposal:
         """Ask the policy, once, what it aims at in this step; what it raises is kept until `decide`."""
         target, self._no_target, end = math.nan, None, self.wind_down
         try:
             target = self.policy.target_at(step.index)
             target = target * end.factor(step.index) if end else target
+            if self.radius.follow and not self.policy.scheduled:
+                self._coming = self.peaks.after(lrs)
+                target *= self._coming.factor(lrs)
             if self.policy.over(step.index) or (end and end.over(step.index)):
                 self._say("over", _OVER.format(step=step.index, target=target))
         except Exception as error:
@@ -107,7 +113,7 @@ class Controller:
             if self.policy.writes:
                 raise
             return self.unmeasured(step, error, lrs)
-        self.radius_state, self.policy_state = radius_state, policy_state
+        self.radius_state, self.policy_state, self.peaks = radius_state, policy_state, self._coming
         if not scalable:
             reading = replace(reading, message=reading.message or "LBFGS searches its own step: watched, not scaled")
             return report_of(step, reading, Status.WATCHED, 1.0, lrs, would, proposal.target)

@@ -187,6 +187,7 @@ class Guard:
             policy=self._controller.policy_state,
             forwards=self._recorder.as_state(),
             wind_down=self._controller.wind_down,
+            peaks=self._controller.peaks,
             last=None if (last := self._round.last) is None else last.as_state(self._trained.parameters()),
         )
         return saved.as_state(self.radius, self.policy)
@@ -202,7 +203,7 @@ class Guard:
         self._resolve()
         self._index, self._standstill.undone, self._standstill.held = saved.step, saved.undone, saved.held
         self._controller.radius_state, self._controller.policy_state = saved.radius, saved.policy
-        self._controller.wind_down = saved.wind_down
+        self._controller.wind_down, self._controller.peaks = saved.wind_down, saved.peaks
         self._recorder.load_state(saved.forwards)
         self._round.beginning.known, self._round.step = True, Step(self._index)
         self._round.last = None if saved.last is None else LastStep.from_state(saved.last, self._trained.parameters())
@@ -276,7 +277,7 @@ class Guard:
             if taken.trouble is not None:
                 raise taken.trouble
             step.peers = forwards.peers = self._group.peers(self._index)
-            proposal = self._controller.propose(step, forwards)
+            proposal = self._controller.propose(step, forwards, taken.rates)
             if not taken.skipped and self._decided_on_device(proposal, taken):
                 return
             self._controller.read_norms(proposal)

@@ -41,6 +41,11 @@ class Aimed(Policy):
                 "safestep.schedules.DecayAtEnd(total=10_000); a number belongs into the target"
             )
 
+    @property
+    def scheduled(self) -> bool:
+        """Whether the target is a function of the step, or has a schedule."""
+        return callable(self.target) or self.schedule is not None
+
     def target_at(self, step: int) -> float:
         """Return the r that the policy aims at in this step.
 

@@ -45,6 +45,11 @@ class Policy(ABC):
         """The radius that the policy is made for; None for the softmax radius."""
         return None
 
+    @property
+    def scheduled(self) -> bool:
+        """Whether what it aims at has a schedule of its own, and follows no other."""
+        return False
+
     @abstractmethod
     def scale(self, ratio: Tensor, length: Tensor, target: float, state: State) -> tuple[Tensor, State]:
         """Return the scale ``s`` that the policy stands for, and what to pass in at the next step.

@@ -54,6 +54,11 @@ class Watch(Policy):
         """The radius that the watched policy is made for; None where it has none of its own."""
         return self.policy.default_radius if self.policy else None
 
+    @property
+    def scheduled(self) -> bool:
+        """Whether the watched policy has a schedule of its own."""
+        return self.policy.scheduled if self.policy else False
+
     def target_at(self, step: int) -> float:
         """Return the target of the watched policy; nan without one."""
         return self.policy.target_at(step) if self.policy else math.nan

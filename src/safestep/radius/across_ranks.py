@@ -64,9 +64,10 @@ def largest(proposal: Proposal, measure: Callable[[], tuple[Reading, Known]], kn
         raise error
     if failures:
         raise MeasurementError(_ANOTHER)
-    if most != -least:
+    if not math.isclose(most, -least, rel_tol=1e-9):  # what follows the rates of other groups may differ by rounding
         raise RanksError(
-            f"the policies of the ranks aim at different targets ({-least:g} to {most:g}): give all the same"
+            f"the policies of the ranks aim at different targets ({-least:g} to {most:g}): give all the same, and the "
+            "same schedule of learning rates"
         )
     if not unknown:
         peers.check_lengths(-shortest, longest)

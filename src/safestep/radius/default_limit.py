@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, TypedDict
 
 from torch.optim import SGD, Optimizer
 
@@ -24,7 +24,16 @@ CURVATURE, FRESH = 0.45, 0.5
 to a fresh one's."""
 SPREAD = 0.5
 """Mean spread of the change of the logits, in units of pi."""
-ALONG_GRADIENTS, ALONG_MOMENTUM = {"curvature": 0.9, "spread": 1.5}, {"curvature": 0.9}
+
+
+class Targets(TypedDict, total=False):
+    """Targets of `default_limit`, those of them that are other than usual."""
+
+    curvature: float
+    spread: float
+
+
+ALONG_GRADIENTS, ALONG_MOMENTUM = Targets(curvature=0.9, spread=1.5), Targets(curvature=0.9)
 """What is other under SGD, without and with momentum. Along the gradient itself the minimum of the model is a poor
 place to stop: steps that end there zigzag. Up to 1 a longer one is stable on a quadratic loss."""
 
@@ -42,10 +51,12 @@ class DefaultLimit(Radius):
         limit: asked first.
         instead: asked from the first step on whose loss the former refuses; said once. On several ranks nothing takes
             over, since one might refuse alone.
+        follow: whether the target goes down with the optimizer's learning rates, see `default_limit`.
     """
 
     limit: Tightest
     instead: Radius = field(default_factory=SoftmaxRadius)
+    follow: bool = True
 
     agrees_across_ranks: ClassVar[bool] = True
 
@@ -61,7 +72,7 @@ class DefaultLimit(Radius):
 
     def exact(self) -> DefaultLimit:
         """Return the same with exact methods, for an audit."""
-        return DefaultLimit(self.limit.exact(), self.instead.exact())
+        return DefaultLimit(self.limit.exact(), self.instead.exact(), self.follow)
 
     def found(self, state: State) -> str:
         """Return what the one that is asked has found out."""
@@ -94,14 +105,15 @@ class DefaultLimit(Radius):
         first = self.limit.parts[0]
         sample: Sample = first.sample if isinstance(first, CurvatureRadius) else "some"
         curvature, spread = (target for _, target in self.limit.limits[:2])
-        if self != default_limit(sample=sample, curvature=curvature, spread=spread):
+        if self != default_limit(sample=sample, curvature=curvature, spread=spread, follow=self.follow):
             return repr(self)
         usual = {"sample": (sample, "some"), "curvature": (curvature, CURVATURE), "spread": (spread, SPREAD)}
+        usual |= {"follow": (self.follow, True)}
         told = [f"{name}={value!r}" for name, (value, as_ever) in usual.items() if value != as_ever]
         return f"default_limit({', '.join(told)})"
 
 
-def targets_for(optimizers: Sequence[Optimizer]) -> Mapping[str, float]:
+def targets_for(optimizers: Sequence[Optimizer]) -> Targets:
     """Return the targets of `default_limit` for steps of these optimizers, where they are others: all are SGD.
 
     Example:
@@ -117,7 +129,9 @@ def targets_for(optimizers: Sequence[Optimizer]) -> Mapping[str, float]:
     return ALONG_MOMENTUM if momentum else ALONG_GRADIENTS
 
 
-def default_limit(*, sample: Sample = "some", curvature: float = CURVATURE, spread: float = SPREAD) -> DefaultLimit:
+def default_limit(
+    *, sample: Sample = "some", curvature: float = CURVATURE, spread: float = SPREAD, follow: bool = True
+) -> DefaultLimit:
     r"""Return the recommended limit: about as far as the quadratic model of the loss goes down, seen with fresh eyes.
 
     Equation:
@@ -130,6 +144,11 @@ def default_limit(*, sample: Sample = "some", curvature: float = CURVATURE, spre
         curvature: how far the model may be gone along; 0.5 is its minimum. `attach` takes 0.9 for `torch.optim.SGD`
             and its subclasses, and this for all others.
         spread: how far the logits may move, on average, in units of pi. `attach` takes 1.5 for SGD without momentum.
+        follow: whether the target goes down with the optimizer's schedule, by ``min(1, sqrt(2 rate / peak))``: where
+            every step is cut to the limit, the shape of the schedule would be lost. Not where the policy has a schedule
+            of its own. The peak is the highest rate so far, if it rose no faster than the square of the steps; of
+            several groups the one counts that came down least. `attach` says no for averages, which do what a schedule
+            does.
 
     Example:
         >>> [target for _, target in default_limit().limit.limits]
@@ -148,5 +167,6 @@ def default_limit(*, sample: Sample = "some", curvature: float = CURVATURE, spre
                 CurvatureRadius(sample=sample, fresh=FRESH): curvature,
                 SoftmaxRadius(over="mean", sample=sample): spread,
             }
-        )
+        ),
+        follow=follow,
     )

@@ -51,6 +51,7 @@ class Radius(ABC):
     Attributes:
         agrees_across_ranks: whether on several ranks it agrees with the others by itself (by
             ``proposal.forwards.peers``). If not, the largest r of any rank is everybody's.
+        follow: whether a guard lowers the target as the learning rates come down from their peaks.
 
     Example:
         >>> class Length(Radius):
@@ -61,6 +62,7 @@ class Radius(ABC):
     """
 
     agrees_across_ranks: ClassVar[bool] = False
+    follow: bool = False
 
     def __str__(self) -> str:
         """Return it as one writes it: without what is as by default."""

@@ -25,14 +25,14 @@ def schedule(steps: int, *, tuned: bool) -> Schedule:
 
 
 def policy_of(name: str, target: float, steps: int) -> Policy:
-    """Return a policy by its name in settings.
+    """Return a policy by its name in settings; of a cap the target stays, whatever the rates do.
 
     Example:
         >>> [round(policy_of("pin-decay", 0.2, 100).target_at(step), 3) for step in (0, 70, 85, 99)]
         [0.2, 0.2, 0.1, 0.007]
     """
     if name == CAP:
-        return Cap(target)
+        return Cap(target, Constant())
     return Pin(target, DecayAtEnd(steps, _DECAY) if name == PIN_DECAY else None)
 
 
