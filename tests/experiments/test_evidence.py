@@ -122,10 +122,10 @@ def test_everybody_without_a_rate_learns(method):
     assert len({loss for record in records for loss in record["loss"]}) > 40
 
 
-@pytest.mark.parametrize("method", ["safestep", "safestep-pin"])
+@pytest.mark.parametrize("method", ["safestep", "safestep-fixed", "safestep-pin"])
 def test_a_guard_is_measured_as_a_plain_loop_has_it(method):
     """Where `step` has a closure a guard learns nothing of fresh gradients: its limit would be another one."""
-    rate, plan = (10.0, "cosine") if method == "safestep" else (None, "constant")
+    rate, plan = (10.0, "cosine") if method != "safestep-pin" else (None, "constant")
     options = {"task": "digits-mlp", "optimizer": "adamw", "method": method, "rate": rate}
     losses, shares = [], []
     for plainly in (False, True):

@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
-from safestep.experiments.evidence.evidence_methods import PLAIN, WITH_RATE, Contestant, with_rate, without_rate
+from safestep.experiments.evidence.evidence_methods import FIXED, PLAIN, WITH_RATE, Contestant, with_rate, without_rate
 from safestep.experiments.evidence.evidence_tasks import SMALL, SUBJECTS, first_rate
 from safestep.experiments.evidence.evidence_training import LOOKS, Line, recovery, schedule, train
 from safestep.experiments.limits.limits_plan import HELD_OUT, TUNING
@@ -149,7 +149,7 @@ class Evidence(Experiment[S]):
 
 
 def _contestant(options: Mapping[str, Any], task: Task, steps: int) -> Contestant:
-    if options["method"] not in WITH_RATE:
+    if options["method"] not in (*WITH_RATE, FIXED):
         return without_rate(options["method"], task, steps)
     peak = options["rate"] * first_rate(options["task"], options["optimizer"])
     return with_rate(options["method"], task.model, options["optimizer"], peak)

@@ -18,12 +18,14 @@ from safestep.lab.rivals.stepper import AveragedStepper, Stepper
 from safestep.lab.tasks import Task
 from safestep.policy import Cap, Pin, Policy
 from safestep.radius import CurvatureRadius, Radius, default_limit
-from safestep.schedules import DecayAtEnd
+from safestep.schedules import Constant, DecayAtEnd
 
 PLAIN, DEFAULT = "plain", "safestep"
 """The run that is compared with; the guard of ``attach(model, optimizer)``."""
 WITH_RATE = (PLAIN, *CLIPPINGS, DEFAULT)
 """Methods that take an optimizer and its rate as they are."""
+FIXED = "safestep-fixed"
+"""The same guard with a target that follows no schedule; where somebody asks for it."""
 _ABSURD = 1.0
 """The rate of an optimizer whose steps a guard alone decides on: hundreds of times too much for AdamW."""
 
@@ -57,10 +59,11 @@ class Contestant:
 
 
 def with_rate(name: str, model: nn.Module, optimizer: str, peak: float) -> Contestant:
-    """Return a method of `WITH_RATE` around an optimizer of the study at a peak rate."""
+    """Return a method of `WITH_RATE`, or the fixed one, around an optimizer of the study at a peak rate."""
     optimizers = OPTIMIZERS[optimizer](model, peak)
-    if name == DEFAULT:
-        return Contestant(_stepper(optimizers), attach(model, optimizers, history=1))
+    if name in {DEFAULT, FIXED}:
+        policy = Cap(1.0, Constant()) if name == FIXED else None
+        return Contestant(_stepper(optimizers), attach(model, optimizers, policy=policy, history=1))
     return Contestant(_stepper(optimizers, before=None if name == PLAIN else CLIPPINGS[name](model)))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from safestep.experiments.evidence.evidence_experiment import Evidence, EvidenceSettings, run_of
-from safestep.experiments.evidence.evidence_methods import DEFAULT, PLAIN, WITH_RATE
+from safestep.experiments.evidence.evidence_methods import DEFAULT, FIXED, PLAIN, WITH_RATE
 from safestep.experiments.evidence.evidence_summary import beside_tuned, over_rates
 from safestep.experiments.evidence.evidence_tasks import OPTIMIZERS
 from safestep.experiments.evidence.evidence_training import SCHEDULES
@@ -30,7 +30,7 @@ class RatesSettings(EvidenceSettings):
 
     Attributes:
         optimizers: by whom.
-        methods: in which ways, beside plain training, which always takes part.
+        methods: in which ways, beside plain training, which always takes part; `safestep-fixed` where it is asked for.
         rates: of every method, in units of the first guess for task and optimizer; warm-up and cosine.
         fine: of plain runs alone, under every schedule: the best of these and the others is what has to be met.
     """
@@ -52,7 +52,7 @@ class RatesSettings(EvidenceSettings):
         """Check the ranges."""
         super().__post_init__()
         self.require_names("optimizers", tuple(OPTIMIZERS))
-        self.require_names("methods", WITH_RATE[1:])
+        self.require_names("methods", (*WITH_RATE[1:], FIXED))
         self.require_rates("rates")
         self.require_rates("fine")
 
