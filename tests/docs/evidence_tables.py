@@ -14,20 +14,44 @@ from typing import Any
 from safestep.experiments import find
 from safestep.experiments.evidence.evidence_summary import TUNED, beside_tuned
 from safestep.experiments.evidence.evidence_tasks import OPTIMIZERS, SUBJECTS
-from safestep.experiments.limits.limits_summary import ALLOWED
+from safestep.experiments.limits.limits_summary import ALLOWED, score
 
 RECORDS = Path(__file__).parents[2] / "docs" / "records" / "evidence"
 """Each the ``results.json`` of a run, without its ``records.jsonl``: enough for `safestep report`."""
 STUDIES = {
-    "rates": ("rates-gpt", "rates-gpt-others", "rates-mlp", "rates-cnn-vit", "rates-others", "rates-lstm"),
-    "averages": ("rates-averaged-gpt", "rates-averaged-mlp"),
+    "rates": (
+        "rates-gpt",
+        "rates-gpt-others",
+        "rates-mlp",
+        "rates-cnn-vit",
+        "rates-others",
+        "rates-lstm",
+        "rates-lstm-others",
+    ),
+    "rates-fixed": (
+        "rates-gpt-fixed",
+        "rates-gpt-others-fixed",
+        "rates-mlp-fixed",
+        "rates-cnn-vit-fixed",
+        "rates-others-fixed",
+        "rates-lstm-fixed",
+        "rates-lstm-others-fixed",
+    ),
+    "rates-long": ("rates-gpt-1500",),
+    "rates-larger": ("rates-gpt-5m",),
+    "averages": ("rates-averaged-gpt", "rates-averaged-mlp", "rates-averaged-others"),
     "no-rate": ("no-rate-gpt", "no-rate-digits", "no-rate-lstm"),
     "no-rate-long": ("no-rate-gpt-1500",),
+    "no-rate-larger": ("no-rate-gpt-5m",),
     "spikes": ("spikes", "spikes-vit"),
     "spikes-text": ("spikes-gpt",),
 }
 """Of each study its records, which together are one run of it."""
-EXPERIMENTS = {"averages": "rates", "no-rate-long": "no-rate", "spikes-text": "spikes"}
+EXPERIMENTS = {
+    **dict.fromkeys(("rates-fixed", "rates-long", "rates-larger", "averages"), "rates"),
+    **dict.fromkeys(("no-rate-long", "no-rate-larger"), "no-rate"),
+    "spikes-text": "spikes",
+}
 """Which experiment a study is a run of, where it has another name."""
 
 
@@ -64,6 +88,41 @@ def averages() -> Iterator[str]:
         yield _line([", ".join(way), *cells])
 
 
+ELSEWHERE = {
+    "digits-mlp": ("rates-mlp", "rates-averaged-mlp"),
+    "digits-cnn": ("rates-cnn-vit", "rates-averaged-others"),
+    "digits-vit": ("rates-cnn-vit", "rates-averaged-others"),
+    "text-lstm": ("rates-lstm", "rates-averaged-others"),
+}
+"""Of each other task the records of AdamW as it is, and averaged."""
+
+
+def beside_adamw(task: str) -> dict[float, list[float]]:
+    """Return the gaps of averages under the default limit to AdamW's tuned run, by rate, in what they are judged by."""
+    plain, averaged = ELSEWHERE[task]
+    tuned = {
+        row["seed"]: score(row)
+        for row in beside_tuned(row for row in rows_of(plain) if (row["task"], row["optimizer"]) == (task, "adamw"))
+        if row["tuned"]
+    }
+    found: dict[float, list[float]] = {}
+    for row in rows_of(averaged):
+        if (row["task"], row["method"]) == (task, "safestep"):
+            found.setdefault(row["rate"], []).append(math.inf if row["lost"] else score(row) - tuned[row["seed"]])
+    return dict(sorted(found.items()))
+
+
+def averages_elsewhere() -> Iterator[str]:
+    """Yield median gaps of averages under the default limit to AdamW's tuned run, by rate, on the other tasks."""
+    gaps = {task: beside_adamw(task) for task in ELSEWHERE}
+    shared = [rate for rate in gaps["digits-mlp"] if all(rate in of_task for of_task in gaps.values())]
+    yield _line(["task", *(f"×{rate:g}" for rate in shared)])
+    yield _line(["---"] * (1 + len(shared)))
+    for task, of_task in gaps.items():
+        judged = SUBJECTS[task].judged
+        yield _line([task, *(gap(statistics.median(of_task[rate]), judged) for rate in shared)])
+
+
 def gap(value: Any, judged: str) -> str:
     """Return a gap in nats, or in points of accuracy."""
     if value is None:
@@ -89,10 +148,7 @@ def rates() -> Iterator[str]:
         cases.setdefault((row["task"], row["optimizer"]), {})[row["method"]] = row
     yield _line(["task, optimizer", *methods, "hindsight: safestep", "best rule"])
     yield _line(["---"] * (3 + len(methods)))
-    for case in sorted(
-        cases,
-        key=lambda case: [list(names).index(name) for names, name in zip((SUBJECTS, OPTIMIZERS), case, strict=True)],
-    ):
+    for case in sorted(cases, key=_in_order):
         by = cases[case]
         cells = [
             f"{_share(by[method]['above'])}, {gap(by[method]['worst'], by[method]['judged'])}" for method in methods
@@ -103,6 +159,65 @@ def rates() -> Iterator[str]:
 
 def _share(share: float | None) -> str:
     return "–" if share is None else f"{share:.0%}".replace("%", " %")
+
+
+FIXED = "safestep-fixed"
+
+
+def fixed() -> Iterator[str]:
+    """Yield by task and optimizer what the default limit comes to with a target that stays, and with one that follows.
+
+    From the tuned rate up: the share of good runs, the worst gap, and the mean gap of rates from ×100 on.
+    """
+    yield _line(["task, optimizer", *(f"{what}: {way}" for what in WHATS for way in ("fixed", "follows"))])
+    yield _line(["---"] * (1 + 2 * len(WHATS)))
+    ways = both_ways()
+    for pair in sorted(ways, key=_in_order):
+        judged = SUBJECTS[pair[0]].judged
+        told = [
+            (_share(one["good"]), gap(one["worst"], judged), gap(one["beyond"], judged)) for one in ways[pair].values()
+        ]
+        yield _line([", ".join(pair), *(cell for cells in zip(*told, strict=True) for cell in cells)])
+
+
+WHATS = ("good", "worst", "mean from ×100")
+
+
+def both_ways() -> dict[tuple[str, str], dict[str, dict[str, float]]]:
+    """Return of each pair of task and optimizer, fixed and following: good, worst, and the mean gap from ×100 on."""
+    found: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
+    for study, method in (("rates-fixed", FIXED), ("rates", "safestep")):
+        groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for name in STUDIES[study]:
+            for row in on_the_grid(rows_of(name), method):
+                if row["method"] == method and row["bold"]:
+                    groups.setdefault((row["task"], row["optimizer"]), []).append(row)
+        for pair, rows in groups.items():
+            found.setdefault(pair, {})[method] = {
+                "good": statistics.fmean(row["excess"] <= 1.0 for row in rows),
+                "worst": max(row["gap"] for row in rows),
+                "beyond": statistics.fmean(row["gap"] for row in rows if row["rate"] > 10.0),
+            }
+    return found
+
+
+def _in_order(pair: tuple[str, str]) -> list[int]:
+    return [list(names).index(name) for names, name in zip((SUBJECTS, OPTIMIZERS), pair, strict=True)]
+
+
+def by_rate(study: str) -> Iterator[str]:
+    """Yield the median gap and the worst one of every method by rate, of runs with warm-up and cosine."""
+    rows = [row for name in STUDIES[study] for row in on_the_grid(rows_of(name))]
+    shared = sorted({row["rate"] for row in rows})
+    yield _line(["method", *(f"×{rate:g}" for rate in shared)])
+    yield _line(["---"] * (1 + len(shared)))
+    for method in dict.fromkeys(row["method"] for row in rows):
+        cells = []
+        for rate in shared:
+            own = [row for row in rows if (row["method"], row["rate"]) == (method, rate)]
+            judged, gaps = own[0]["judged"], [row["gap"] for row in own]
+            cells.append(f"{gap(statistics.median(gaps), judged)}, {gap(max(gaps), judged)}")
+        yield _line([method, *cells])
 
 
 FAR = 10.0
@@ -145,10 +260,10 @@ def _by_pair(rows: list[dict[str, Any]], asked: Callable[[dict[str, Any]], bool]
     return list(groups.values())
 
 
-def on_the_grid(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the runs with a cosine at rates that all methods have, beside the tuned plain run."""
+def on_the_grid(rows: list[dict[str, Any]], method: str = "safestep") -> list[dict[str, Any]]:
+    """Return the runs with a cosine at the rates that a method has, beside the tuned plain run."""
     there = [row for row in beside_tuned(rows) if row["schedule"] == "cosine"]
-    shared = {row["rate"] for row in there if row["method"] == "safestep"}
+    shared = {row["rate"] for row in there if row["method"] == method}
     return [row for row in there if row["rate"] in shared]
 
 
@@ -209,10 +324,15 @@ def spikes(study: str = "spikes") -> Iterator[str]:
 TABLES = {
     "in-short": in_short,
     "rates": rates,
+    "fixed": fixed,
+    "long": partial(by_rate, "rates-long"),
+    "larger": partial(by_rate, "rates-larger"),
     "averages": averages,
+    "averages-elsewhere": averages_elsewhere,
     "no-rate-in-short": no_rate_in_short,
     "no-rate": no_rate,
     "no-rate-long": partial(no_rate, "no-rate-long"),
+    "no-rate-larger": partial(no_rate, "no-rate-larger"),
     "spikes": spikes,
     "spikes-text": partial(spikes, "spikes-text"),
 }

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import base64
+import gc
 import io
 import math
+from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LambdaLR, LinearLR, OneCycleLR
 
-from safestep import Averaged, Cap, CurvatureRadius, Pin, SoftmaxRadius, Watch, attach, default_limit
+from safestep import (
+    Averaged,
+    Cap,
+    CurvatureRadius,
+    Pin,
+    Policy,
+    SoftmaxRadius,
+    Throttle,
+    Tightest,
+    Watch,
+    attach,
+    default_limit,
+)
 from safestep.guard.rate_peaks import RatePeaks
 from safestep.schedules import Cosine, DecayAtEnd, WarmUp
 from zoo.asserts import assert_identical, assert_same_reports
@@ -26,8 +40,8 @@ def factors(course):
     """Return the factor of every step of a run at these rates, of one group."""
     peaks, found = RatePeaks(), []
     for rate in course:
-        peaks = peaks.after([rate])
-        found.append(peaks.factor([rate]))
+        peaks = peaks.after({"0/0": rate})
+        found.append(peaks.factor({"0/0": rate}))
     return found
 
 
@@ -59,11 +73,12 @@ def test_it_knows_no_unit_of_rates(course, power):
 @given(st.lists(rates, min_size=1, max_size=30), st.lists(rates, min_size=1, max_size=30))
 def test_higher_rates_before_never_make_it_larger(before, after):
     higher = [2.0 * rate for rate in before]
+    assume(all(one != other for course in ([*before, *after], [*higher, *after]) for one, other in pairwise(course)))
     low, high = factors([*before, *after]), factors([*higher, *after])
     assert all(one >= other for one, other in zip(low[len(before) :], high[len(before) :], strict=True))
 
 
-@given(rates, st.floats(1.0, 1e9), st.integers(1, 400), st.data())
+@given(rates, st.floats(1.0, 1e9), st.integers(10, 400), st.data())
 def test_an_accident_that_is_short_for_its_time_leaves_nothing_behind(rate, times, before, data):
     """While ``((t + k) / t)^2 <= 2`` after ``k`` steps of it, at whatever rate."""
     wrong = data.draw(st.integers(0, int(before * (math.sqrt(2.0) - 1.0))))
@@ -72,6 +87,33 @@ def test_an_accident_that_is_short_for_its_time_leaves_nothing_behind(rate, time
 
 def test_a_long_one_is_taken_for_a_schedule():
     assert factors([*[1.0] * 10, *[100.0] * 1000, 1.0])[-1] == pytest.approx(math.sqrt(0.02))
+
+
+@given(st.integers(0, 10), st.integers(10, 300), st.integers(1, 300))
+def test_a_warm_up_counts_from_however_little(decades, warm, steps):
+    """As of `LinearLR`, which starts at no rate of 0."""
+    course = [max(10.0**-decades, min(1.0, step / warm)) for step in range(warm + 1)]
+    course += [1.0 - 0.9 * step / steps for step in range(1, steps + 1)]
+    assert factors(course)[-1] == pytest.approx(math.sqrt(0.2))
+
+
+def test_a_warm_up_by_epochs_counts_before_long():
+    """As timm's: a rate for a whole epoch, the first of them next to nothing."""
+    course = [rate for rate in (1e-6, 0.2, 0.4, 0.6, 0.8) for _ in range(100)]
+    course += [0.5 + 0.5 * math.cos(math.pi * epoch / 30) for epoch in range(30) for _ in range(100)]
+    wanted = [min(1.0, math.sqrt(2.0 * rate)) for rate in course[2500:]]
+    assert factors(course)[2500:] == pytest.approx(wanted, rel=0.1)
+
+
+def test_a_rate_that_stays_is_its_own_peak():
+    """A first step at the rate of the constructor, or a search for a rate, is forgotten."""
+    assert factors([1e-2, 1e-4, 1e-4, 1e-4, 1e-4])[-1] == 1.0
+    search = [1e-4 * 1.1**step for step in range(100)]
+    assert factors([*search, *[1e-3] * 100])[-1] < 0.8
+    assert factors([*search, *[1e-3] * 201])[-1] == 1.0
+    stairs = factors([rate for rate in (1.0, 0.1, 0.01) for _ in range(30)])
+    assert stairs[30:60] == pytest.approx([math.sqrt(0.2)] * 30)
+    assert stairs[60:] == pytest.approx([math.sqrt(0.02)] * 30)
 
 
 def test_after_a_restart_all_of_the_target_is_back():
@@ -86,7 +128,9 @@ def test_after_a_restart_all_of_the_target_is_back():
         ([(0.0, 8.0), (0.0, 1.0)], 0.5),  # one that is frozen does not count
         ([(0.0, 8.0), (4.0, 8.0), (1.0, 1.0)], 0.5**0.5),  # until it is not
         ([(math.nan, 8.0), (math.nan, 1.0)], 0.5),  # nor one without a rate
-        ([(8.0,), (1.0, 1.0)], 1.0),  # a group that came later
+        ([(8.0,), (1.0, 1.0)], 0.5),  # one that joins is as far down as the others
+        ([(8.0, 0.0), (1.0, 1.0)], 0.5),
+        ([(8.0, 0.0), (4.0, 1.0), (1.0, 1.0)], 1.0),
         ([(8.0, 8.0), (1.0,)], 0.5),
         ([(), ()], 1.0),
         ([(-1.0,), (-0.1,)], 1.0),
@@ -96,18 +140,29 @@ def test_after_a_restart_all_of_the_target_is_back():
 def test_of_several_groups(course, factor):
     peaks = RatePeaks()
     for step in course:
-        peaks = peaks.after(step)
-    assert peaks.factor(course[-1]) == pytest.approx(factor)
+        rates = {str(index): rate for index, rate in enumerate(step)}
+        peaks = peaks.after(rates)
+    assert peaks.factor(rates) == pytest.approx(factor)
+
+
+def test_a_group_that_begins_late_has_its_own_warm_up_and_stops_nobody():
+    peaks, found = RatePeaks(), []
+    for step in range(3000):
+        rate = 0.5 + 0.5 * math.cos(math.pi * step / 3000)
+        both = {"0/0": rate, "0/1": 0.0 if step < 1000 else rate * min(1.0, (step - 999) / 100)}
+        peaks = peaks.after(both)
+        found.append((peaks.factor(both), min(1.0, max(0.01, math.sqrt(2.0 * rate)))))
+    assert all(alone - 1e-9 < factor < 1.2 * alone for factor, alone in found)
 
 
 def test_steps_before_the_first_rate_do_not_count():
-    assert RatePeaks().after([0.0]).after([0.0]) == RatePeaks(0, (0.0,))
+    assert RatePeaks().after({"0/0": 0.0}).after({"0/0": 0.0}) == RatePeaks()
 
 
-@pytest.mark.parametrize("damaged", [{"steps": -1}, {"steps": 1, "peaks": (math.nan,)}, {"peaks": (-1.0,)}])
+@pytest.mark.parametrize("damaged", [(-1, 1.0, 1.0, 1), (1, math.nan, 1.0, 1), (1, 1.0, -1.0, 1), (1, 1.0, 1.0, -1)])
 def test_what_cannot_have_been_counted_is_refused(damaged):
     with pytest.raises(ValueError, match="expected"):
-        RatePeaks(**damaged)
+        RatePeaks.of({"0/0": damaged})
 
 
 # -- under a guard -----------------------------------------------------------------------------------------------------
@@ -147,10 +202,22 @@ def test_the_target_of_every_step_follows_and_is_kept(schedule, policy):
         assert all(report.applied_ratio == pytest.approx(report.target) for report in scaled)
 
 
+class Half(Policy):
+    """A policy whose target follows a schedule of its own."""
+
+    def target_at(self, step):
+        return 1.0
+
+    def scale(self, ratio, length, target, state):
+        return torch.full_like(ratio, 0.5), state
+
+
 FIXED = {
     "softmax": {"radius": SoftmaxRadius()},
     "curvature": {"radius": CurvatureRadius()},
-    "asked not to": {"radius": default_limit(follow=False)},
+    "asked not to": {"radius": default_limit(follow_schedule=False)},
+    "a policy of one's own": {"policy": Half()},
+    "a throttle": {"policy": Throttle(chi=2.0 / 3.0), "radius": default_limit()},
     "a pin's schedule": {"policy": Pin(1.0, schedule=lambda step: 1.0)},
     "a target that is a function": {"policy": Cap(lambda step: 1.0)},
     "a watched schedule": {"policy": Watch(Cap(1.0, schedule=lambda step: 1.0))},
@@ -160,13 +227,16 @@ FIXED = {
 @pytest.mark.parametrize("options", FIXED.values(), ids=FIXED)
 def test_no_other_radius_follows_and_none_where_the_policy_has_a_schedule(options):
     loop, _ = scheduled(**options)
-    assert {report.target for report in loop.reports if report.status != "still"} == {1.0}
+    (target,) = {report.target for report in loop.reports if report.status != "still"}
+    assert target == loop.guard.policy.target_at(0)
 
 
 def test_averages_do_what_a_schedule_does():
     net = network()
-    assert attach(net, Averaged(torch.optim.SGD(net.parameters(), lr=0.1))).radius == default_limit(follow=False)
-    assert str(default_limit(follow=False)) == "default_limit(follow=False)"
+    assert attach(net, Averaged(torch.optim.SGD(net.parameters(), lr=0.1))).radius == default_limit(
+        follow_schedule=False
+    )
+    assert str(default_limit(follow_schedule=False)) == "default_limit(follow_schedule=False)"
 
 
 def test_a_decay_of_the_policys_own_is_taken_at_its_word():
@@ -196,7 +266,7 @@ def test_a_step_that_goes_nowhere_or_is_undone_does_not_count():
     loop.optimizer.step()
     assert [report.status for report in loop.reports[2:]] == ["still", "undone"]
     peaks = [memory_of({"memory": memory})["peaks"] for memory in (before, loop.guard.state_dict()["memory"])]
-    assert peaks == [{"steps": 2, "peaks": (1.0,)}] * 2
+    assert peaks == [{"0/0": (2, 1.0, 1.0, 2)}] * 2
 
 
 def memory_of(state):
@@ -211,7 +281,7 @@ def test_a_run_stopped_on_its_way_down_and_resumed_is_the_run_that_was_not(polic
     resumed = Journey(seed=1, policy=policy, sgd=True).load(file).steps(3)
     assert_identical(resumed.everything(), whole.everything())
     assert_same_reports(resumed.reports, whole.reports[taken:])
-    assert memory_of(whole.guard.state_dict())["peaks"]["steps"] == 11
+    assert memory_of(whole.guard.state_dict())["peaks"]["0/0"][0] == 11
 
 
 def test_a_state_that_knows_of_no_peaks_is_read_and_the_next_rate_is_the_peak():
@@ -222,3 +292,82 @@ def test_a_state_that_knows_of_no_peaks_is_read_and_the_next_rate_is_the_peak():
     loop.guard.load_state_dict({**state, "memory": base64.b64encode(saved(memory)).decode()})
     loop.step()
     assert loop.guard.last.target == 0.1
+
+
+# -- several groups, several optimizers --------------------------------------------------------------------------------
+
+
+def two(*rates):
+    """Return a network and an optimizer for each of its two layers."""
+    net = network()
+    return net, [torch.optim.SGD(net[layer].parameters(), lr=rate) for layer, rate in zip((0, 2), rates, strict=True)]
+
+
+def backward(net):
+    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    torch.nn.functional.cross_entropy(net(x), torch.arange(8) % 3).backward()
+
+
+def step(net, *optimizers, at):
+    """Take a step by some optimizers at rates of theirs; all gradients are there."""
+    backward(net)
+    for one, rate in zip(optimizers, at, strict=True):
+        one.param_groups[0]["lr"] = rate
+        one.step()
+    net.zero_grad()
+
+
+def test_of_two_optimizers_the_one_that_came_down_least_counts():
+    net, (first, second) = two(1.0, 0.01)
+    guard = attach(net, [first, second], policy=Watch(Cap(1.0)))
+    for at in ((1.0, 0.01), (1.0, 0.01), (0.1, 0.01), (0.1, 0.001)):
+        step(net, first, second, at=at)
+    assert [report.target for report in guard.history] == pytest.approx([1.0, 1.0, 1.0, math.sqrt(0.2)])
+
+
+def test_in_turns_those_that_stepped_count():
+    net, (first, second) = two(1.0, 0.01)
+    guard = attach(net, [first, second], policy=Watch(Cap(1.0)))
+    step(net, first, second, at=(1.0, 0.01))
+    for rate in (0.1, 0.01):
+        step(net, first, at=(rate,))
+    guard.detach()
+    assert [report.target for report in guard.history] == pytest.approx([1.0, math.sqrt(0.2), math.sqrt(0.02)])
+
+
+def test_an_optimizer_that_is_gone_leaves_the_others_their_peaks():
+    net, optimizers = two(1.0, 0.01)
+    guard = attach(net, optimizers, policy=Watch(Cap(1.0)))
+    step(net, *optimizers, at=(1.0, 0.01))
+    del optimizers[0]
+    gc.collect()
+    step(net, *optimizers, at=(0.01,))
+    guard.detach()
+    assert [report.target for report in guard.history] == [1.0, 1.0]
+
+
+def test_groups_that_are_added_shift_no_other():
+    net, (first, second) = two(1.0, 0.01)
+    first.param_groups[0]["params"] = [net[0].weight]
+    guard = attach(net, [first, second], policy=Watch(Cap(1.0)))
+    for at in ((1.0, 0.01), (1.0, 0.01), (0.1, 0.001)):
+        step(net, first, second, at=at)
+    first.add_param_group({"params": [net[0].bias], "lr": 0.1})
+    step(net, first, second, at=(0.1, 0.001))
+    assert [report.target for report in guard.history] == pytest.approx([1.0, 1.0, math.sqrt(0.2), math.sqrt(0.2)])
+
+
+def test_a_group_without_a_gradient_stops_nobody():
+    net = network()
+    net[2].requires_grad_(False)
+    groups = [{"params": net[layer].parameters()} for layer in (0, 2)]
+    optimizer = torch.optim.SGD(groups, lr=1.0)
+    guard = attach(net, optimizer, policy=Watch(Cap(1.0)))
+    for rate in (1.0, 0.1):
+        step(net, optimizer, at=(rate,))
+    assert guard.last.target == pytest.approx(math.sqrt(0.2))
+
+
+def test_a_limit_of_several_follows_where_one_of_them_does():
+    loop, course = scheduled(radius=Tightest({default_limit(): 1.0, SoftmaxRadius(): 9.0}))
+    assert [report.target for report in loop.reports] == pytest.approx(factors(course))

@@ -49,8 +49,8 @@ WAYS = {
     "Adam": (lambda net: Adam(net.parameters()), {}),
     "RMSprop with momentum": (lambda net: RMSprop(net.parameters(), momentum=0.9), {}),
     "SGD and AdamW": (lambda net: each(net, SGD, AdamW), {}),
-    "averages": (lambda net: Averaged(SGD(net.parameters(), lr=0.1)), {"follow": False}),
-    "averages of two": (lambda net: Averaged(*each(net, SGD, SGD)), {"follow": False}),
+    "averages": (lambda net: Averaged(SGD(net.parameters(), lr=0.1)), {"follow_schedule": False}),
+    "averages of two": (lambda net: Averaged(*each(net, SGD, SGD)), {"follow_schedule": False}),
 }
 
 

@@ -19,7 +19,7 @@ from safestep.errors import RanksError
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-_WIDTH = 14
+_WIDTH = 16
 """Numbers in every reduction. All have the same size, so that ranks that are out of step find it out."""
 _TAGS = 1021
 _APART = 1e-3
@@ -88,7 +88,7 @@ class Peers:
         """Return each value added up over the ranks; nan and inf stay what they are.
 
         Args:
-            values: at most twelve; a 1-D tensor is reduced where it is, and read once.
+            values: at most fourteen; a 1-D tensor is reduced where it is, and read once.
         """
         if self.alone:
             return values.tolist() if isinstance(values, Tensor) else list(values)

@@ -167,4 +167,4 @@ def _default_radius(asked: Sequence[Any], optimizers: Sequence[Optimizer], *, un
     if unseen or any(group.get("maximize") for one in optimizers for group in one.param_groups):
         return SoftmaxRadius()
     averaged = any(isinstance(layer, Averaged) for one in asked for layer in layers(one))
-    return default_limit(follow=False) if averaged else default_limit(**targets_for(optimizers))
+    return default_limit(follow_schedule=False) if averaged else default_limit(**targets_for(optimizers))

@@ -62,7 +62,7 @@ class Saved:
         """
         end = self.wind_down and asdict(self.wind_down)
         memory = {"radius": self.radius, "policy": self.policy, "forwards": self.forwards, "wind_down": end}
-        memory |= {"peaks": asdict(self.peaks)}
+        memory |= {"peaks": self.peaks.as_state()}
         memory |= {} if self.last is None else {"last": self.last}
         return {
             "version": VERSION,
@@ -144,7 +144,7 @@ def _unpacked(text: object) -> dict[str, Any]:
         file = io.BytesIO(base64.b64decode(text, validate=True))
         # On the CPU: the device it was saved from may be another rank's, or not there any more.
         memory = torch.load(file, map_location="cpu", weights_only=True)
-        end, peaks = memory.get("wind_down"), RatePeaks(**memory.get("peaks", {}))
+        end, peaks = memory.get("wind_down"), RatePeaks.of(memory.get("peaks", {}))
         extra = {"wind_down": end and WindDown(**end), "peaks": peaks, "last": memory.get("last")}
         return {part: memory[part] for part in (*_PARTS, "forwards")} | extra
     except (ValueError, TypeError, KeyError, RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -30,7 +31,8 @@ _PARTS = (
 )
 _OVER = (
     "step {step} comes after the end of the run that this guard was told: the target stays at {target:.3g}, that of "
-    "the last step. To train longer, go back to a checkpoint from before the decay and give a later end"
+    "the last step, or lower where learning rates come down. To train longer, go back to a checkpoint from before the "
+    "decay and give a later end"
 )
 _EARLY = "shortened early: r was predicted, not measured (sync='never')"
 
@@ -55,21 +57,32 @@ class Controller:
         self.radius_state: State = None
         self.policy_state: State = None
         self.wind_down: WindDown | None = None
-        self.peaks = self._coming = RatePeaks()
+        self.peaks = self._coming = RatePeaks()  # the latter with a step that may yet be undone
         self._say = say
         self._no_target: Exception | None = None  # what the policy raised instead of a target
 
-    def propose(self, step: Step, forwards: Forwards, lrs: Rates) -> Proposal:
-        """Ask the policy, once, what it aims at in this step; what it raises is kept until `decide`."""
-        target, self._no_target, end = math.nan, None, self.wind_down
+    @property
+    def follows(self) -> bool:
+        """Whether the target goes down with the learning rates."""
+        return self.radius.follow_schedule and self.policy.may_follow
+
+    def propose(self, step: Step, forwards: Forwards, schedule: Mapping[str, float]) -> Proposal:
+        """Ask the policy, once, what it aims at in this step; what it raises is kept until `decide`.
+
+        Args:
+            step: that was taken.
+            forwards: that it was made from.
+            schedule: the learning rates of the groups that took it, by name.
+        """
+        target, self._no_target, end, self._coming = math.nan, None, self.wind_down, self.peaks
         try:
             target = self.policy.target_at(step.index)
             target = target * end.factor(step.index) if end else target
-            if self.radius.follow and not self.policy.scheduled:
-                self._coming = self.peaks.after(lrs)
-                target *= self._coming.factor(lrs)
             if self.policy.over(step.index) or (end and end.over(step.index)):
                 self._say("over", _OVER.format(step=step.index, target=target))
+            if self.follows:
+                self._coming = self.peaks.after(schedule)
+                target *= self._coming.factor(schedule)
         except Exception as error:
             self._no_target = error
         return Proposal(step, forwards, target, self.policy.always)
@@ -136,7 +149,7 @@ class Controller:
 
     def decide_on_device(self, proposal: Proposal) -> Decision | None:
         """Decide about a step without reading the device, if the radius and the policy can."""
-        if self._no_target is not None:
+        if self._no_target is not None or self.follows:  # a step that is undone does not count for the peaks
             return None
         try:
             prediction = self.radius.predict(proposal, self.radius_state)

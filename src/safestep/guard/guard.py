@@ -239,7 +239,8 @@ class Guard:
 
         The first of these steps has the whole target, the last ``1 / steps`` of it, and there the run is to stop; its
         checkpoints hold how far it is. On several ranks all call it at the same step. A checkpoint from before goes on
-        as if it had not been called. Where the length is known: ``Cap(schedule=DecayAtEnd(total))``.
+        as if it had not been called. Where the length is known: ``Cap(schedule=DecayAtEnd(total))``. What a limit that
+        follows the learning rates takes off the target goes on top.
 
         Args:
             steps: at least 1; 3/7 of those taken so far make 30 % of the whole run.
@@ -277,7 +278,7 @@ class Guard:
             if taken.trouble is not None:
                 raise taken.trouble
             step.peers = forwards.peers = self._group.peers(self._index)
-            proposal = self._controller.propose(step, forwards, taken.rates)
+            proposal = self._controller.propose(step, forwards, taken.schedule)
             if not taken.skipped and self._decided_on_device(proposal, taken):
                 return
             self._controller.read_norms(proposal)

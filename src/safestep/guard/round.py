@@ -39,7 +39,8 @@ class Taken:
     Attributes:
         step: where it started and where the parameters are now.
         optimizers: those that stepped.
-        rates: their learning rates in this step; when it is decided about a scheduler may have stepped.
+        rates: the learning rates in this step, of all groups; when it is decided about a scheduler may have stepped.
+        schedule: those of the groups that stepped and had a gradient, by name.
         forwards: how many of the recorded forwards are of this step.
         place: `Trained.version` where the step began.
         loss_scale: what a gradient scaler multiplied the loss by.
@@ -50,6 +51,7 @@ class Taken:
     step: Step
     optimizers: list[Optimizer]
     rates: tuple[float, ...]
+    schedule: dict[str, float]
     forwards: int
     place: int
     loss_scale: float
@@ -104,6 +106,7 @@ class Round:
         self.last: LastStep | None = None
         self._forwards, self._ended, self._place, self._loss_scale = 0, 0, 0, 1.0
         self._rates: tuple[float, ...] = ()
+        self._schedule: dict[str, float] = {}
         self._withheld: dict[int, WithheldGradients] = {}
         self._held: dict[int, Tensor] = {}
         self._trouble: Exception | None = None
@@ -165,7 +168,7 @@ class Round:
         began, scale = self._trained.version(), loss_scale()
         self._trained.began = began
         if not self.step.start:
-            self._place, self._loss_scale = began, 1.0
+            self._place, self._loss_scale, self._schedule = began, 1.0, {}
         self._loss_scale = scale if scale != 1.0 else self._loss_scale  # of several, one may step without the scaler
         if closure is not None:
             self.last = None  # it makes other gradients, at other places
@@ -179,7 +182,9 @@ class Round:
     def _between(self, optimizer: Optimizer) -> None:
         self._trained.began, self._forwards = None, self._recorder.count
         self._ended = self._trained.version() if self._trained.several else 0
-        self._rates = self._trained.rates()
+        rates = self._trained.rates()
+        self._rates = tuple(rates.values())
+        self._schedule |= {name: rates[name] for name in self._trained.stepping(optimizer)}
         if id(optimizer) in self._withheld:
             self._withheld[id(optimizer)].give_back()
         held = self._held.pop(id(optimizer), None)
@@ -206,6 +211,7 @@ class Round:
             self.step,
             stepped,
             self._rates,
+            self._schedule,
             self._forwards,
             self._place,
             self._loss_scale,

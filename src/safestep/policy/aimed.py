@@ -42,9 +42,9 @@ class Aimed(Policy):
             )
 
     @property
-    def scheduled(self) -> bool:
-        """Whether the target is a function of the step, or has a schedule."""
-        return callable(self.target) or self.schedule is not None
+    def may_follow(self) -> bool:
+        """Whether the target is a number, without a schedule of its own."""
+        return not callable(self.target) and self.schedule is None
 
     def target_at(self, step: int) -> float:
         """Return the r that the policy aims at in this step.

@@ -39,9 +39,10 @@ class Pin(Aimed):
         (tensor([100.0000,   0.2500]), None)
 
     Note:
-        The learning rate of the optimizer drops out, but not from the rounding: the proposal is read off the
-        parameters, so give it a rate near 1 rather than 1e-8. For optimizers whose step is not proportional to their
-        rate (Rprop, Adafactor) the state still sees the rate.
+        The level of the learning rate drops out, but not from the rounding: the proposal is read off the parameters, so
+        give it a rate near 1 rather than 1e-8. Its schedule does not, where the radius follows one: see
+        ``follow_schedule`` of `default_limit`. For optimizers whose step is not proportional to their rate (Rprop,
+        Adafactor) the state still sees the rate.
 
     Reference:
         The tutorials of piyush314/ghosts-of-softmax, where this controller is called rho-set.

@@ -46,8 +46,8 @@ class Policy(ABC):
         return None
 
     @property
-    def scheduled(self) -> bool:
-        """Whether what it aims at has a schedule of its own, and follows no other."""
+    def may_follow(self) -> bool:
+        """Whether a guard may lower the target as the learning rates come down, see `safestep.default_limit`."""
         return False
 
     @abstractmethod

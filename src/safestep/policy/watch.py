@@ -55,9 +55,9 @@ class Watch(Policy):
         return self.policy.default_radius if self.policy else None
 
     @property
-    def scheduled(self) -> bool:
-        """Whether the watched policy has a schedule of its own."""
-        return self.policy.scheduled if self.policy else False
+    def may_follow(self) -> bool:
+        """Whether the watched policy may."""
+        return self.policy.may_follow if self.policy else False
 
     def target_at(self, step: int) -> float:
         """Return the target of the watched policy; nan without one."""

@@ -54,7 +54,7 @@ def largest(proposal: Proposal, measure: Callable[[], tuple[Reading, Known]], kn
             idle = nothing
         except Exception as failed:  # out of memory too: the others must not wait
             error = failed
-    target = -1.0 if math.isnan(proposal.target) else proposal.target
+    target = _target(proposal)
     length = step.length if finite else 0.0
     flags = (not finite or math.isnan(reading.ratio), reading.uphill, not reading.exact, error is not None)
     ratio = -math.inf if idle is not None or math.isnan(reading.ratio) else reading.ratio
@@ -64,11 +64,7 @@ def largest(proposal: Proposal, measure: Callable[[], tuple[Reading, Known]], kn
         raise error
     if failures:
         raise MeasurementError(_ANOTHER)
-    if not math.isclose(most, -least, rel_tol=1e-9):  # what follows the rates of other groups may differ by rounding
-        raise RanksError(
-            f"the policies of the ranks aim at different targets ({-least:g} to {most:g}): give all the same, and the "
-            "same schedule of learning rates"
-        )
+    _check_targets(-least, most)
     if not unknown:
         peers.check_lengths(-shortest, longest)
     if ratio == -math.inf and not unknown:
@@ -106,20 +102,38 @@ def mean(proposal: Proposal, measure: Callable[[], Sequence[float]], size: int) 
     except Exception as failed:  # out of memory too: the others must not wait
         error = failed
     length = step.length if math.isfinite(step.length) else math.nan  # nan is no distance
-    lengths = [length, length * length]
-    failures, empty, first, second, *sums = peers.sums(
-        [float(error is not None), float(idle is not None), *lengths, *values]
-    )
+    target = _target(proposal)
+    told = [length, length * length, target, target * target]
+    failures, empty, *pairs = peers.sums([float(error is not None), float(idle is not None), *told, *values])
+    (shortest, longest), (least, most), sums = _ends(pairs[:2], peers.count), _ends(pairs[2:4], peers.count), pairs[4:]
     if error is not None:
         raise error
     if failures:
         raise MeasurementError(_ANOTHER)
-    middle = first / peers.count
-    apart = math.sqrt(max(0.0, second / peers.count - middle * middle))
-    peers.check_lengths(middle - apart, middle + apart)
+    peers.check_lengths(shortest, longest)
+    _check_targets(least, most)
     if empty == peers.count:
         raise idle or NothingToMeasureError(_ANOTHER)
     return [value / peers.count for value in sums]
+
+
+def _target(proposal: Proposal) -> float:
+    return -1.0 if math.isnan(proposal.target) else proposal.target
+
+
+def _ends(sums: Sequence[float], count: int) -> tuple[float, float]:
+    """Return the mean of what was added up, less and more its standard deviation: the same on all ranks."""
+    middle = sums[0] / count
+    apart = math.sqrt(max(0.0, sums[1] / count - middle * middle))
+    return middle - apart, middle + apart
+
+
+def _check_targets(least: float, most: float) -> None:
+    if not math.isclose(least, most, rel_tol=1e-6):  # as far as sums of squares tell
+        raise RanksError(
+            f"the policies of the ranks aim at different targets ({least:g} to {most:g}): give all the same, and the "
+            "same schedule of learning rates"
+        )
 
 
 def averaged(proposal: Proposal, measure: Callable[[], tuple[Reading, Known]], known: Known) -> tuple[Reading, Known]:

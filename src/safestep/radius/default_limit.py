@@ -51,12 +51,12 @@ class DefaultLimit(Radius):
         limit: asked first.
         instead: asked from the first step on whose loss the former refuses; said once. On several ranks nothing takes
             over, since one might refuse alone.
-        follow: whether the target goes down with the optimizer's learning rates, see `default_limit`.
+        follow_schedule: whether the target goes down with the optimizer's learning rates, see `default_limit`.
     """
 
     limit: Tightest
     instead: Radius = field(default_factory=SoftmaxRadius)
-    follow: bool = True
+    follow_schedule: bool = True
 
     agrees_across_ranks: ClassVar[bool] = True
 
@@ -72,7 +72,7 @@ class DefaultLimit(Radius):
 
     def exact(self) -> DefaultLimit:
         """Return the same with exact methods, for an audit."""
-        return DefaultLimit(self.limit.exact(), self.instead.exact(), self.follow)
+        return DefaultLimit(self.limit.exact(), self.instead.exact(), self.follow_schedule)
 
     def found(self, state: State) -> str:
         """Return what the one that is asked has found out."""
@@ -105,10 +105,11 @@ class DefaultLimit(Radius):
         first = self.limit.parts[0]
         sample: Sample = first.sample if isinstance(first, CurvatureRadius) else "some"
         curvature, spread = (target for _, target in self.limit.limits[:2])
-        if self != default_limit(sample=sample, curvature=curvature, spread=spread, follow=self.follow):
+        same = default_limit(sample=sample, curvature=curvature, spread=spread, follow_schedule=self.follow_schedule)
+        if self != same:
             return repr(self)
         usual = {"sample": (sample, "some"), "curvature": (curvature, CURVATURE), "spread": (spread, SPREAD)}
-        usual |= {"follow": (self.follow, True)}
+        usual |= {"follow_schedule": (self.follow_schedule, True)}
         told = [f"{name}={value!r}" for name, (value, as_ever) in usual.items() if value != as_ever]
         return f"default_limit({', '.join(told)})"
 
@@ -130,7 +131,7 @@ def targets_for(optimizers: Sequence[Optimizer]) -> Targets:
 
 
 def default_limit(
-    *, sample: Sample = "some", curvature: float = CURVATURE, spread: float = SPREAD, follow: bool = True
+    *, sample: Sample = "some", curvature: float = CURVATURE, spread: float = SPREAD, follow_schedule: bool = True
 ) -> DefaultLimit:
     r"""Return the recommended limit: about as far as the quadratic model of the loss goes down, seen with fresh eyes.
 
@@ -144,11 +145,11 @@ def default_limit(
         curvature: how far the model may be gone along; 0.5 is its minimum. `attach` takes 0.9 for `torch.optim.SGD`
             and its subclasses, and this for all others.
         spread: how far the logits may move, on average, in units of pi. `attach` takes 1.5 for SGD without momentum.
-        follow: whether the target goes down with the optimizer's schedule, by ``min(1, sqrt(2 rate / peak))``: where
-            every step is cut to the limit, the shape of the schedule would be lost. Not where the policy has a schedule
-            of its own. The peak is the highest rate so far, if it rose no faster than the square of the steps; of
-            several groups the one counts that came down least. `attach` says no for averages, which do what a schedule
-            does.
+        follow_schedule: whether the target goes down with the optimizer's schedule: by ``min(1, sqrt(2 rate / peak))``.
+            Where every step is cut to the limit, the shape of the schedule would be lost. Not where the policy has a
+            schedule of its own. The peak is the highest rate so far, if it rose no faster than the square of the steps;
+            of several groups the one counts that came down least. `attach` says no for averages, which do what a
+            schedule does.
 
     Example:
         >>> [target for _, target in default_limit().limit.limits]
@@ -168,5 +169,5 @@ def default_limit(
                 SoftmaxRadius(over="mean", sample=sample): spread,
             }
         ),
-        follow=follow,
+        follow_schedule=follow_schedule,
     )

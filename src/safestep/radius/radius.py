@@ -51,7 +51,7 @@ class Radius(ABC):
     Attributes:
         agrees_across_ranks: whether on several ranks it agrees with the others by itself (by
             ``proposal.forwards.peers``). If not, the largest r of any rank is everybody's.
-        follow: whether a guard lowers the target as the learning rates come down from their peaks.
+        follow_schedule: whether a guard lowers the target as the learning rates come down from their peaks.
 
     Example:
         >>> class Length(Radius):
@@ -62,7 +62,7 @@ class Radius(ABC):
     """
 
     agrees_across_ranks: ClassVar[bool] = False
-    follow: bool = False
+    follow_schedule: bool = False
 
     def __str__(self) -> str:
         """Return it as one writes it: without what is as by default."""

@@ -67,6 +67,11 @@ class Tightest(Radius):
         return functools.reduce(operator.or_, (radius.needs for radius in self.parts))
 
     @property
+    def follow_schedule(self) -> bool:  # type: ignore[override]  # read only, as all of it
+        """Whether any of them does."""
+        return any(radius.follow_schedule for radius in self.parts)
+
+    @property
     def parts(self) -> tuple[Radius, ...]:
         """The radii, without their targets."""
         return tuple(radius for radius, _ in self.limits)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -64,6 +65,17 @@ class Trained:
         """Return whether a step is running and has moved already: a closure then does not look at theta_0."""
         return self.began is not None and self.version() != self.began
 
-    def rates(self) -> tuple[float, ...]:
-        """Return the learning rate of every group, nan for one that has none."""
-        return tuple(number(group.get("lr")) for optimizer in self.optimizers for group in optimizer.param_groups)
+    def rates(self) -> dict[str, float]:
+        """Return the learning rate of every group, nan for one that has none, by a name that it keeps."""
+        return {name: number(group.get("lr")) for _, name, group in self._groups()}
+
+    def stepping(self, optimizer: Optimizer) -> set[str]:
+        """Return the names of an optimizer's groups that have a gradient; of all if its step has left none."""
+        own = {name: group["params"] for one, name, group in self._groups() if one is optimizer}
+        return {name for name, parameters in own.items() if any(p.grad is not None for p in parameters)} or set(own)
+
+    def _groups(self) -> Iterator[tuple[Optimizer, str, dict[str, Any]]]:
+        for slot, reference in enumerate(self._optimizers):
+            if (optimizer := reference()) is not None:
+                for index, group in enumerate(optimizer.param_groups):
+                    yield optimizer, f"{slot}/{index}", group

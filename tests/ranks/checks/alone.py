@@ -26,7 +26,17 @@ from world import (
 )
 
 import safestep
-from safestep import Cap, CurvatureRadius, HessianRadius, KLRadius, Radius, SoftmaxRadius, Tightest, Watch
+from safestep import (
+    Cap,
+    CurvatureRadius,
+    HessianRadius,
+    KLRadius,
+    Radius,
+    SoftmaxRadius,
+    Tightest,
+    Watch,
+    default_limit,
+)
 
 DATA = ("data parallel", "sharded")
 RADII = {
@@ -174,8 +184,17 @@ def check_watching_goes_on_after_an_error_on_one_rank() -> None:
 
 
 def check_different_targets_are_told() -> None:
-    run = Run("data parallel", policy=Cap(0.1 if here() else 0.2))
-    assert "aim at different targets (0.1 to 0.2)" in raised(run.step)
+    for radius in (SoftmaxRadius(method="exact"), CurvatureRadius(), default_limit(sample=4)):
+        run = Run("data parallel", radius=radius, policy=Cap(0.1 if here() else 0.2))
+        error = raised(run.step)
+        assert "aim at different targets (0.1 to 0.2)" in error, (radius, error)
+
+
+def check_a_target_that_follows_on_one_rank_is_told() -> None:
+    run = Run("data parallel", radius=default_limit(sample=4, follow_schedule=here()), policy=Cap(0.1)).steps(2)
+    for group in run.optimizer.param_groups:
+        group["lr"] *= 0.1
+    assert "aim at different targets (" in raised(run.step)
 
 
 def check_a_wind_down_on_one_rank_is_told() -> None:
