@@ -26,7 +26,8 @@ _CLIPPINGS = """
 <a href="https://arxiv.org/abs/2102.06171">arXiv 2102.06171</a>). <b>zclip</b>: the norm against its running mean and
 deviation (<a href="https://arxiv.org/abs/2504.02507">arXiv 2504.02507</a>). <b>adagc</b>: every tensor’s norm against
 its own running mean (<a href="https://arxiv.org/abs/2502.11034">arXiv 2502.11034</a>). <b>safestep</b>:
-<code>safestep.attach(model, optimizer)</code>, nothing else.</p>
+<code>safestep.attach(model, optimizer)</code>, nothing else; <b>safestep-fixed</b>, where it was asked for: the same,
+but its target does not follow the schedule of the rate.</p>
 <p>AdamW, Muon and Lion hardly feel how long a gradient is, so that a rule that scales all gradients by one factor can
 do little there against a rate that is too high; it can under SGD.</p>
 """
