@@ -133,6 +133,8 @@ def run(
                 _carry_out(screen, session, path, jobs, where)
                 page = _draw(path)
             except KeyboardInterrupt:
+                if session.results["rows"]:  # one may have come in and not been saved yet
+                    directory.save(session.results)
                 kept = f"{len(session.results['rows'])} finished runs are kept in {path}"
                 typer.echo(f"safestep: interrupted; {kept}, and the same command continues", err=True)
                 raise typer.Exit(130) from None
