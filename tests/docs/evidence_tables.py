@@ -26,6 +26,7 @@ STUDIES = {
         "rates-cnn-vit",
         "rates-others",
         "rates-lstm",
+        "rates-lstm-others",
     ),
     "rates-fixed": (
         "rates-gpt-fixed",
@@ -135,7 +136,7 @@ def fixed() -> Iterator[str]:
     yield _line(["task, optimizer", *(f"{what}: {way}" for what in WHATS for way in ("fixed", "follows"))])
     yield _line(["---"] * (1 + 2 * len(WHATS)))
     ways = both_ways()
-    for pair in sorted(ways, key=_in_order):
+    for pair in sorted((pair for pair, both in ways.items() if len(both) > 1), key=_in_order):
         judged = SUBJECTS[pair[0]].judged
         told = [
             (_share(one["good"]), gap(one["worst"], judged), gap(one["beyond"], judged)) for one in ways[pair].values()
