@@ -14,7 +14,7 @@ from typing import Any
 from safestep.experiments import find
 from safestep.experiments.evidence.evidence_summary import TUNED, beside_tuned
 from safestep.experiments.evidence.evidence_tasks import OPTIMIZERS, SUBJECTS
-from safestep.experiments.limits.limits_summary import ALLOWED
+from safestep.experiments.limits.limits_summary import ALLOWED, score
 
 RECORDS = Path(__file__).parents[2] / "docs" / "records" / "evidence"
 """Each the ``results.json`` of a run, without its ``records.jsonl``: enough for `safestep report`."""
@@ -39,6 +39,7 @@ STUDIES = {
     "rates-long": ("rates-gpt-1500",),
     "rates-larger": ("rates-gpt-5m",),
     "averages": ("rates-averaged-gpt", "rates-averaged-mlp"),
+    "averages-elsewhere": ("rates-averaged-others",),
     "no-rate": ("no-rate-gpt", "no-rate-digits", "no-rate-lstm"),
     "no-rate-long": ("no-rate-gpt-1500",),
     "no-rate-larger": ("no-rate-gpt-5m",),
@@ -47,7 +48,7 @@ STUDIES = {
 }
 """Of each study its records, which together are one run of it."""
 EXPERIMENTS = {
-    **dict.fromkeys(("rates-fixed", "rates-long", "rates-larger", "averages"), "rates"),
+    **dict.fromkeys(("rates-fixed", "rates-long", "rates-larger", "averages", "averages-elsewhere"), "rates"),
     **dict.fromkeys(("no-rate-long", "no-rate-larger"), "no-rate"),
     "spikes-text": "spikes",
 }
@@ -85,6 +86,41 @@ def averages() -> Iterator[str]:
             ]
             cells.append(gap(statistics.median(ends), "loss"))
         yield _line([", ".join(way), *cells])
+
+
+ELSEWHERE = {
+    "digits-mlp": ("rates-mlp", "rates-averaged-mlp"),
+    "digits-cnn": ("rates-cnn-vit", "rates-averaged-others"),
+    "digits-vit": ("rates-cnn-vit", "rates-averaged-others"),
+    "text-lstm": ("rates-lstm", "rates-averaged-others"),
+}
+"""Of each other task the records of AdamW as it is, and averaged."""
+
+
+def beside_adamw(task: str) -> dict[float, list[float]]:
+    """Return the gaps of averages under the default limit to AdamW's tuned run, by rate, in what they are judged by."""
+    plain, averaged = ELSEWHERE[task]
+    tuned = {
+        row["seed"]: score(row)
+        for row in beside_tuned(row for row in rows_of(plain) if (row["task"], row["optimizer"]) == (task, "adamw"))
+        if row["tuned"]
+    }
+    found: dict[float, list[float]] = {}
+    for row in rows_of(averaged):
+        if (row["task"], row["method"]) == (task, "safestep"):
+            found.setdefault(row["rate"], []).append(math.inf if row["lost"] else score(row) - tuned[row["seed"]])
+    return dict(sorted(found.items()))
+
+
+def averages_elsewhere() -> Iterator[str]:
+    """Yield median gaps of averages under the default limit to AdamW's tuned run, by rate, on the other tasks."""
+    gaps = {task: beside_adamw(task) for task in ELSEWHERE}
+    shared = [rate for rate in gaps["digits-mlp"] if all(rate in of_task for of_task in gaps.values())]
+    yield _line(["task", *(f"×{rate:g}" for rate in shared)])
+    yield _line(["---"] * (1 + len(shared)))
+    for task, of_task in gaps.items():
+        judged = SUBJECTS[task].judged
+        yield _line([task, *(gap(statistics.median(of_task[rate]), judged) for rate in shared)])
 
 
 def gap(value: Any, judged: str) -> str:
@@ -292,6 +328,7 @@ TABLES = {
     "long": partial(by_rate, "rates-long"),
     "larger": partial(by_rate, "rates-larger"),
     "averages": averages,
+    "averages-elsewhere": averages_elsewhere,
     "no-rate-in-short": no_rate_in_short,
     "no-rate": no_rate,
     "no-rate-long": partial(no_rate, "no-rate-long"),

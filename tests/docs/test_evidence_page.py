@@ -14,12 +14,14 @@ import pytest
 
 from docs.evidence_picture import ends
 from docs.evidence_tables import (
+    ELSEWHERE,
     EXPERIMENTS,
     FAR,
     FIXED,
     RECORDS,
     STUDIES,
     TABLES,
+    beside_adamw,
     beside_tuned,
     in_short,
     on_the_grid,
@@ -281,3 +283,20 @@ def test_what_is_told_of_averages_is_what_their_records_have():
         wins.append(median["safestep-pin"] - median["safestep-averaged"])
     default = " ".join((ROOT / "docs" / "default-limit.md").read_text(encoding="utf-8").split())
     assert f"the pins of the GPT and the LSTM end {wins[0]:.2f} and {wins[1]:.2f} nats lower" in default
+
+
+def test_what_is_told_of_averages_on_the_other_tasks_is_what_their_records_have():
+    """Expectation 11, beside AdamW's tuned run."""
+    text = " ".join(PAGE.split())
+    gaps = {task: {rate: found for rate, found in beside_adamw(task).items() if rate >= 10.0} for task in ELSEWHERE}
+    for task in ("digits-cnn", "digits-vit"):
+        assert max(gap for found in gaps[task].values() for gap in found) <= 0.005 + 1e-9
+    gpt = {row["seed"]: row["final_loss"] for row in beside_tuned(rows_of("rates-gpt")) if row["tuned"]}
+    averaged = [row for row in rows_of("rates-averaged-gpt") if row["method"] == "safestep" and row["rate"] >= 10.0]
+    assert max(row["final_loss"] - gpt[row["seed"]] for row in averaged) <= 0.02
+    lstm = {rate: statistics.median(found) for rate, found in gaps["text-lstm"].items()}
+    beyond = [gap for rate, gap in lstm.items() if rate > 10.0]
+    assert f"from a hundred times on ({min(beyond):.3f} to {max(beyond):.3f} nats behind)" in text
+    assert f"but not at ten times ({lstm[10.0]:.3f})" in text
+    mlp = [100 * statistics.median(found) for found in gaps["digits-mlp"].values()]
+    assert f"on the perceptron {min(mlp):.1f} to {max(mlp):.1f} points behind" in text
