@@ -65,3 +65,13 @@ def test_the_quartiles_of_r_are_those_of_the_record():
     ).groups()
     found = [row for row in RECORD["run"] if row["method"] == "Cap, default limit"]
     assert [low, high, *others] == [f"{row[key]:.2g}" for row in found for key in ("r_low", "r_high")]
+
+
+def test_the_losses_beside_plain_are_those_of_the_record():
+    text = " ".join((DOCS / "cost.md").read_text(encoding="utf-8").split())
+    pin, cap = (
+        [row["loss_beside"] for row in RECORD["run"] if row["method"] == f"{name}, default limit"]
+        for name in ("Pin", "Cap")
+    )
+    told = f"it ended {-pin[0]:.3f} nats ahead of the plain run on the MLP and {pin[1]:.3f} behind on the GPT"
+    assert f"{told}, the cap {cap[0]:.3f} behind and {-cap[1]:.3f} ahead" in text

@@ -294,6 +294,18 @@ def test_a_state_that_knows_of_no_peaks_is_read_and_the_next_rate_is_the_peak():
     assert loop.guard.last.target == 0.1
 
 
+@pytest.mark.parametrize(
+    "peaks", [7, {"0/0": 7}, {"0/0": (1, 2.0)}, {"0/0": (1, -1.0, 1.0, 1)}, {"0/0": ("1", 1.0, 1.0, 1)}]
+)
+def test_peaks_that_are_none_are_told_of_the_checkpoint(peaks):
+    guard = Journey().guard
+    state = guard.state_dict()
+    damaged = base64.b64encode(saved({**memory_of(state), "peaks": peaks})).decode()
+    with pytest.raises(ValueError, match="what the guard remembered cannot be read"):
+        guard.load_state_dict({**state, "memory": damaged})
+    assert guard.state_dict() == state
+
+
 # -- several groups, several optimizers --------------------------------------------------------------------------------
 
 

@@ -68,8 +68,8 @@ def attach(
             several the guard acts after the last of them stepped, or on what has moved before the model is used or one
             of them steps again.
         radius: how far a step may go; by default the one the policy is made for: curvature for `Throttle`, else
-            `default_limit`, the length that training wants, longer under SGD (the softmax radius for an optimizer that
-            maximises, and with ``forward=``).
+            `default_limit`, the length that training wants, longer under SGD and lower where learning rates come down
+            (the softmax radius for an optimizer that maximises, and with ``forward=``).
         policy: what to do about it; ``Cap(1.0)`` by default.
         logits: from the model's output to its logits of shape ``(*samples, classes)``, or to several heads in a tuple
             or dict. Without it every output that backward reaches is a head if its gradient is that of a softmax (or of

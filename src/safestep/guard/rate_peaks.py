@@ -74,10 +74,12 @@ class RatePeaks:
 
         Raises:
             ValueError: if it cannot have been counted.
+            TypeError: if it is of another kind.
         """
-        peaks = {name: Peak(*known) for name, known in state.items()}
-        for steps, peak, rate, same in peaks.values():
-            whole_from_0(steps, "steps"), whole_from_0(same, "same"), from_0(peak, "peak"), from_0(rate, "rate")
+        peaks = {name: Peak(*known) for name, known in dict(state).items()}
+        for one in peaks.values():
+            for name, check in (("steps", whole_from_0), ("peak", from_0), ("rate", from_0), ("same", whole_from_0)):
+                check(getattr(one, name), name)
         return cls(peaks)
 
     def as_state(self) -> dict[str, tuple[int, float, float, int]]:
